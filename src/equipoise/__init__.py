@@ -1,0 +1,54 @@
+"""equipoise decides where the experts of a Mixture-of-Experts model live, and proves how good that is.
+
+    import equipoise as eq
+
+    problem = eq.PlacementProblem(load, eq.Cluster(num_ranks=32, slots_per_rank=9))
+    plan = eq.solve(problem)
+    print(plan.summary())
+
+Names are imported when first used: importing this package imports neither torch nor numba.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from equipoise.certificate import Certificate as Certificate
+    from equipoise.errors import EquipoiseError as EquipoiseError
+    from equipoise.load import LoadStatistics as LoadStatistics
+    from equipoise.metrics import Metrics as Metrics
+    from equipoise.placement import Placement as Placement
+    from equipoise.plan import Plan as Plan
+    from equipoise.problem import Cluster as Cluster
+    from equipoise.problem import PlacementProblem as PlacementProblem
+    from equipoise.solver import solve as solve
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "Certificate": "certificate",
+    "Cluster": "problem",
+    "EquipoiseError": "errors",
+    "LoadStatistics": "load",
+    "Metrics": "metrics",
+    "Placement": "placement",
+    "PlacementProblem": "problem",
+    "Plan": "plan",
+    "solve": "solver",
+}
+
+__all__ = sorted(_ROOMS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'equipoise' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"equipoise.{_ROOMS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ROOMS])

@@ -1,0 +1,83 @@
+"""Arrays at the door: whatever callers hold becomes checked numpy, and goes back as it came.
+
+torch is looked for only among the modules that the caller has already imported, so that a
+program without it never pays for it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.errors import InvalidInputError
+
+__all__ = ["as_load", "as_numpy", "is_torch", "like"]
+
+
+def is_torch(value: Any) -> bool:
+    """Whether ``value`` is a torch tensor."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def as_numpy(value: Any, name: str) -> NDArray[Any]:
+    """Return ``value`` as a numpy array on the host, or say why that cannot be."""
+    if is_torch(value):
+        value = value.detach()
+        if value.dtype.is_floating_point:
+            value = value.double()  # bfloat16 has no numpy counterpart, and float64 holds every torch float
+        return np.asarray(value.cpu().numpy())
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise InvalidInputError(f"{name} is ragged; every row needs the same number of entries.") from None
+    if array.dtype.kind not in "biuf":
+        raise InvalidInputError(f"{name} holds {array.dtype} values; it must hold integers or floats.")
+    return array
+
+
+def like(template: Any, *arrays: NDArray[Any]) -> tuple[Any, ...]:
+    """Return ``arrays`` as the same kind of array as ``template``, on the same device."""
+    if is_torch(template):
+        torch = sys.modules["torch"]
+        return tuple(torch.from_numpy(np.ascontiguousarray(array)).to(template.device) for array in arrays)
+    return arrays
+
+
+def as_load(value: Any, name: str = "load") -> NDArray[np.float64]:
+    """Return a load as a read-only float64 array of shape (num_layers, num_logical_experts).
+
+    Raises
+    ------
+    InvalidInputError
+        If it has not 2 or 3 axes, is empty, or holds a NaN, an infinity or a negative number.
+        The message names the first such entry.
+    """
+    value = getattr(value, "tokens_per_expert", value)  # LoadStatistics
+    array = as_numpy(value, name)
+    if array.ndim not in (2, 3):
+        raise InvalidInputError(
+            f"{name} has shape {array.shape}; it must be (layers, experts) or (steps, layers, experts)."
+        )
+    if array.size == 0:
+        raise InvalidInputError(f"{name} has shape {array.shape}, which is empty; it needs at least one of each.")
+    array = array.astype(np.float64)
+    wrong = ~(np.isfinite(array) & (array >= 0))
+    if wrong.any():
+        index = tuple(int(i) for i in np.argwhere(wrong)[0])
+        axes = ("step", "layer", "expert")[-array.ndim :]
+        where = ", ".join(f"{axis} {i}" for axis, i in zip(axes, index, strict=True))
+        raise InvalidInputError(f"{name} is {array[index]} at {where}; loads must be finite and not negative.")
+    if array.ndim == 3:
+        array = array.sum(axis=0)
+    with np.errstate(over="ignore"):
+        total = array.sum(axis=1)
+    if not np.isfinite(total).all():
+        layer = int(np.argmin(np.isfinite(total)))
+        raise InvalidInputError(f"{name} of layer {layer} sums to more than float64 can hold; divide all loads by 1e10.")
+    array = np.ascontiguousarray(array)
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,158 @@
+"""Where the experts live: one array, and everything else derived from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.arrays import as_load, as_numpy
+from equipoise.errors import IndivisibleError, InvalidPlacementError
+from equipoise.problem import count
+
+__all__ = ["Placement"]
+
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Which logical expert each slot of each layer holds.
+
+    Parameters
+    ----------
+    physical_to_logical : int array, shape (num_layers, num_slots)
+        Logical expert in each slot, -1 for an empty slot. Kept as a read-only int32 copy.
+    num_ranks : int
+        Rank ``r`` owns slots ``r * S`` to ``(r + 1) * S - 1``, with ``S = num_slots / num_ranks``.
+    num_logical_experts : int
+
+    Raises
+    ------
+    InvalidPlacementError
+        If the array has another shape, or holds a number that is neither -1 nor an expert id.
+    IndivisibleError
+        If the ranks do not divide the slots.
+
+    Notes
+    -----
+    A placement in force may have lost experts with a rank, so this class does not insist that each
+    expert has a slot: ``equipoise.certificate.check_placement`` does.
+
+    Examples
+    --------
+    >>> placement = Placement([[0, 1, 0, 2]], num_ranks=2, num_logical_experts=3)
+    >>> placement.replica_count.tolist()
+    [[2, 1, 1]]
+    >>> placement.logical_to_physical.tolist()
+    [[[0, 2], [1, -1], [3, -1]]]
+    >>> placement.rank_load([[4.0, 1.0, 3.0]]).tolist()
+    [[3.0, 5.0]]
+    """
+
+    physical_to_logical: Ints
+    num_ranks: int
+    num_logical_experts: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_ranks", count(self.num_ranks, "num_ranks"))
+        experts = count(self.num_logical_experts, "num_logical_experts")
+        object.__setattr__(self, "num_logical_experts", experts)
+        array = as_numpy(self.physical_to_logical, "physical_to_logical")
+        if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "iu":
+            raise InvalidPlacementError(
+                f"physical_to_logical has shape {array.shape} and type {array.dtype}; "
+                "it must hold integers in the shape (layers, slots)."
+            )
+        if array.shape[1] % self.num_ranks:
+            raise IndivisibleError(
+                f"{array.shape[1]} slots do not spread evenly over {self.num_ranks} ranks. "
+                f"Use a number of ranks that divides {array.shape[1]}."
+            )
+        wrong = (array < -1) | (array >= experts)
+        if wrong.any():
+            layer, slot = (int(i) for i in np.argwhere(wrong)[0])
+            raise InvalidPlacementError(
+                f"physical_to_logical is {array[layer, slot]} at layer {layer}, slot {slot}; "
+                f"it must be an expert from 0 to {experts - 1}, or -1 for an empty slot."
+            )
+        array = np.array(array, dtype=np.int32, order="C")
+        array.setflags(write=False)
+        object.__setattr__(self, "physical_to_logical", array)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Placement):
+            return NotImplemented
+        return (
+            self.num_ranks == other.num_ranks
+            and self.num_logical_experts == other.num_logical_experts
+            and np.array_equal(self.physical_to_logical, other.physical_to_logical)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # holds an array; nothing needs it as a key
+
+    @property
+    def num_layers(self) -> int:
+        """MoE layers."""
+        return self.physical_to_logical.shape[0]
+
+    @property
+    def num_slots(self) -> int:
+        """Slots in one layer, counted over all ranks."""
+        return self.physical_to_logical.shape[1]
+
+    @property
+    def slots_per_rank(self) -> int:
+        """Slots that one rank has in each layer."""
+        return self.num_slots // self.num_ranks
+
+    @cached_property
+    def replica_count(self) -> Ints:
+        """Slots that hold each expert: int32, shape (num_layers, num_logical_experts)."""
+        layers, experts = self.num_layers, self.num_logical_experts
+        held = self.physical_to_logical >= 0
+        flat = (self.physical_to_logical + experts * np.arange(layers, dtype=np.int64)[:, None])[held]
+        return np.bincount(flat, minlength=layers * experts).reshape(layers, experts).astype(np.int32)
+
+    @cached_property
+    def logical_to_physical(self) -> Ints:
+        """Slots that hold each expert, ascending, padded with -1.
+
+        int32, shape (num_layers, num_logical_experts, largest replica count).
+        """
+        layers, experts = self.num_layers, self.num_logical_experts
+        width = max(1, int(self.replica_count.max()))
+        out = np.full((layers, experts, width), -1, dtype=np.int32)
+        order = np.argsort(self.physical_to_logical, axis=1, kind="stable")
+        for layer in range(layers):
+            slots = order[layer]
+            slots = slots[self.physical_to_logical[layer, slots] >= 0]
+            expert = self.physical_to_logical[layer, slots]
+            first = np.concatenate(([0], np.cumsum(self.replica_count[layer])[:-1]))
+            out[layer, expert, np.arange(len(slots)) - first[expert]] = slots
+        return out
+
+    @cached_property
+    def num_duplicates(self) -> NDArray[np.int64]:
+        """Slots of each layer whose rank already holds the same expert in a lower slot."""
+        held = np.sort(self.physical_to_logical.reshape(self.num_layers, self.num_ranks, -1), axis=2)
+        return ((held[:, :, 1:] == held[:, :, :-1]) & (held[:, :, 1:] >= 0)).sum(axis=(1, 2))
+
+    def rank_load(self, load: Any) -> NDArray[np.float64]:
+        """Return what each rank carries: float64, shape (num_layers, num_ranks).
+
+        Every replica of an expert carries load / replica count. An expert without a slot carries
+        nothing anywhere, so check completeness before trusting the sum.
+        """
+        load = as_load(load)
+        if load.shape != (self.num_layers, self.num_logical_experts):
+            raise InvalidPlacementError(
+                f"load has shape {load.shape}, the placement is for {self.num_layers} layers of "
+                f"{self.num_logical_experts} experts; pass the load of the same model."
+            )
+        per_replica = np.pad(load / np.maximum(self.replica_count, 1), ((0, 0), (0, 1)))  # column -1: empty slot
+        slot_load = np.take_along_axis(per_replica, self.physical_to_logical.astype(np.int64) % (load.shape[1] + 1), 1)
+        return slot_load.reshape(self.num_layers, self.num_ranks, self.slots_per_rank).sum(axis=2)

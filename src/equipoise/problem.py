@@ -1,0 +1,189 @@
+"""What is asked: a load to place on a cluster.
+
+``Cluster`` says what there is to hold experts, ``PlacementProblem`` adds the load and the
+expert groups. Both are frozen and checked when built; everything downstream trusts them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.arrays import as_load
+from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError
+
+__all__ = ["Cluster", "PlacementProblem"]
+
+
+def count(value: Any, name: str) -> int:
+    """Return ``value`` as an int of at least 1, or say what is wrong with it."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InvalidInputError(f"{name} is {value!r}; it must be a whole number of at least 1.") from None
+    if isinstance(value, bool) or number < 1:
+        raise InvalidInputError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+    return number
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The EP ranks of one deployment and the slots that each of them has in a layer.
+
+    Parameters
+    ----------
+    num_ranks : int
+        EP ranks, numbered 0 to ``num_ranks - 1``; node ``i`` holds consecutive ranks.
+    slots_per_rank : int
+        Experts that one rank holds in each layer. Rank ``r`` owns slots
+        ``r * slots_per_rank`` to ``(r + 1) * slots_per_rank - 1``.
+    num_nodes : int, default 1
+        Must divide ``num_ranks``.
+
+    Raises
+    ------
+    InvalidInputError
+        If a count is not a whole number of at least 1.
+    IndivisibleError
+        If the ranks do not spread evenly over the nodes.
+
+    Examples
+    --------
+    >>> Cluster(num_ranks=32, slots_per_rank=9, num_nodes=4).num_slots
+    288
+    """
+
+    num_ranks: int
+    slots_per_rank: int
+    num_nodes: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("num_ranks", "slots_per_rank", "num_nodes"):
+            object.__setattr__(self, name, count(getattr(self, name), name))
+        if self.num_ranks % self.num_nodes:
+            raise IndivisibleError(
+                f"{self.num_ranks} ranks do not spread evenly over {self.num_nodes} nodes. "
+                f"Use a number of ranks that {self.num_nodes} divides."
+            )
+
+    @classmethod
+    def from_slots(cls, num_ranks: int, num_slots: int, num_nodes: int = 1) -> Cluster:
+        """Build a cluster from the number of slots in a layer, as engines count them.
+
+        >>> Cluster.from_slots(num_ranks=32, num_slots=288)
+        Cluster(num_ranks=32, slots_per_rank=9, num_nodes=1)
+        """
+        num_ranks, num_slots = count(num_ranks, "num_ranks"), count(num_slots, "num_slots")
+        if num_slots % num_ranks:
+            more = num_ranks - num_slots % num_ranks
+            raise IndivisibleError(
+                f"{num_slots} slots do not spread evenly over {num_ranks} ranks. Add {more} slots or use "
+                f"a number of ranks that divides {num_slots}."
+            )
+        return cls(num_ranks, num_slots // num_ranks, num_nodes)
+
+    @property
+    def num_slots(self) -> int:
+        """Slots in one layer, counted over all ranks."""
+        return self.num_ranks * self.slots_per_rank
+
+    @property
+    def ranks_per_node(self) -> int:
+        """Ranks that one node holds."""
+        return self.num_ranks // self.num_nodes
+
+
+@dataclass(frozen=True, eq=False)
+class PlacementProblem:
+    """A load, the cluster that is to carry it, and the expert groups, if any.
+
+    Parameters
+    ----------
+    load : array, shape (num_layers, num_logical_experts) or (num_steps, num_layers, num_logical_experts)
+        Tokens routed to each logical expert. Integer or float, numpy or torch on any device, or a
+        ``LoadStatistics``. Finite and not negative; steps are summed; a layer may be all zeros.
+        Kept as a read-only float64 copy of shape (num_layers, num_logical_experts).
+    cluster : Cluster
+    num_expert_groups : int or None, default None
+        Equal groups of consecutive experts that must stay whole on a node. The problem is
+        hierarchical when the number of nodes divides the number of groups; otherwise, and for
+        ``None``, every expert may go to every rank.
+
+    Raises
+    ------
+    InvalidInputError
+        If the load has another shape, is empty, or holds a NaN, an infinity or a negative number.
+    IndivisibleError
+        If the groups do not divide the experts.
+    InfeasibleError
+        If there are fewer slots than logical experts.
+
+    Examples
+    --------
+    >>> problem = PlacementProblem([[4, 2, 1, 1]], Cluster(num_ranks=2, slots_per_rank=3))
+    >>> problem.num_layers, problem.num_logical_experts, problem.num_redundant_experts
+    (1, 4, 2)
+    """
+
+    load: NDArray[np.float64]
+    cluster: Cluster
+    num_expert_groups: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cluster, Cluster):
+            raise InvalidInputError(f"cluster is {self.cluster!r}; pass a Cluster(num_ranks=..., slots_per_rank=...).")
+        load = as_load(self.load)
+        object.__setattr__(self, "load", load)
+        experts, slots = load.shape[1], self.cluster.num_slots
+        if slots < experts:
+            raise InfeasibleError(
+                f"{slots} slots cannot hold {experts} logical experts, which need one slot each. "
+                f"Add at least {experts - slots} slots per layer."
+            )
+        if self.num_expert_groups is not None:
+            groups = count(self.num_expert_groups, "num_expert_groups")
+            object.__setattr__(self, "num_expert_groups", groups)
+            if experts % groups:
+                raise IndivisibleError(
+                    f"{experts} logical experts do not form {groups} equal groups. "
+                    f"Use a number of groups that divides {experts}, or None to plan globally."
+                )
+
+    @property
+    def num_layers(self) -> int:
+        """MoE layers."""
+        return self.load.shape[0]
+
+    @property
+    def num_logical_experts(self) -> int:
+        """Experts that the router can choose in a layer."""
+        return self.load.shape[1]
+
+    @property
+    def num_redundant_experts(self) -> int:
+        """Slots in a layer beyond one for each logical expert."""
+        return self.cluster.num_slots - self.num_logical_experts
+
+    @property
+    def is_hierarchical(self) -> bool:
+        """Whether groups of experts must stay whole on a node."""
+        return (
+            self.num_expert_groups is not None
+            and self.cluster.num_nodes > 1
+            and self.num_expert_groups % self.cluster.num_nodes == 0
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the question: the same on every machine that sees the same load and cluster."""
+        cluster = self.cluster
+        head = (*self.load.shape, cluster.num_ranks, cluster.slots_per_rank, cluster.num_nodes, self.num_expert_groups)
+        digest = hashlib.sha256(repr(head).encode())
+        digest.update(self.load.astype("<f8", copy=False).tobytes())
+        return digest.hexdigest()
