@@ -1,0 +1,41 @@
+"""Loads as whole numbers, so that every implementation adds them to the same bits.
+
+Sums of floats depend on their order, and order depends on threads, devices and libraries. All
+planning therefore happens on integers: each layer is scaled so that its hottest expert is 2**40
+(less for very large layers) and rounded. Sums of such numbers are exact in int64 and in float64
+alike, ties are real ties, and a load multiplied by a constant becomes the same integers, up to a
+rounding of 1e-12 of the hottest expert. Certificates and metrics are always computed from the
+load itself.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["NUM_BITS", "replica_weight", "to_fixed_point"]
+
+NUM_BITS = 40
+
+
+def to_fixed_point(load: NDArray[np.float64], num_packs: int = 1) -> NDArray[np.int64]:
+    """Return each row of ``load`` scaled to integers with the largest at 2**bits; zero rows stay zero.
+
+    ``bits`` is 40, less where the sum of a row would exceed 2**52 (exact in float64) or would not
+    leave room beside it for a pack number in an int64.
+
+    >>> to_fixed_point(np.array([[1.0, 0.5], [0.0, 0.0]])).tolist() == [[2**40, 2**39], [0, 0]]
+    True
+    """
+    items = load.shape[-1]
+    bits = min(NUM_BITS, 52 - items.bit_length(), 62 - items.bit_length() - num_packs.bit_length())
+    largest = load.max(axis=-1, keepdims=True)
+    share = np.divide(load, largest, out=np.zeros_like(load), where=largest > 0)
+    return np.rint(share * float(2**bits)).astype(np.int64)
+
+
+def replica_weight(
+    fixed: NDArray[np.int64], replica_count: NDArray[np.int32], physical_to_logical: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """Return the integer load of each physical expert: its expert's, divided by the replica count and rounded down."""
+    return np.take_along_axis(fixed // replica_count, physical_to_logical.astype(np.int64), axis=-1)

@@ -1,0 +1,70 @@
+"""Threads around native code: work is split into units, and the units never know who ran them.
+
+The pool is made at first use and forgotten in a forked child, whose copy would have no threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import Any
+
+from equipoise.errors import InvalidInputError
+
+__all__ = ["for_each", "num_threads"]
+
+_lock = Lock()
+_pool: ThreadPoolExecutor | None = None
+
+
+def num_threads(threads: int | None = None) -> int:
+    """Return how many threads to use: ``threads``, or the processors that this process may run on."""
+    if threads is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise InvalidInputError(f"threads is {threads!r}; it must be a whole number of at least 1, or None for all.")
+    return threads
+
+
+def for_each(work: Callable[[Any], None], units: Iterable[Any], threads: int | None = None) -> None:
+    """Call ``work`` on every unit, on up to ``threads`` threads, the caller's own among them.
+
+    Units are handed out as threads come free, so each must write only what is its own. The first
+    error is raised after all threads have stopped.
+    """
+    todo = iter(list(units))
+    taking = Lock()
+
+    def drain() -> None:
+        while True:
+            with taking:
+                unit = next(todo, todo)
+            if unit is todo:
+                return
+            work(unit)
+
+    helpers = [_get_pool().submit(drain) for _ in range(num_threads(threads) - 1)]
+    try:
+        drain()
+    finally:
+        for helper in helpers:
+            helper.result()
+
+
+def _get_pool() -> ThreadPoolExecutor:
+    global _pool
+    with _lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(max_workers=64, thread_name_prefix="equipoise")
+        return _pool
+
+
+def _forget_pool() -> None:
+    global _pool, _lock
+    _pool, _lock = None, Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
