@@ -17,7 +17,7 @@ __all__ = ["solve"]
 
 def solve(
     problem: PlacementProblem,
-    strategy: str = "pruned-restarts",
+    strategy: str = "joint-descent",
     *,
     seed: int = 0,
     backend: str = "auto",
@@ -70,5 +70,5 @@ def solve(
     certificate = certify(problem, placement)
     mean = problem.load.sum(axis=1) / problem.cluster.num_ranks
     metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
-    provenance = Provenance.of(chosen, seed, found.implementation, found.stages, problem.digest)
+    provenance = Provenance.of(found.strategy, seed, found.implementation, found.stages, problem.digest)
     return Plan(problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance)
