@@ -56,8 +56,8 @@ def demo(as_json: options.AsJson = False) -> None:
     show(
         console,
         f"A generated load (made up, not recorded) in the shape of DeepSeek-V3:\n"
-        f"{problem.num_layers} MoE layers of {problem.num_logical_experts} experts -> {SLOTS} slots on "
-        f"{RANKS} EP ranks ({SLOTS // RANKS} a rank, {problem.num_redundant_experts} slots redundant).\n\n"
+        f"{problem.num_layers} MoE layers x {problem.num_logical_experts} experts -> {SLOTS} slots on {RANKS} EP ranks "
+        f"({problem.num_redundant_experts} slots redundant).\n\n"
         f"Layer {layer}, the worst before balancing. One column a rank, 1.0 is the mean:",
     )
     for each in contenders:
