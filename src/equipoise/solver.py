@@ -7,6 +7,7 @@ from typing import Any
 from equipoise.certificate import certify
 from equipoise.errors import InvalidInputError
 from equipoise.metrics import Metrics
+from equipoise.packing import check_seed
 from equipoise.placement import Placement
 from equipoise.plan import Plan, Provenance
 from equipoise.problem import PlacementProblem
@@ -64,6 +65,7 @@ def solve(
     """
     if not isinstance(problem, PlacementProblem):
         raise InvalidInputError(f"problem is a {type(problem).__name__}; pass a PlacementProblem(load, cluster).")
+    seed = check_seed(seed)
     chosen = choose_strategy(strategy, **parameters)
     found = chosen.place(problem, seed, backend, threads)
     placement = Placement(found.physical_to_logical, problem.cluster.num_ranks, problem.num_logical_experts)
