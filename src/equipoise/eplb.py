@@ -1,0 +1,203 @@
+"""The signatures the field already calls: a drop-in for DeepSeek's EPLB module.
+
+    from equipoise.eplb import rebalance_experts
+    phy2log, log2phy, logcnt = rebalance_experts(weight, num_replicas, num_groups, num_nodes, num_gpus)
+
+Positional arguments, shapes, int64 results, padding and preconditions are those of the original, so
+its words stay here: a *pack* or *gpu* is an EP rank, a *physical expert* the weights in a slot. Weights may be torch
+tensors on any device or numpy arrays, integer or float; results come back as the same kind, on the
+same device. Counts that do not fit raise ``PreconditionError``, an ``AssertionError``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from equipoise.arrays import as_load, like
+from equipoise.backends import choose_backend
+from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError
+from equipoise.fixed_point import to_fixed_point
+from equipoise.packing import Settings, pack_items
+from equipoise.problem import Cluster, PlacementProblem, count
+from equipoise.solver import solve
+
+__all__ = ["balanced_packing", "rebalance_experts", "replicate_experts"]
+
+
+def balanced_packing(
+    weight: Any,
+    num_packs: int,
+    restarts: int = 2048,
+    refined: int = 64,
+    noise: float = 0.20,
+    swaps: int = 50,
+    extremes: int = 4,
+    seed: int = 0,
+    backend: str = "auto",
+    *,
+    threads: int | None = None,
+) -> tuple[Any, Any]:
+    """Pack weighted items into packs of equal size so that the packs weigh about the same.
+
+    Parameters
+    ----------
+    weight : array, shape (num_layers, num_items)
+        Finite and not negative.
+    num_packs : int
+        Must divide ``num_items``.
+    restarts, refined, noise, swaps, extremes
+        How widely to search; see ``equipoise.packing.Settings``.
+    seed : int, default 0
+    backend : str, default "auto"
+        A row of ``equipoise.backends``. It never changes the result.
+    threads : int or None, default None
+        None uses all processors. It never changes the result.
+
+    Returns
+    -------
+    pack_index, rank_in_pack : int64 arrays, shape (num_layers, num_items)
+        The pack of each item, and its place in the pack.
+
+    Raises
+    ------
+    IndivisibleError
+        An ``AssertionError``: if ``num_packs`` does not divide the items.
+    InvalidInputError
+        If the weights or a setting break their rule.
+
+    Notes
+    -----
+    Pruned restarts: heaviest - lightest pack is never more after refinement than after pruning, nor
+    after pruning than the plain greedy packing's. The same arguments give the same bits everywhere.
+
+    Examples
+    --------
+    >>> pack_index, rank_in_pack = balanced_packing(np.array([[6, 5, 4, 3, 2, 2]]), 2)
+    >>> np.bincount(pack_index[0], weights=[6, 5, 4, 3, 2, 2]).tolist()
+    [11.0, 11.0]
+    """
+    load, num_packs = _weights(weight), count(num_packs, "num_packs")
+    items = load.shape[1]
+    if items % num_packs:
+        raise IndivisibleError(
+            f"{items} items do not fill {num_packs} packs evenly. Use a number of packs that divides {items}."
+        )
+    settings = Settings(restarts, refined, noise, swaps, extremes)
+    fixed = to_fixed_point(load, num_packs)
+    pack_index, rank_in_pack = pack_items(fixed, num_packs, settings, seed, choose_backend(backend), threads)
+    return like(weight, pack_index.astype(np.int64), rank_in_pack.astype(np.int64))
+
+
+def replicate_experts(weight: Any, num_phy: int) -> tuple[Any, Any, Any]:
+    """Replicate logical experts so that the largest replica is as small as it can be.
+
+    Parameters
+    ----------
+    weight : array, shape (num_layers, num_logical_experts)
+    num_phy : int
+        Physical experts, at least one for each logical expert.
+
+    Returns
+    -------
+    phy2log : int64 array, shape (num_layers, num_phy)
+        The logical expert of each physical one: first one of each, then the redundant ones in the order given.
+    rank : int64 array, shape (num_layers, num_phy)
+        Which replica of its logical expert each physical one is, from 0.
+    logcnt : int64 array, shape (num_layers, num_logical_experts)
+        Replicas of each logical expert.
+
+    Raises
+    ------
+    InfeasibleError
+        An ``AssertionError``: if there are fewer physical than logical experts.
+
+    Examples
+    --------
+    >>> [x.tolist() for x in replicate_experts(np.array([[6, 3, 1]]), 5)]
+    [[[0, 1, 2, 0, 0]], [[0, 0, 0, 1, 2]], [[3, 1, 1]]]
+    """
+    from equipoise.kernels.replication.numba import replicate
+
+    load, num_phy = _weights(weight), count(num_phy, "num_phy")
+    if num_phy < load.shape[1]:
+        raise InfeasibleError(
+            f"{num_phy} physical experts cannot hold {load.shape[1]} logical ones, which need one each. "
+            f"Add at least {load.shape[1] - num_phy}."
+        )
+    phy2log, logcnt = replicate(to_fixed_point(load), num_phy, most=num_phy)
+    rank = np.empty_like(phy2log)
+    order = np.argsort(phy2log, axis=1, kind="stable")
+    first = np.cumsum(logcnt, axis=1) - logcnt
+    place = np.arange(num_phy) - np.take_along_axis(first, np.take_along_axis(phy2log, order, 1).astype(np.int64), 1)
+    np.put_along_axis(rank, order, place.astype(np.int32), axis=1)
+    return like(weight, phy2log.astype(np.int64), rank.astype(np.int64), logcnt.astype(np.int64))
+
+
+def rebalance_experts(
+    weight: Any,
+    num_replicas: int,
+    num_groups: int,
+    num_nodes: int,
+    num_gpus: int,
+    *,
+    strategy: str = "pruned-restarts",
+    seed: int = 0,
+    backend: str = "auto",
+    threads: int | None = None,
+    **parameters: Any,
+) -> tuple[Any, Any, Any]:
+    """Decide which expert each slot holds: the entry point of an expert-parallel load balancer.
+
+    Parameters
+    ----------
+    weight : array, shape (num_layers, num_logical_experts)
+        Tokens routed to each logical expert.
+    num_replicas : int
+        Slots in a layer, a multiple of ``num_gpus``.
+    num_groups : int
+        Expert groups. Hierarchical when ``num_nodes`` divides it; otherwise the plan is global, and groups
+        and nodes are not looked at.
+    num_nodes : int
+    num_gpus : int
+        EP ranks.
+    strategy, seed, backend, threads, **parameters
+        As in ``equipoise.solve``.
+
+    Returns
+    -------
+    phy2log : int64 array, shape (num_layers, num_replicas)
+        The logical expert in each slot; rank r owns slots r S to (r + 1) S - 1, S = num_replicas / num_gpus.
+    log2phy : int64 array, shape (num_layers, num_logical_experts, largest replica count)
+        The slots of each logical expert, ascending, padded with -1.
+    logcnt : int64 array, shape (num_layers, num_logical_experts)
+        Replicas of each logical expert.
+
+    Raises
+    ------
+    PreconditionError
+        An ``AssertionError``: if the slots do not divide over the ranks, or in the hierarchical case the ranks
+        over the nodes or the experts over the groups; or if there are fewer slots than experts.
+
+    Examples
+    --------
+    >>> phy2log, log2phy, logcnt = rebalance_experts(np.array([[4, 2, 1, 1]]), 6, 1, 1, 2)
+    >>> logcnt.tolist()
+    [[2, 2, 1, 1]]
+    """
+    load = _weights(weight)
+    num_groups, num_nodes = count(num_groups, "num_groups"), count(num_nodes, "num_nodes")
+    hierarchical = num_groups % num_nodes == 0
+    cluster = Cluster.from_slots(num_gpus, num_replicas, num_nodes if hierarchical else 1)
+    problem = PlacementProblem(load, cluster, num_groups if hierarchical else None)
+    plan = solve(problem, strategy, seed=seed, backend=backend, threads=threads, **parameters)
+    maps = plan.placement.physical_to_logical, plan.placement.logical_to_physical, plan.placement.replica_count
+    return like(weight, *(array.astype(np.int64) for array in maps))
+
+
+def _weights(weight: Any) -> Any:
+    """Return the weights as a checked float64 array of two axes; a third would be summed, which nobody asked for."""
+    if getattr(weight, "ndim", 2) != 2:
+        raise InvalidInputError(f"weight has shape {tuple(weight.shape)}; it must be (layers, experts).")
+    return as_load(weight, "weight")

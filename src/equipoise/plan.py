@@ -1,0 +1,187 @@
+"""A placement, its proof, and how it was found: what is kept, shown and handed on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from equipoise.certificate import Certificate
+from equipoise.errors import EquipoiseError, FileFormatError
+from equipoise.files import write_atomically
+from equipoise.metrics import Metrics
+from equipoise.placement import Placement
+from equipoise.problem import Cluster
+
+__all__ = ["Plan", "Provenance"]
+
+FORMAT, VERSION = "equipoise.plan", 1
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a plan was found, so that it can be found again.
+
+    Attributes
+    ----------
+    strategy : str
+    parameters : dict
+        Every parameter of the strategy, defaults included.
+    seed : int
+    implementation : str
+        The backend that ran; it does not change the plan.
+    stages : dict of str to int
+        How often each stage of the strategy ran or decided, summed over the layers.
+    problem_digest : str
+        SHA-256 of the load, the cluster and the groups.
+    version : str
+        Of equipoise.
+    """
+
+    strategy: str
+    parameters: dict[str, Any]
+    seed: int
+    implementation: str
+    stages: dict[str, int]
+    problem_digest: str
+    version: str
+
+    @classmethod
+    def of(cls, strategy: Any, seed: int, implementation: str, stages: dict[str, int], digest: str) -> Provenance:
+        """Describe a run of ``strategy``, a row of ``equipoise.strategies``."""
+        from equipoise import __version__
+
+        return cls(strategy.name, dataclasses.asdict(strategy), seed, implementation, stages, digest, __version__)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What ``solve`` returns.
+
+    Attributes
+    ----------
+    cluster : Cluster
+    num_expert_groups : int or None
+    placement : Placement
+    certificate : Certificate
+    metrics : Metrics
+    provenance : Provenance
+
+    Examples
+    --------
+    >>> import equipoise as eq
+    >>> plan = eq.solve(eq.PlacementProblem([[4, 2, 1, 1]], eq.Cluster(num_ranks=2, slots_per_rank=3)))
+    >>> Plan.from_json(plan.to_json()).placement == plan.placement
+    True
+    """
+
+    cluster: Cluster
+    num_expert_groups: int | None
+    placement: Placement
+    certificate: Certificate
+    metrics: Metrics
+    provenance: Provenance
+
+    def summary(self) -> str:
+        """Return a few lines for people: shape, balancedness, gap, what binds, and how it was found."""
+        placement, metrics, certificate, how = self.placement, self.metrics, self.certificate, self.provenance
+        cluster = self.cluster
+        shape = (
+            f"{placement.num_layers} layers x {placement.num_logical_experts} experts -> {cluster.num_slots} slots on "
+            f"{cluster.num_ranks} ranks ({cluster.slots_per_rank} a rank)"
+        )
+        if cluster.num_nodes > 1:
+            shape += f", {cluster.num_nodes} nodes"
+        if self.num_expert_groups is not None:
+            shape += f", {self.num_expert_groups} expert groups"
+        binding = {name: certificate.bound.count(name) for name in dict.fromkeys(certificate.bound)}
+        duplicates = int(metrics.num_duplicates.sum())
+        found = ", ".join(f"{name} {number:,}" for name, number in how.stages.items())
+        rows = (
+            ("plan", shape),
+            ("balancedness", f"mean {metrics.mean_balancedness:.4f}, worst layer {metrics.worst_balancedness:.4f}"),
+            ("gap to bound", f"mean {certificate.mean_gap:.4%}, worst layer {certificate.max_gap:.4%}"),
+            ("bound", ", ".join(f"{name} in {number} layers" for name, number in binding.items())),
+            ("duplicates", f"{duplicates or 'no'} rank{'s hold' if duplicates != 1 else ' holds'} an expert twice"),
+            ("found by", f"{how.strategy}, seed {how.seed}, {how.implementation}" + (f"; {found}" if found else "")),
+        )
+        return "\n".join(f"{name:<13} {text}" for name, text in rows)
+
+    def to_json(self) -> str:
+        """Return the plan as JSON text: the same text for the same plan."""
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "cluster": dataclasses.asdict(self.cluster),
+                "num_expert_groups": self.num_expert_groups,
+                "num_logical_experts": self.placement.num_logical_experts,
+                "provenance": dataclasses.asdict(self.provenance),
+                "lower_bound": self.certificate.lower_bound.tolist(),
+                "bound": list(self.certificate.bound),
+                "max_rank_load": self.metrics.max_rank_load.tolist(),
+                "mean_rank_load": self.metrics.mean_rank_load.tolist(),
+                "physical_to_logical": self.placement.physical_to_logical.tolist(),
+            }
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan to ``path`` as JSON, whole or not at all."""
+        write_atomically(path, self.to_json() + "\n")
+
+    @classmethod
+    def from_json(cls, text: str, name: str = "plan") -> Plan:
+        """Read a plan back; ``name`` says in an error where the text came from.
+
+        Raises
+        ------
+        FileFormatError
+            If the text is not a whole plan of this version, or contradicts itself.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise FileFormatError(f"{name} is not whole JSON: {error}.") from None
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise FileFormatError(f'{name} is not a plan; a plan is a JSON object with "format": "{FORMAT}".')
+        if data.get("version") != VERSION:
+            raise FileFormatError(
+                f"{name} is a plan of version {data.get('version')!r}, and this equipoise reads version {VERSION}; "
+                "plan again, or install the equipoise that wrote it."
+            )
+        try:
+            cluster = Cluster(**data["cluster"])
+            placement = Placement(data["physical_to_logical"], cluster.num_ranks, data["num_logical_experts"])
+            largest = np.array(data["max_rank_load"], dtype=np.float64)
+            certificate = Certificate(np.array(data["lower_bound"], dtype=np.float64), largest, tuple(data["bound"]))
+            mean = np.array(data["mean_rank_load"], dtype=np.float64)
+            if not len(mean) == len(largest) == placement.num_layers or placement.num_slots != cluster.num_slots:
+                raise FileFormatError("its layers or slots do not match its cluster")
+            metrics = Metrics(mean, largest, placement.num_duplicates)
+            provenance = Provenance(**data["provenance"])
+            return cls(cluster, data["num_expert_groups"], placement, certificate, metrics, provenance)
+        except KeyError as error:
+            raise FileFormatError(f"{name} has no key {error}, which every plan has.") from None
+        except (EquipoiseError, TypeError, ValueError) as error:
+            raise FileFormatError(f"{name} is not a valid plan: {str(error).rstrip('.')}.") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan that ``save`` wrote.
+
+        Raises
+        ------
+        FileFormatError
+            If there is no such file, or it is not a whole plan of this version.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise FileFormatError(f"{path} is not text; a plan is a JSON file that Plan.save wrote.") from None
+        except OSError as error:
+            raise FileFormatError(f"{path} cannot be read: {error.strerror}.") from None
+        return cls.from_json(text, name=str(path))
