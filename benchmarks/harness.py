@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["commit", "loads", "machine", "print_table", "record", "replicas", "time_call"]
+__all__ = ["commit", "loads", "machine", "peak_memory", "print_table", "record", "replicas", "time_call"]
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -47,15 +47,55 @@ def replicas(load: NDArray[np.float64], num_slots: int) -> NDArray[np.float64]:
 
 
 def time_call(call: Callable[[], Any], repeats: int) -> dict[str, Any]:
-    """Call once for the first time, then ``repeats`` times; return seconds (first, best, median) and the result."""
+    """Call once for the first time, then ``repeats`` times.
+
+    Returns seconds (first, best, median), the last result, and ``others``: the share of all processors that
+    other processes took meanwhile, None where the system does not say.
+    """
     times = []
     result = None
+    before = _busy()
     for _ in range(repeats + 1):
         start = time.perf_counter()
         result = call()
         times.append(time.perf_counter() - start)
+    others = _share_of_others(before, _busy(), sum(times))
     steady = times[1:] or times
-    return {"first": times[0], "best": min(steady), "median": statistics.median(steady), "result": result}
+    return {
+        "first": times[0],
+        "best": min(steady),
+        "median": statistics.median(steady),
+        "result": result,
+        "others": others,
+    }
+
+
+def peak_memory() -> float:
+    """Return the most megabytes that this process has held at once.
+
+    Not ``ru_maxrss``: a process starts with that of the one that started it, and so hides its own.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def _busy() -> tuple[float, float] | None:
+    """Return the processor seconds that (all processes, this process) have used, or None if not told."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+    user, nice, system, _, _, irq, softirq = (int(word) for word in stat.read_text().split("\n")[0].split()[1:8])
+    own = os.times()
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK"), own.user + own.system
+
+
+def _share_of_others(
+    before: tuple[float, float] | None, after: tuple[float, float] | None, seconds: float
+) -> float | None:
+    if before is None or after is None:
+        return None
+    others = (after[0] - before[0]) - (after[1] - before[1])
+    return max(0.0, others / (seconds * (os.cpu_count() or 1)))
 
 
 def machine() -> dict[str, Any]:

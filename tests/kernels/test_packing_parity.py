@@ -278,17 +278,22 @@ def test_no_global_random_state_is_read_or_written():
     assert_same(torch_packing.pack(weight, 4, chosen, key), first[1])
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not report peak memory so")
 def test_memory_of_numba_does_not_grow_with_restarts():
-    resource = pytest.importorskip("resource", reason="this system does not report peak memory")
-    assert resource
+    # VmHWM, not ru_maxrss: a process starts with the latter of its parent, which would hide all growth here.
     program = """
-import resource, numpy as np
+import numpy as np
 from equipoise.kernels import counter
 from equipoise.kernels.packing import Settings, numba
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 weight = np.random.default_rng(0).integers(0, 2**40, (2, 48))
-for restarts in (100, 1_000, 50_000):
-    numba.pack(weight, 8, Settings(restarts), counter.row_key(weight, 0), 2)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+numba.pack(weight, 8, Settings(100), counter.row_key(weight, 0), 2)
+few = peak()
+numba.pack(weight, 8, Settings(50_000), counter.row_key(weight, 0), 2)
+many = peak()
+kept = np.ones((50_000, 48))
+print(few, many, peak())
 """
     path = os.pathsep.join([str(SOURCES), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
@@ -298,8 +303,9 @@ for restarts in (100, 1_000, 50_000):
         capture_output=True,
         text=True,
     )
-    _, few, many = (int(line) for line in done.stdout.split())
-    assert many - few < few * 0.02  # 50,000 candidates of 48 items would be 19 MB
+    few, many, with_candidates = (int(word) for word in done.stdout.split())
+    assert with_candidates - many > 10_000  # the measure sees what keeping the candidates of one layer would take
+    assert many - few < 4_000
 
 
 def test_triton_refuses_weights_elsewhere_and_sizes_beyond_the_chip():
