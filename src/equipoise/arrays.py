@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from equipoise.errors import InvalidInputError
 
-__all__ = ["as_load", "as_numpy", "is_torch", "like"]
+__all__ = ["as_load", "as_numpy", "as_windows", "is_torch", "like"]
 
 
 def is_torch(value: Any) -> bool:
@@ -47,37 +47,53 @@ def like(template: Any, *arrays: NDArray[Any]) -> tuple[Any, ...]:
     return arrays
 
 
-def as_load(value: Any, name: str = "load") -> NDArray[np.float64]:
-    """Return a load as a read-only float64 array of shape (num_layers, num_logical_experts).
+def as_windows(value: Any, name: str = "load", axis: str = "window") -> NDArray[np.float64]:
+    """Return a load as a read-only float64 copy of shape (num_windows, num_layers, num_logical_experts).
+
+    A load of shape (num_layers, num_logical_experts) becomes one window. ``axis`` is the caller's
+    word for the first axis.
 
     Raises
     ------
     InvalidInputError
-        If it has not 2 or 3 axes, is empty, or holds a NaN, an infinity or a negative number.
-        The message names the first such entry.
+        If it has not 2 or 3 axes, is empty, holds a NaN, an infinity or a negative number, or sums to
+        more than a float64 can hold. The message names the first such entry.
     """
     value = getattr(value, "tokens_per_expert", value)  # LoadStatistics
     array = as_numpy(value, name)
     if array.ndim not in (2, 3):
         raise InvalidInputError(
-            f"{name} has shape {array.shape}; it must be (layers, experts) or (steps, layers, experts)."
+            f"{name} has shape {array.shape}; it must be (layers, experts) or ({axis}s, layers, experts)."
         )
     if array.size == 0:
         raise InvalidInputError(f"{name} has shape {array.shape}, which is empty; it needs at least one of each.")
-    array = array.astype(np.float64)
+    array = np.array(array, dtype=np.float64, order="C")
     wrong = ~(np.isfinite(array) & (array >= 0))
     if wrong.any():
         index = tuple(int(i) for i in np.argwhere(wrong)[0])
-        axes = ("step", "layer", "expert")[-array.ndim :]
+        axes = (axis, "layer", "expert")[-array.ndim :]
         where = ", ".join(f"{axis} {i}" for axis, i in zip(axes, index, strict=True))
         raise InvalidInputError(f"{name} is {array[index]} at {where}; loads must be finite and not negative.")
-    if array.ndim == 3:
-        array = array.sum(axis=0)
+    array = array.reshape(-1, *array.shape[-2:])
     with np.errstate(over="ignore"):
-        total = array.sum(axis=1)
+        total = array.sum(axis=0).sum(axis=1)
     if not np.isfinite(total).all():
         layer = int(np.argmin(np.isfinite(total)))
-        raise InvalidInputError(f"{name} of layer {layer} sums to more than float64 can hold; divide all loads by 1e10.")
-    array = np.ascontiguousarray(array)
+        raise InvalidInputError(
+            f"{name} of layer {layer} sums to more than float64 can hold; divide all loads by 1e10."
+        )
     array.setflags(write=False)
     return array
+
+
+def as_load(value: Any, name: str = "load") -> NDArray[np.float64]:
+    """Return a load as a read-only float64 array of shape (num_layers, num_logical_experts), steps summed.
+
+    Raises
+    ------
+    InvalidInputError
+        As ``as_windows`` does.
+    """
+    load: NDArray[np.float64] = as_windows(value, name, axis="step").sum(axis=0)
+    load.setflags(write=False)
+    return load

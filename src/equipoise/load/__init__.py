@@ -1,0 +1,26 @@
+"""What was routed where: load statistics, the readers that bring them in, and a generator of realistic ones.
+
+    load = read_load("counts.json")                    # told apart by content
+    load = generate_load("deepseek-v3", seed=0)        # nothing at hand: make one up
+    problem = eq.PlacementProblem(load, cluster)
+
+====================  =======================================================================
+file                  idea
+====================  =======================================================================
+``statistics.py``     the noun: tokens per (window, layer, logical expert), and where from
+``readers.py``        the table of file formats; a new format is one row there
+``documents.py``      from a decoded document to the noun; a new JSON or dict layout is one row
+``numpy_files.py``    .npy and .npz
+``text_files.py``     JSON and CSV
+``torch_files.py``    .pt
+``generate.py``       loads that look like real ones, and the drift of a given one
+====================  =======================================================================
+"""
+
+from __future__ import annotations
+
+from equipoise.load.generate import PRESETS, LoadPreset, drift_load, generate_load
+from equipoise.load.readers import read_load
+from equipoise.load.statistics import LoadStatistics
+
+__all__ = ["PRESETS", "LoadPreset", "LoadStatistics", "drift_load", "generate_load", "read_load"]

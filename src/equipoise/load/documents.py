@@ -1,0 +1,176 @@
+"""From what a file decodes into to ``LoadStatistics``: arrays, nested lists, and objects with keys.
+
+A file format (``readers.py``) says how bytes become a document; this file says what a document means.
+JSON objects and torch dicts meet here, so one layout is written once and read from both. A layout that an
+engine adds is one row in ``LAYOUTS``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.arrays import as_numpy, as_windows, is_torch
+from equipoise.errors import FileFormatError, InvalidInputError
+from equipoise.load.statistics import LoadStatistics
+
+__all__ = ["COUNT_KEYS", "LAYOUTS", "Layout", "choose_key", "from_array", "from_document"]
+
+COUNT_KEYS = ("logical_count", "counts", "load")  # the names that are taken without asking
+_SHAPES = "(layers, experts) or (steps, layers, experts)"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A row: how to know an object by its keys, and how to read it.
+
+    ``read(document, path)`` returns a ``LoadStatistics`` or raises a ``FileFormatError`` that names the
+    path and the key.
+    """
+
+    name: str
+    matches: Callable[[Mapping[Any, Any]], bool]
+    read: Callable[[Mapping[Any, Any], Path], LoadStatistics]
+
+
+def from_document(document: Any, path: Path, key: str | None = None) -> LoadStatistics:
+    """Return the statistics that a decoded JSON or torch document holds.
+
+    Parameters
+    ----------
+    document : array, tensor, nested list, or object whose keys a row of ``LAYOUTS`` knows
+    path : Path
+        The file that it comes from, for ``source`` and for errors.
+    key : str or None
+        The key to read, whatever the layout.
+
+    Raises
+    ------
+    FileFormatError
+        If it is none of these, or its numbers break a rule.
+    """
+    if isinstance(document, Mapping):
+        if key is None:
+            for layout in LAYOUTS:
+                if layout.matches(document):
+                    return layout.read(document, path)
+        chosen = choose_key(list(document), key, path)
+        return _from_values(document[chosen], path, chosen)
+    if key is not None:
+        raise no_keys(path, key)
+    return _from_values(document, path, "")
+
+
+def choose_key(keys: Sequence[Any], key: str | None, path: Path) -> str:
+    """Return the key to read: the one asked for, else the only one that ``COUNT_KEYS`` names."""
+    known = [name for name in COUNT_KEYS if name in keys] if key is None else [key]
+    if len(known) == 1 and known[0] in keys:
+        return known[0]
+    listed = _listed(keys)
+    if key is not None:
+        raise FileFormatError(f"{path} has no key {key!r}; its keys are {listed}.")
+    if known:
+        raise FileFormatError(f"{path} holds {' and '.join(map(repr, known))}; name one of them as key.")
+    raise FileFormatError(
+        f"{path} holds none of the keys {_listed(COUNT_KEYS)}; its keys are {listed}. Name one of them as key."
+    )
+
+
+def no_keys(path: Path, key: str) -> FileFormatError:
+    """Return the error for a key where there are none."""
+    return FileFormatError(f"{path} holds one array without keys; leave out key={key!r}.")
+
+
+def from_array(array: Any, path: Path, place: str = "") -> LoadStatistics:
+    """Return the statistics of one array or tensor read from ``path``; ``place`` is its key, if it has one."""
+    name = f"{path}: {place or 'the array'}"
+    try:
+        values = as_numpy(array, name)
+        if values.dtype.kind == "b":
+            raise FileFormatError(f"{name} holds booleans; loads must be counts of tokens.")
+        return LoadStatistics(as_windows(values, name, axis="step"), source=str(path))
+    except InvalidInputError as error:
+        raise FileFormatError(str(error)) from None
+    except (TypeError, RuntimeError, NotImplementedError) as error:  # sparse, quantized, meta tensors
+        raise FileFormatError(f"{name} cannot become a plain array; save it as a dense tensor.") from error
+
+
+def _from_values(value: Any, path: Path, place: str) -> LoadStatistics:
+    if is_torch(value) or isinstance(value, np.ndarray):
+        return from_array(value, path, place)
+    if not isinstance(value, list) or not value:
+        raise FileFormatError(
+            f"{path}: {place or 'the document'} is {_kind(value)}; it must be a nested list of shape {_SHAPES}."
+        )
+    return from_array(_from_lists(value, f"{path}: {place}, " if place else f"{path}: "), path, place)
+
+
+def _from_lists(value: list[Any], where: str) -> NDArray[np.float64]:
+    """Return nested lists as an array, or name the first list that breaks a rule."""
+    if isinstance(value[0], list) and value[0] and isinstance(value[0][0], list):
+        steps = [_layers(step, f"{where}step {i}, ") for i, step in enumerate(value)]
+        for i, step in enumerate(steps):
+            if step.shape != steps[0].shape:
+                raise FileFormatError(
+                    f"{where}step {i} has shape {step.shape}, step 0 has {steps[0].shape}; every step needs the same."
+                )
+        return np.stack(steps)
+    return _layers(value, where)
+
+
+def _layers(rows: Any, where: str) -> NDArray[np.float64]:
+    if not isinstance(rows, list) or not rows:
+        raise FileFormatError(f"{where.removesuffix(', ')} is {_kind(rows)}; it must be a list of layers.")
+    checked = []
+    for layer, row in enumerate(rows):
+        if not isinstance(row, list) or not row:
+            raise FileFormatError(f"{where}layer {layer} is {_kind(row)}; it must be a list of numbers.")
+        if len(row) != len(rows[0]):
+            raise FileFormatError(
+                f"{where}layer {layer} has width {len(row)}, layer 0 has width {len(rows[0])}; "
+                "every layer needs the same number of experts."
+            )
+        # One set a row keeps this off the clock; bool is a kind of int that numpy would let through.
+        if not {int, float}.issuperset(map(type, row)):
+            expert = next(i for i, cell in enumerate(row) if type(cell) not in (int, float))
+            raise FileFormatError(
+                f"{where}layer {layer}, expert {expert} is {_kind(row[expert])}; it must be a number."
+            )
+        try:
+            checked.append(np.array(row, dtype=np.float64))
+        except OverflowError:  # an int has no largest value, a float64 has
+            raise FileFormatError(f"{where}layer {layer} holds a number that float64 cannot hold.") from None
+    return np.stack(checked)
+
+
+def _kind(value: Any) -> str:
+    """Return a short name for what stands where something else belongs."""
+    if value is None or isinstance(value, bool | int | float | str):
+        text = json.dumps(value)
+        return text if len(text) <= 40 else f"{text[:37]}..."
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    return "an object with keys" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+
+
+def _listed(keys: Sequence[Any]) -> str:
+    if not keys:
+        return "none"
+    shown = ", ".join(repr(key) for key in keys[:10])
+    return shown if len(keys) <= 10 else f"{shown} and {len(keys) - 10} more"
+
+
+def _read_counts(document: Mapping[Any, Any], path: Path) -> LoadStatistics:
+    key = choose_key(list(document), None, path)
+    return _from_values(document[key], path, key)
+
+
+LAYOUTS: tuple[Layout, ...] = (
+    Layout("counts under a key", lambda document: any(key in document for key in COUNT_KEYS), _read_counts),
+)

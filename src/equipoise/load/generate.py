@@ -1,0 +1,309 @@
+"""Loads that look like real ones, for demonstrations, tests and benchmarks.
+
+What routing statistics of large models have in common, and what is drawn here layer by layer:
+
+1. a lognormal body: the log of an expert's share is normal with standard deviation sigma;
+2. a heavy top: the hottest expert receives 4 to 14 times the mean;
+3. one group of consecutive experts that is hot as a whole, 1.5 to 2 times the mean, in every layer;
+4. some models leave a few experts unused.
+
+Windows then drift: the log of every share takes a random walk, and each window is a multinomial sample.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.arrays import as_load
+from equipoise.errors import InvalidInputError, UnknownNameError
+from equipoise.load.statistics import LoadStatistics
+
+__all__ = ["PRESETS", "LoadPreset", "drift_load", "generate_load"]
+
+Floats = NDArray[np.float64]
+
+# Hottest / mean is drawn around the preset's middle and kept inside 4 to 14 with room for sampling noise.
+_HOTTEST_SPREAD, _HOTTEST_RANGE = 0.22, (4.2, 13.6)
+_GROUP_RANGE = (1.65, 1.97)  # inside 1.5 to 2, likewise
+_UNUSED_SPREAD = (0.8, 1.2)
+_COLDEST = -3.0  # in sigmas: colder experts would come out unused in a window of ordinary length
+
+
+def _whole(value: Any, name: str, least: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise InvalidInputError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
+    return number
+
+
+def _sigma(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 10:
+        raise InvalidInputError(f"{name} is {value!r}; it must be a number from 0 to 10.")
+    return float(value)
+
+
+@dataclass(frozen=True)
+class LoadPreset:
+    """A row: the shape of a model and how its router spreads tokens.
+
+    Parameters
+    ----------
+    name : str
+    num_layers, num_logical_experts : int
+    experts_per_token : int
+        Experts that one token goes to in each layer.
+    sigma : (float, float)
+        Standard deviation of the log of an expert's share: drawn between the two for each layer.
+    hottest_to_mean : float
+        Hottest expert / mean expert in the middle layer; layers spread from 4 to 14.
+    group_size : int, default 32
+        Experts of the one hot group. It divides the experts into at least four groups.
+    unused : float, default 0.0
+        Share of the experts, over all layers, that receive nothing; a seed moves it by up to a fifth.
+    first_layer_id : int, default 0
+        The model's own id of its first MoE layer.
+
+    Raises
+    ------
+    InvalidInputError
+        If a number is out of its range.
+    """
+
+    name: str
+    num_layers: int
+    num_logical_experts: int
+    experts_per_token: int
+    sigma: tuple[float, float]
+    hottest_to_mean: float
+    group_size: int = 32
+    unused: float = 0.0
+    first_layer_id: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("num_layers", "num_logical_experts", "experts_per_token", "group_size"):
+            _whole(getattr(self, name), name, 1)
+        _whole(self.first_layer_id, "first_layer_id", 0)
+        groups, rest = divmod(self.num_logical_experts, self.group_size)
+        if rest or groups < 4:
+            raise InvalidInputError(
+                f"{self.num_logical_experts} experts do not form four or more groups of {self.group_size}. "
+                f"Use a group_size that divides {self.num_logical_experts} into at least four."
+            )
+        if not 0 <= self.sigma[0] <= self.sigma[1] <= 4:
+            raise InvalidInputError(f"sigma is {self.sigma}; it must be two ascending numbers from 0 to 4.")
+        low, high = _HOTTEST_RANGE
+        if not low <= self.hottest_to_mean <= high:
+            raise InvalidInputError(f"hottest_to_mean is {self.hottest_to_mean}; it must lie from {low} to {high}.")
+        if not 0 <= self.unused <= 0.1:
+            raise InvalidInputError(f"unused is {self.unused}; it must lie from 0 to 0.1.")
+
+
+PRESETS: dict[str, LoadPreset] = {
+    preset.name: preset
+    for preset in (
+        LoadPreset("deepseek-v3", 58, 256, 8, sigma=(0.56, 0.86), hottest_to_mean=6.1, first_layer_id=3),
+        LoadPreset("qwen3-235b", 94, 128, 8, sigma=(2.6, 2.6), hottest_to_mean=9.0, unused=0.015),
+        LoadPreset("kimi-k2", 60, 384, 8, sigma=(0.56, 0.86), hottest_to_mean=9.4, first_layer_id=1),
+    )
+}
+
+
+def generate_load(
+    preset: str | LoadPreset = "deepseek-v3",
+    *,
+    num_windows: int = 1,
+    tokens_per_window: int = 1 << 20,
+    drift: float = 0.1,
+    seed: int = 0,
+) -> LoadStatistics:
+    """Make up a load that looks like a real one.
+
+    Parameters
+    ----------
+    preset : str or LoadPreset, default "deepseek-v3"
+        A name from ``PRESETS``, or a row of one's own.
+    num_windows : int, default 1
+    tokens_per_window : int, default 2**20
+        Tokens that pass each layer in a window. Every layer of every window sums to this times
+        ``experts_per_token``.
+    drift : float, default 0.1
+        Standard deviation of the step that the log of each expert's share takes from one window to the
+        next. 0 leaves only sampling noise.
+    seed : int, default 0
+
+    Returns
+    -------
+    LoadStatistics
+        Whole numbers, with the model's layer ids. ``source`` says that it is generated, and how.
+
+    Raises
+    ------
+    UnknownNameError
+        If no preset has that name.
+    InvalidInputError
+        If a number is out of its range.
+
+    Notes
+    -----
+    The arguments alone decide: the same bits in every process that runs the same release of numpy, and
+    no global random state is read or written. The first windows do not depend on ``num_windows``.
+    The traits of the preset hold for the first window; the walk then carries the load away from them.
+    Not promised: that an expert receives a token at most once, as routers do, when ``drift`` is large.
+
+    Examples
+    --------
+    >>> load = generate_load("deepseek-v3", seed=0)
+    >>> load.tokens_per_expert.shape, load.source
+    ((1, 58, 256), 'generated: deepseek-v3, seed 0')
+    >>> bool((load.skew > 4).all() and (load.skew < 14).all())
+    True
+    """
+    row = _row(preset)
+    num_windows, seed = _whole(num_windows, "num_windows", 1), _whole(seed, "seed", 0)
+    tokens = _whole(tokens_per_window, "tokens_per_window", 1)
+    if tokens * row.experts_per_token >= 1 << 53:
+        raise InvalidInputError(
+            f"tokens_per_window is {tokens}; float64 counts to {(1 << 53) // row.experts_per_token}."
+        )
+    drift = _sigma(drift, "drift")
+    # Two streams, so that the layers' traits do not depend on how windows are drawn.
+    traits, walk = (np.random.Generator(np.random.PCG64(child)) for child in np.random.SeedSequence(seed).spawn(2))
+    log_share = _draw_log_share(row, traits)
+    windows = np.empty((num_windows, row.num_layers, row.num_logical_experts))
+    total = np.full(row.num_layers, tokens * row.experts_per_token)
+    for window in windows:
+        window[:] = _sample(log_share, total, walk)
+        log_share = log_share + drift * walk.standard_normal(log_share.shape)
+    ids = tuple(range(row.first_layer_id, row.first_layer_id + row.num_layers))
+    return LoadStatistics(windows, source=f"generated: {row.name}, seed {seed}", layer_ids=ids)
+
+
+def drift_load(load: Any, sigma: float, seed: int = 0) -> LoadStatistics:
+    """Move a load as traffic would: the same layers and totals, other experts hot.
+
+    Parameters
+    ----------
+    load : array, shape (num_layers, num_logical_experts) or (num_steps, num_layers, num_logical_experts)
+        Whole numbers of tokens, or a ``LoadStatistics``. Steps are summed. A layer may be all zeros.
+    sigma : float
+        Standard deviation of the step in the log of each expert's share. 0 leaves only sampling noise.
+        Steps of s1 and s2 in a row spread like one of sqrt(s1**2 + s2**2).
+    seed : int, default 0
+
+    Returns
+    -------
+    LoadStatistics
+        One window of whole numbers. Each layer keeps its total; an expert without tokens stays without.
+
+    Raises
+    ------
+    InvalidInputError
+        If the load is no load, holds fractions of tokens, or sigma or seed is out of its range.
+
+    Notes
+    -----
+    The arguments alone decide, as in ``generate_load``.
+
+    Examples
+    --------
+    >>> moved = drift_load([[600, 300, 100, 0], [0, 0, 0, 0]], sigma=0.5, seed=1)
+    >>> moved.tokens_per_layer.tolist(), moved.load[0, 3].item()
+    ([1000.0, 0.0], 0.0)
+    """
+    counts = as_load(load)
+    sigma, seed = _sigma(sigma, "sigma"), _whole(seed, "seed", 0)
+    fractions = np.argwhere(counts != np.floor(counts))
+    if len(fractions):
+        layer, expert = (int(i) for i in fractions[0])
+        raise InvalidInputError(
+            f"load is {counts[layer, expert]} at layer {layer}, expert {expert}; drift samples whole tokens. "
+            "Pass counts, for instance numpy.rint(load * 1e6)."
+        )
+    total = counts.sum(axis=1)
+    if total.max() >= 1 << 53:
+        layer = int(total.argmax())
+        raise InvalidInputError(f"layer {layer} sums to {total[layer]:.3g}; whole tokens can be sampled below 2**53.")
+    walk = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
+    with np.errstate(divide="ignore"):
+        log_share = np.log(counts)
+    log_share += sigma * walk.standard_normal(counts.shape)
+    moved = _sample(log_share, total.astype(np.int64), walk)
+    if isinstance(load, LoadStatistics):
+        return LoadStatistics(moved, f"{load.source}, drifted by {sigma:g} with seed {seed}", load.layer_ids)
+    return LoadStatistics(moved, f"drifted by {sigma:g} with seed {seed}")
+
+
+def _draw_log_share(row: LoadPreset, rng: np.random.Generator) -> Floats:
+    """Return the log of what each expert receives, up to a constant a layer; -inf for unused experts."""
+    layers, experts = row.num_layers, row.num_logical_experts
+    sigma = rng.uniform(*row.sigma, size=(layers, 1))
+    logs = sigma * np.maximum(rng.standard_normal((layers, experts)), _COLDEST)
+    unused = round(row.unused * rng.uniform(*_UNUSED_SPREAD) * layers * experts)
+    logs.flat[rng.choice(layers * experts, size=unused, replace=False)] = -np.inf
+    hottest = row.hottest_to_mean * np.exp(_HOTTEST_SPREAD * rng.standard_normal(layers))
+    hottest = np.clip(hottest, *_HOTTEST_RANGE)
+    group_to_mean = rng.uniform(*_GROUP_RANGE, size=layers)
+    start = row.group_size * int(rng.integers(experts // row.group_size))
+    group = slice(start, start + row.group_size)
+    # Each of the two moves the mean that the other is measured by; a few rounds settle both.
+    for _ in range(8):
+        logs = _heat_group(logs, group, group_to_mean)
+        logs = _stretch_top(logs, hottest)
+    return logs
+
+
+def _heat_group(logs: Floats, group: slice, group_to_mean: Floats) -> Floats:
+    """Shift the logs of one group so that its mean expert receives ``group_to_mean`` times the layer's mean."""
+    load = np.exp(logs)
+    inside = load[:, group].sum(axis=1)
+    outside = load.sum(axis=1) - inside
+    share = group_to_mean * (group.stop - group.start) / logs.shape[1]  # of the layer's tokens
+    out: Floats = logs.copy()
+    out[:, group] += np.log(share * outside / ((1 - share) * inside))[:, None]
+    return out
+
+
+def _stretch_top(logs: Floats, hottest_to_mean: Floats) -> Floats:
+    """Stretch or squeeze the hottest tenth of each layer until its hottest expert stands where it should.
+
+    Distances above the tenth's edge are multiplied by one factor a layer, found by bisection: hottest /
+    mean grows with it. Order is kept, and the body below stays as it is.
+    """
+    edge = np.sort(logs, axis=1)[:, -(logs.shape[1] // 10) - 1, None]
+    above = np.maximum(logs - edge, 0.0)
+    body = np.minimum(logs, edge)
+    low, high = np.full_like(edge, 0.05), np.full_like(edge, 8.0)
+    for _ in range(40):
+        middle = (low + high) / 2
+        load = np.exp(body + middle * above)
+        short = load.max(axis=1, keepdims=True) < hottest_to_mean[:, None] * load.mean(axis=1, keepdims=True)
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    stretched: Floats = body + high * above
+    return stretched
+
+
+def _sample(log_share: Floats, total: NDArray[np.int64], rng: np.random.Generator) -> Floats:
+    """Draw each layer's tokens: one multinomial a layer, none for a layer whose total is 0."""
+    top = log_share.max(axis=1, keepdims=True)
+    share = np.exp(log_share - np.where(np.isfinite(top), top, 0.0))
+    whole = share.sum(axis=1, keepdims=True)
+    even = np.full_like(share, 1.0 / share.shape[1])  # an empty layer has no shares of its own
+    share = np.divide(share, whole, out=even, where=whole > 0)
+    tokens: Floats = rng.multinomial(total, share).astype(np.float64)
+    return tokens
+
+
+def _row(preset: str | LoadPreset) -> LoadPreset:
+    if isinstance(preset, LoadPreset):
+        return preset
+    if preset not in PRESETS:
+        raise UnknownNameError(f"there is no preset {preset!r}; the presets are {', '.join(map(repr, PRESETS))}.")
+    return PRESETS[preset]

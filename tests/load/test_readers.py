@@ -1,0 +1,395 @@
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from equipoise.errors import FileFormatError, MissingDependencyError
+from equipoise.load import read_load
+from real_loads import real_load
+
+COUNTS = np.array([[5, 3, 2], [0, 0, 0], [1, 1, 4]])
+STEPS = np.stack([COUNTS, COUNTS * 2])
+
+
+def npy(array: Any, version: tuple[int, int] | None = None) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, np.asanyarray(array), version)
+    return stream.getvalue()
+
+
+def npz(**arrays: Any) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+def packed(**arrays: Any) -> bytes:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    return stream.getvalue()
+
+
+def pt(value: Any, legacy: bool = False) -> bytes:
+    stream = io.BytesIO()
+    torch.save(value, stream, _use_new_zipfile_serialization=not legacy)
+    return stream.getvalue()
+
+
+def text(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def csv(array: Any) -> bytes:
+    return "".join(",".join(map(str, row)) + "\n" for row in array).encode()
+
+
+def zipped(**entries: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+GOOD = {
+    "npy": npy(COUNTS),
+    "npy uint16": npy(COUNTS.astype(np.uint16)),
+    "npy float16": npy(COUNTS.astype(np.float16)),
+    "npy big endian": npy(COUNTS.astype(">i4")),
+    "npy Fortran order": npy(np.asfortranarray(COUNTS)),
+    "npy version 2": npy(COUNTS, (2, 0)),
+    "npy version 3": npy(COUNTS, (3, 0)),
+    "npz with one array": npz(anything=COUNTS),
+    "npz compressed": packed(anything=COUNTS),
+    "npz with a known name": npz(logical_count=COUNTS, other=np.zeros(3)),
+    "npz, counts": npz(counts=COUNTS, other=np.zeros(3)),
+    "npz, load": npz(load=COUNTS, other=np.zeros(3)),
+    "JSON list": text(COUNTS.tolist()),
+    "JSON floats": text(COUNTS.astype(float).tolist()),
+    "JSON object": text({"logical_count": COUNTS.tolist(), "rank": 0}),
+    "JSON indented": json.dumps(COUNTS.tolist(), indent=2).encode(),
+    "JSON with a byte order mark": b"\xef\xbb\xbf" + text(COUNTS.tolist()),
+    "CSV": csv(COUNTS),
+    "CSV with a header": b"first,second,third\n" + csv(COUNTS),
+    "CSV, Windows line ends": csv(COUNTS).replace(b"\n", b"\r\n"),
+    "CSV, old Mac line ends": csv(COUNTS).replace(b"\n", b"\r"),
+    "CSV with blanks, quotes and blank lines at the end": b'5, 3 ,"2"\n0,0,0\n1e0,1.0,4\n\n\n',
+    "CSV with a byte order mark": b"\xef\xbb\xbf" + csv(COUNTS),
+    "torch tensor": pt(torch.tensor(COUNTS)),
+    "torch int32": pt(torch.tensor(COUNTS, dtype=torch.int32)),
+    "torch bfloat16": pt(torch.tensor(COUNTS, dtype=torch.bfloat16)),
+    "torch dict": pt({"rank": 0, "logical_count": torch.tensor(COUNTS), "average_utilization_rate_over_window": None}),
+    "torch dict of lists": pt({"logical_count": COUNTS.tolist()}),
+    "torch legacy tensor": pt(torch.tensor(COUNTS), legacy=True),
+    "torch legacy dict": pt({"logical_count": torch.tensor(COUNTS)}, legacy=True),
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Any:
+    def write(content: bytes) -> Path:
+        path = tmp_path / "loads"  # no extension: content alone decides
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("content", GOOD.values(), ids=GOOD.keys())
+def test_the_same_counts_come_out_of_every_format(file: Any, content: bytes) -> None:
+    path = file(content)
+    load = read_load(path)
+    assert load.load.tolist() == COUNTS.tolist()
+    assert (load.num_windows, load.empty_layers, load.source) == (1, (1,), str(path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [npy(STEPS), npz(a=STEPS), text(STEPS.tolist()), text({"logical_count": STEPS.tolist()}), pt(torch.tensor(STEPS))],
+    ids=["npy", "npz", "JSON list", "JSON object", "torch"],
+)
+def test_steps_become_windows(file: Any, content: bytes) -> None:
+    assert read_load(file(content)).tokens_per_expert.tolist() == STEPS.tolist()
+
+
+@pytest.mark.parametrize("extension", ["npy", "npz", "json", "csv", "pt", "txt"])
+def test_the_extension_decides_nothing(tmp_path: Path, extension: str) -> None:
+    for i, content in enumerate(GOOD.values()):
+        path = tmp_path / f"{i}.{extension}"
+        path.write_bytes(content)
+        assert read_load(str(path)).load.tolist() == COUNTS.tolist()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        npz(a=COUNTS, b=STEPS),
+        text({"a": COUNTS.tolist(), "b": 1}),
+        pt({"a": torch.tensor(COUNTS), "logical_count": torch.ones(1)}),
+    ],
+    ids=["npz", "JSON", "torch"],
+)
+def test_a_key_chooses_among_several(file: Any, content: bytes) -> None:
+    assert read_load(file(content), key="a").load.tolist() == COUNTS.tolist()
+
+
+BAD = {
+    # what is wrong: (content, what the sentence says)
+    "empty": (b"", "is empty; it must hold numbers"),
+    "blank": (b" \n\t\n", "is empty"),
+    "only a byte order mark": (b"\xef\xbb\xbf", "is empty"),
+    "binary rubbish": (bytes(range(200, 256)), "starts like none of the formats that can be read: .npy, .npz or torch"),
+    "UTF-16": ("[[1,2]]".encode("utf-16"), "starts like none of the formats"),
+    "pickle": (pickle.dumps([[1, 2]]), "pickle, which is not loaded because unpickling runs code; .* numpy.save"),
+    # numpy
+    "npy, objects": (npy(np.array([[1, None]], dtype=object)), "holds Python objects, which are not loaded"),
+    "npy, strings": (npy(np.array([["1", "2"]])), "holds <U1 values; it must hold integers or floats"),
+    "npy, booleans": (npy(np.array([[True]])), "holds booleans; loads must be counts"),
+    "npy, complex": (npy(np.array([[1j]])), "holds complex128 values"),
+    "npy, dates": (npy(np.array([["2020-01-01"]], dtype="M8[D]")), "it must hold integers or floats"),
+    "npy, records": (npy(np.zeros((2, 2), dtype=[("ä", "f8")]), (3, 0)), "it must hold integers or floats"),
+    "npy, one axis": (
+        npy(np.ones(3)),
+        r"the array has shape \(3,\); it must be \(layers, experts\) or \(steps, layers",
+    ),
+    "npy, no axis": (npy(np.float64(3)), r"the array has shape \(\)"),
+    "npy, four axes": (npy(np.ones((1, 1, 1, 1))), r"shape \(1, 1, 1, 1\)"),
+    "npy, no experts": (npy(np.ones((3, 0))), r"shape \(3, 0\), which is empty"),
+    "npy, NaN": (npy(np.array([[1, np.nan]])), "is nan at layer 0, expert 1; loads must be finite and not negative"),
+    "npy, infinite": (npy(np.array([[[1, 2]], [[1, np.inf]]])), "is inf at step 1, layer 0, expert 1"),
+    "npy, negative": (npy(np.array([[1, 2], [-7, 2]])), "is -7.0 at layer 1, expert 0"),
+    "npy, too large": (npy(np.full((1, 2), 1e308)), "sums to more than float64 can hold"),
+    "npy, truncated data": (
+        npy(COUNTS)[:-1],
+        r"is truncated: its header promises shape \(3, 3\) of int64, 72 bytes, and 71",
+    ),
+    "npy, truncated header": (npy(COUNTS)[:30], "damaged or truncated .npy header"),
+    "npy, truncated magic": (npy(COUNTS)[:7], "damaged or truncated .npy header"),
+    "npy, open bracket in the header": (
+        npy(COUNTS).replace(b"(3, 3), }", b"(3, 3 , {"),
+        "damaged or truncated .npy header",
+    ),
+    "npy, bytes left over": (npy(COUNTS) + b"x", "has bytes left over: .* and 73 follow"),
+    "npy, impossible size": (npy(COUNTS).replace(b"(3, 3), }", b"(3000000000000, 3), }")[:128], "is truncated"),
+    "npz, no arrays": (npz(), "is a zip file that neither numpy nor torch wrote"),
+    "npz, several": (npz(intent=COUNTS, law=COUNTS), "none of the keys .*; its keys are 'intent', 'law'. Name one"),
+    "npz, two known": (npz(counts=COUNTS, load=COUNTS), "holds 'counts' and 'load'; name one of them as key"),
+    "npz, objects": (npz(load=np.array([[None]])), "loads: load holds Python objects"),
+    "npz, NaN": (npz(load=np.array([[np.nan]])), "loads: load is nan at layer 0, expert 0"),
+    "npz, truncated": (npz(load=COUNTS)[:-10], "truncated or damaged"),
+    "npz, damaged": (npz(load=COUNTS).replace(b"\x04\0\0\0\0\0\0\0", b"\x05\0\0\0\0\0\0\0"), "loads: load is damaged"),
+    "npz, damaged version": (
+        npz(load=COUNTS).replace(b"PK\x01\x02-\x03-", b"PK\x01\x02-\x03\xee"),
+        "truncated or damaged",
+    ),
+    "another zip": (zipped(**{"README.md": b"hello"}), "a zip file that neither numpy nor torch wrote"),
+    # JSON
+    "JSON, truncated": (text(COUNTS.tolist())[:-3], "line 1, column .*: the JSON ends before it is complete"),
+    "JSON, truncated string": (b'{"logical_co', "line 1, column 2: the JSON ends before it is complete"),
+    "JSON, no JSON": (b"[[1, 2],\n [3 4]]", "line 2, column 5: this is not JSON"),
+    "JSON, two documents": (b"[[1]]\n[[2]]", "line 2, column 1: this is not JSON"),
+    "JSON, NaN": (b"[[1, NaN]]", "is nan at layer 0, expert 1"),
+    "JSON, infinite": (b"[[1, 2], [1e999, 3]]", "is inf at layer 1, expert 0"),
+    "JSON, negative": (
+        text({"logical_count": [[[1, -2]]]}),
+        "loads: logical_count is -2.0 at step 0, layer 0, expert 1",
+    ),
+    "JSON, ragged": (b"[[1, 2], [3]]", "layer 1 has width 1, layer 0 has width 2; every layer needs the same"),
+    "JSON, ragged in a step": (b"[[[1, 2]], [[3]]]", r"step 1 has shape \(1, 1\), step 0 has \(1, 2\)"),
+    "JSON, ragged inside": (b"[[[1, 2], [3]]]", "step 0, layer 1 has width 1"),
+    "JSON, a flat list": (b"[1, 2, 3]", "layer 0 is 1; it must be a list of numbers"),
+    "JSON, four axes": (b"[[[[1]]]]", "step 0, layer 0, expert 0 is a list; it must be a number"),
+    "JSON, empty list": (b"[]", "the document is an empty list; it must be a nested list"),
+    "JSON, empty layer": (b"[[]]", "layer 0 is an empty list"),
+    "JSON, empty step": (b"[[[1]], []]", "step 1 is an empty list; it must be a list of layers"),
+    "JSON, a string": (b'[[1, "2"]]', 'layer 0, expert 1 is "2"; it must be a number'),
+    "JSON, a boolean": (b"[[1, true]]", "layer 0, expert 1 is true; it must be a number"),
+    "JSON, null": (b"[[1, 2], [null, 1]]", "layer 1, expert 0 is null"),
+    "JSON, an object inside": (b'[[1, 2], {"a": 1}]', "layer 1 is an object with keys; it must be a list"),
+    "JSON, no known key": (text({"records": [], "meta": 1}), "its keys are 'records', 'meta'. Name one"),
+    "JSON, no keys": (b"{}", "its keys are none"),
+    "JSON, many keys": (text({str(i): 1 for i in range(50)}), "'9' and 40 more"),
+    "JSON, count is null": (text({"logical_count": None}), "logical_count is null; it must be a nested list"),
+    "JSON, a key twice": (b'{"load": [[1]], "load": [[2]]}', "has the key 'load' twice in one object"),
+    "JSON, two known keys": (text({"counts": [[1]], "load": [[2]]}), "holds 'counts' and 'load'; name one"),
+    "JSON, a huge integer": (b"[[1" + b"0" * 400 + b"]]", "layer 0 holds a number that float64 cannot hold"),
+    "JSON, thousands of digits": (b"[[1" + b"0" * 9000 + b"]]", "number with thousands of digits"),
+    "JSON, endless nesting": (b"[" * 200_000, "nests lists too deeply|ends before it is complete"),
+    "JSON, not UTF-8": (b'["' + b"a" * 5000 + b'\xff"]', "byte 5002: this is not UTF-8 text"),
+    # CSV
+    "CSV, ragged": (b"1,2\n3\n", "line 2 has width 1, line 1 has width 2; every line"),
+    "CSV, ragged under a header": (b"a,b,c\n1,2\n", "line 2 has width 2, line 1 has width 3"),
+    "CSV, a word": (b"1,2\n3,x\n", "line 2, column 2 holds 'x'; it must be a number"),
+    "CSV, a header half of numbers": (b"layer,0,1\n0,5,3\n", "line 1, column 1 holds 'layer'"),
+    "CSV, a hole": (b"1,2\n3,\n", "line 2, column 2 holds nothing"),
+    "CSV, an empty line": (b"1,2\n\n3,4\n", "line 2 is empty; each line must hold one layer"),
+    "CSV, NaN": (b"1,2\n3,nan\n", "line 2, column 2 is nan; loads must be finite"),
+    "CSV, NaN first": (b"nan,nan\n", "line 1, column 1 is nan"),
+    "CSV, infinite": (b"1,1e999\n", "line 1, column 2 is inf"),
+    "CSV, negative": (b"a,b\n1,2\n3,-4\n", "line 3, column 2 is -4.0; loads must be finite and not negative"),
+    "CSV, header alone": (b"a,b\n", "holds a header and no numbers"),
+    "CSV, semicolons": (b"1;2\n3;4\n", "line 2, column 1 holds '3;4'; it must be a number, with commas between"),
+    "CSV, underscores": (b"1,1_000\n", "line 1, column 2 holds '1_000'"),
+    "CSV, an open quote": (b'1,2\n3,"4\n', "line 2: this is not CSV"),
+    "CSV, prose": (b"# Loads\n\nThese are loads.\n", "line 2 is empty"),
+    # torch
+    "torch, truncated": (pt(torch.tensor(COUNTS))[:-20], "truncated or damaged"),
+    "torch, legacy truncated": (pt(torch.tensor(COUNTS), legacy=True)[:-20], "truncated or damaged"),
+    "torch, booleans": (pt(torch.tensor([[True]])), "holds booleans"),
+    "torch, complex": (pt(torch.tensor([[1j]])), "holds complex"),
+    "torch, sparse": (pt(torch.eye(2).to_sparse()), "cannot become a plain array"),
+    "torch, one axis": (pt({"logical_count": torch.ones(3)}), r"loads: logical_count has shape \(3,\)"),
+    "torch, NaN": (pt(torch.tensor([[1.0, float("nan")]])), "the array is nan at layer 0, expert 1"),
+    "torch, negative": (pt({"load": torch.tensor([[-1]])}), "load is -1.0 at layer 0, expert 0"),
+    "torch, no known key": (pt({"weight": torch.ones(1)}), "its keys are 'weight'"),
+    "torch, a number": (pt(3), "the document is 3; it must be a nested list"),
+    "torch, an object": (pt(Path("x")), "not loaded because unpickling runs code"),
+    "torch, a numpy array": (pt({"load": np.ones((2, 2))}), "torch.save"),
+}
+
+
+@pytest.mark.parametrize(("content", "sentence"), BAD.values(), ids=BAD.keys())
+def test_a_bad_file_gets_one_sentence_that_names_it(file: Any, content: bytes, sentence: str) -> None:
+    path = file(content)
+    with pytest.raises(FileFormatError, match=sentence) as caught:
+        read_load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (GOOD["npy"], "holds one array without keys; leave out key='a'"),
+        (GOOD["CSV"], "leave out key='a'"),
+        (GOOD["JSON list"], "leave out key='a'"),
+        (GOOD["torch tensor"], "leave out key='a'"),
+        (GOOD["JSON object"], "has no key 'a'; its keys are 'logical_count', 'rank'"),
+        (GOOD["npz with one array"], "has no key 'a'; its keys are 'anything'"),
+    ],
+)
+def test_a_key_that_is_not_there_is_refused(file: Any, content: bytes, sentence: str) -> None:
+    with pytest.raises(FileFormatError, match=sentence):
+        read_load(file(content), key="a")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("missing.json", "missing.json does not exist"),
+        ("folder", "is a folder; name a file in it"),
+        ("pipe", "is not an ordinary file"),
+        ("loop", "loop"),
+        ("a\0b", "cannot be read|does not exist"),
+        ("x" * 300, "cannot be read: file name too long"),
+    ],
+)
+def test_a_path_that_is_no_file_gets_a_sentence(tmp_path: Path, name: str, sentence: str) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(FileFormatError, match=sentence):
+        read_load(tmp_path / name)
+
+
+def test_a_file_that_may_not_be_read_gets_a_sentence(file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = file(GOOD["npy"])
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(FileFormatError, match="loads' cannot be read: permission denied"):
+        read_load(path)
+
+
+def test_a_torch_file_without_torch_says_what_to_install(file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = file(GOOD["torch dict"])
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingDependencyError, match=r"loads was written by torch.*pip install equipoise\[torch\]"):
+        read_load(path)
+
+
+def test_other_formats_are_read_without_importing_torch(file: Any) -> None:
+    program = "import sys; from equipoise.load import read_load; read_load(sys.argv[1]); print('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", program, str(file(GOOD["npz compressed"]))]
+    assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_pickle_is_never_run(file: Any) -> None:
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return importlib.import_module, ("this_module_must_not_be_imported",)
+
+    bomb = np.array([[Bomb()]])
+    for content in (pickle.dumps(Bomb()), npy(bomb), npz(load=bomb), pt({"load": Bomb()}), pt(Bomb(), legacy=True)):
+        with pytest.raises(FileFormatError):  # running it would raise ModuleNotFoundError
+            read_load(file(content))
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scratch") / "loads"
+
+
+NATIVE = [GOOD[name] for name in ("npy", "npz with one array", "npz compressed", "JSON object", "CSV with a header")]
+
+
+@given(st.sampled_from([*NATIVE, GOOD["torch dict"], GOOD["torch legacy dict"]]), st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_truncated_file_is_refused_or_read_whole_rows_only(scratch: Path, content: bytes, data: Any) -> None:
+    """CSV cut between lines is a valid shorter CSV; everything else must be refused."""
+    scratch.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    try:
+        load = read_load(scratch)
+    except FileFormatError:
+        return
+    assert content == GOOD["CSV with a header"]
+    assert load.load.tolist()[:-1] == COUNTS.tolist()[: load.num_layers - 1]
+
+
+@given(st.sampled_from(NATIVE), st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(scratch: Path, content: bytes, data: Any) -> None:
+    damaged = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    scratch.write_bytes(bytes(damaged))
+    try:
+        load = read_load(scratch)
+    except FileFormatError:
+        return
+    assert np.isfinite(load.load).all()
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3_prefill_in1024.json", "deepseek_v3_decode_in1000out1000.json"])
+def test_recorded_deepseek_loads_keep_their_three_dense_layers(name: str) -> None:
+    load = read_load(real_load(name))
+    assert load.tokens_per_expert.shape == (1, 61, 256)
+    assert load.empty_layers == (0, 1, 2)
+    assert np.ptp(load.tokens_per_layer[3:]) == 0  # every layer routes every token
+
+
+def test_recorded_steps_of_gpt_oss_become_windows() -> None:
+    assert read_load(real_load("gpt_oss_20b_steps.npz")).tokens_per_expert.shape == (3152, 24, 32)
+
+
+def test_a_file_of_several_recordings_needs_a_key() -> None:
+    path = real_load("deepseek_v2_lite_windows.npz")
+    with pytest.raises(FileFormatError, match="'intent', 'law', 'summary', 'translation'"):
+        read_load(path)
+    assert read_load(path, key="summary").tokens_per_expert.shape == (33, 26, 64)
