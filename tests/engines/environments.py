@@ -20,7 +20,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMON = "psutil pyzmq urllib3 regex pydantic cbor2 transformers>=5.16.1,<5.21 aiohttp requests openai_harmony openai".split()
+COMMON = (
+    *("psutil", "pyzmq", "urllib3", "regex", "pydantic", "cbor2", "transformers>=5.16.1,<5.21"),
+    *("aiohttp", "requests", "openai_harmony", "openai"),
+)
 SHARED = ("torch", "numpy", "numba")  # never replaced by what a wheel would like
 
 
@@ -53,8 +56,8 @@ class Engine:
 ENGINES = {
     engine.name: engine
     for engine in (
-        Engine("vllm", "0.33.0", tuple(COMMON)),
-        Engine("sglang", "0.5.23", (*COMMON, *"orjson pybase64 pillow starlette msgspec ipython".split())),
+        Engine("vllm", "0.33.0", COMMON),
+        Engine("sglang", "0.5.23", (*COMMON, "orjson", "pybase64", "pillow", "starlette", "msgspec", "ipython")),
     )
 }
 

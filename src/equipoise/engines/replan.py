@@ -118,7 +118,7 @@ def _no_worse(
     if table.shape != (layers, problem.cluster.num_slots) or problem.cluster.num_nodes > 1:
         return np.zeros(layers, dtype=np.bool_), largest
     # A placement that lost a rank has -1, and one from elsewhere may have ids of another model.
-    valid = ((table >= 0) & (table < problem.num_logical_experts)).all(axis=1)
+    valid: NDArray[np.bool_] = np.all((table >= 0) & (table < problem.num_logical_experts), axis=1)
     placement = Placement(np.where(valid[:, None], table, 0), ranks, problem.num_logical_experts)
     valid &= (placement.replica_count > 0).all(axis=1) & (placement.num_duplicates == 0)
     now = placement.rank_load(problem.load).max(axis=1)

@@ -177,7 +177,8 @@ def _rebalance(arguments: tuple[Any, ...], settings: Settings, saved: Any, seen:
         seen.add(shape)
         log.info("equipoise's first plan: %s.", line)
     maps = placement.physical_to_logical, placement.logical_to_physical, placement.replica_count
-    return tuple(torch.from_numpy(array.astype(np.int64)) for array in maps)  # type: ignore[return-value]
+    slots, places, counts = (torch.from_numpy(array.astype(np.int64)) for array in maps)
+    return slots, places, counts
 
 
 def _in_force(shape: tuple[int, ...]) -> Any:
