@@ -33,8 +33,8 @@ load that h had: the busiest rank never grows. In an exchange, h and g both end 
 step is the decrease of the sum over ranks of ``(max(0, load - level) >> shift) ** 2``; ``shift`` is the least that
 keeps each term at the start below ``2**60 / ranks``. Its cost is the transfers that it adds, where bringing an expert
 back to where it was counts as one less. The best step has the largest ``gain * worth``, where worth is 1 for a
-cost of two transfers, 2 for one, and 4 for none. Ties go to lend, then shed, then exchange; then to the lowest slot of
-h, the lowest g, and the lowest slot of g (in shed the lowest a).
+cost of two transfers, 2 for one, and 4 for none. Ties go to lend, then shed, then exchange; then to the lowest g, the
+lowest slot of g, and the lowest slot of h (in shed to the lowest slot of h, and the lowest a).
 
 Loads are whole numbers: a replica of expert e weighs ``weight[e] // replicas``.
 """

@@ -50,8 +50,8 @@ def _descend(held, was, weight, node, home, level, limit, curve, out):  # type: 
     """Level the ranks of one layer in place, fill ``curve``, and leave the transfers in ``out[0]``."""
     ranks, slots = held.shape
     experts = len(weight)
-    on = np.zeros((ranks, experts), dtype=np.int64)  # replicas of each expert on each rank
-    where = np.zeros((experts, ranks), dtype=np.int64)  # the ranks that hold it, in no order
+    on = np.zeros((ranks, experts), dtype=np.int16)  # replicas of each expert on each rank
+    where = np.zeros((experts, ranks), dtype=np.int32)  # the ranks that hold it, in no order
     num_where = np.zeros(experts, dtype=np.int64)
     replicas = np.zeros(experts, dtype=np.int64)
     unit = np.zeros((3, experts), dtype=np.int64)
@@ -72,22 +72,23 @@ def _descend(held, was, weight, node, home, level, limit, curve, out):  # type: 
         _weigh(e, weight[e], replicas[e], unit)
         for k in range(num_where[e]):
             load[where[e, k]] += on[where[e, k], e] * unit[EACH, e]
-    shift = _shift(max(load.max() - level, 0), ranks)
+    cap, stale = load.max(), np.ones(experts, dtype=np.bool_)
+    shift = _shift(max(cap - level, 0), ranks)
     while True:
         h = np.argmax(load)
         curve[spent] = min(curve[spent], load[h])
         if load[h] <= level:
             break
-        _note(replicas, on, where, num_where, unit, load, level, shift, noted)
+        _note(stale, replicas, on, where, num_where, unit, load, level, shift, cap, noted)
         left = limit - spent
         kind = -1
         score, i, g, j = _best_lend(
-            h, left, held, was, node, replicas, on, where, num_where, unit, load, level, shift, noted
+            h, left, held, was, node, replicas, on, where, num_where, unit, load, level, shift, cap, noted
         )
         if i >= 0:
             kind = LEND
         score, at, a = _best_shed(
-            h, left, score, held, was, node, home, replicas, on, where, num_where, unit, load, level, shift, noted
+            h, left, score, held, was, node, home, replicas, on, where, num_where, unit, load, level, shift, cap, noted
         )
         if at >= 0:
             kind, i, g, j = SHED, at, h, a
@@ -100,6 +101,8 @@ def _descend(held, was, weight, node, home, level, limit, curve, out):  # type: 
             u, v = held[h, i], held[g, j]
             spent += _put(h, i, v, held, was, on, where, num_where, unit, load)
             spent += _put(g, j, u, held, was, on, where, num_where, unit, load)
+            _mark_stale(h, held, stale)
+            _mark_stale(g, held, stale)
             continue
         a, slot = (np.int64(held[h, i]), j) if kind == LEND else (j, i)
         b = np.int64(held[g, slot])
@@ -110,10 +113,19 @@ def _descend(held, was, weight, node, home, level, limit, curve, out):  # type: 
                 _weigh(e, weight[e], replicas[e], unit)
                 for k in range(num_where[e]):
                     load[where[e, k]] += on[where[e, k], e] * (unit[EACH, e] - before)
+                    _mark_stale(where[e, k], held, stale)
         spent += _put(g, slot, a, held, was, on, where, num_where, unit, load)
+        _mark_stale(g, held, stale)
     for k in range(1, len(curve)):
         curve[k] = min(curve[k], curve[k - 1])
     out[0] = spent
+
+
+@native
+def _mark_stale(g, held, stale):  # type: ignore[no-untyped-def]
+    for e in held[g]:
+        if e >= 0:
+            stale[e] = True
 
 
 @native
@@ -144,9 +156,15 @@ def _worth(cost):  # type: ignore[no-untyped-def]
 
 
 @native
-def _note(replicas, on, where, num_where, unit, load, level, shift, noted):  # type: ignore[no-untyped-def]
-    """Note for each expert what one replica more would ease, what one less would burden, and who then stands highest."""
+def _note(stale, replicas, on, where, num_where, unit, load, level, shift, cap, noted):  # type: ignore[no-untyped-def]
+    """Note for each expert what one replica more would ease, what one less would burden, and who then stands highest.
+
+    A rank that would exceed ``cap`` counts as ``cap``, so that sums keep their bound; such steps are refused anyway.
+    """
     for e in range(len(replicas)):
+        if not stale[e]:
+            continue
+        stale[e] = False
         ease, burden = np.int64(0), np.int64(0)
         first, second, rank = np.int64(0), np.int64(0), -1
         fall, rise = unit[EACH, e] - unit[MORE, e], unit[FEWER, e] - unit[EACH, e]
@@ -157,7 +175,7 @@ def _note(replicas, on, where, num_where, unit, load, level, shift, noted):  # t
                 ease += _over(now, level, shift) - _over(now - times * fall, level, shift)
             if replicas[e] > 1:
                 after = now + times * rise
-                burden += _over(after, level, shift) - _over(now, level, shift)
+                burden += _over(min(after, cap), level, shift) - _over(now, level, shift)
                 if after > first:
                     first, second, rank = after, first, r
                 elif after > second:
@@ -167,54 +185,56 @@ def _note(replicas, on, where, num_where, unit, load, level, shift, noted):  # t
 
 
 @native
-def _best_lend(h, left, held, was, node, replicas, on, where, num_where, unit, load, level, shift, noted):  # type: ignore[no-untyped-def]
+def _best_lend(h, left, held, was, node, replicas, on, where, num_where, unit, load, level, shift, cap, noted):  # type: ignore[no-untyped-def]
     """Return the best way to give an expert of ``h`` a slot elsewhere: its score, slot of h, rank and slot."""
     ranks, slots = held.shape
     most = load[h]
     best, best_i, best_g, best_j = np.int64(0), -1, -1, -1
-    for i in range(slots):
-        a = held[h, i]
-        if a < 0:
+    for g in range(ranks):
+        if g == h or node[g] != node[h]:
             continue
-        for g in range(ranks):
-            if g == h or node[g] != node[h] or on[g, a] > 0:
+        now = load[g]
+        at_g = _over(now, level, shift)
+        for j in range(slots):
+            b = held[g, j]
+            if b == GONE or (b >= 0 and replicas[b] < 2):
                 continue
-            at_g = _over(load[g], level, shift)
-            new, ease = np.int64(not was[g, a]), noted[EASE, a] + at_g
-            if 4 * ease <= best:
-                continue
-            for j in range(slots):
-                b = held[g, j]
-                if b < 0:
-                    cost, after = new, load[g] + unit[MORE, a]
-                    if b == GONE:
-                        continue
-                elif replicas[b] > 1:
-                    cost, after = new - np.int64(not was[g, b]), load[g] + unit[MORE, a] - unit[EACH, b]
-                else:
+            # What leaves g, what it costs or refunds, and what the other ranks that hold b lose by it.
+            without, refund, burden, tallest = now, np.int64(0), np.int64(0), np.int64(0)
+            if b >= 0:
+                without, refund = now - unit[EACH, b], np.int64(not was[g, b])
+                burden = noted[BURDEN, b] + at_g
+                burden -= _over(min(now + unit[FEWER, b] - unit[EACH, b], cap), level, shift)
+                tallest = noted[SECOND, b] if noted[TALLEST_RANK, b] == g else noted[TALLEST, b]
+            for i in range(slots):
+                a = held[h, i]
+                if a < 0 or on[g, a] > 0:
                     continue
+                after = without + unit[MORE, a]
+                if after >= most:
+                    continue
+                gain = noted[EASE, a] + at_g - _over(after, level, shift)
+                cost = np.int64(not was[g, a]) - refund
                 worth = _worth(cost)
-                gain = ease - _over(after, level, shift)
-                if gain * worth <= best or cost > left or after >= most:
+                if gain * worth <= best or cost > left:
                     continue
                 if b >= 0:
                     plain = on[g, b] == 1
                     for k in range(num_where[a]):
                         plain = plain and on[where[a, k], b] == 0
-                    if plain:
-                        if (noted[SECOND, b] if noted[TALLEST_RANK, b] == g else noted[TALLEST, b]) >= most:
-                            continue
-                        gain -= noted[BURDEN, b] + at_g
-                        gain += _over(load[g] + unit[FEWER, b] - unit[EACH, b], level, shift)
-                    else:
+                    if not plain:
                         gain = _gain(a, g, b, most, on, where, num_where, unit, load, level, shift)
+                    elif tallest < most:
+                        gain -= burden
+                    else:
+                        continue
                 if gain * worth > best:
                     best, best_i, best_g, best_j = gain * worth, i, g, j
     return best, best_i, best_g, best_j
 
 
 @native
-def _best_shed(h, left, best, held, was, node, home, replicas, on, where, num_where, unit, load, level, shift, noted):  # type: ignore[no-untyped-def]
+def _best_shed(h, left, best, held, was, node, home, replicas, on, where, num_where, unit, load, level, shift, cap, noted):  # type: ignore[no-untyped-def]
     """Return the best way to give a slot of ``h`` to another expert, if it beats ``best``: score, slot and expert."""
     most = load[h]
     at_h = _over(most, level, shift)
@@ -223,8 +243,7 @@ def _best_shed(h, left, best, held, was, node, home, replicas, on, where, num_wh
         b = held[h, i]
         if b < 0 or replicas[b] < 2:
             continue
-        # What h itself would lose is part of the burden, and h is where the slot is.
-        burden = noted[BURDEN, b] - _over(most + unit[FEWER, b] - unit[EACH, b], level, shift) + at_h
+        burden = noted[BURDEN, b] + at_h - _over(min(most + unit[FEWER, b] - unit[EACH, b], cap), level, shift)
         tallest = noted[SECOND, b] if noted[TALLEST_RANK, b] == h else noted[TALLEST, b]
         for a in range(len(replicas)):
             after = most + unit[MORE, a] - unit[EACH, b]
@@ -256,34 +275,40 @@ def _best_exchange(h, left, best, held, was, node, on, unit, load, level, shift)
     most = load[h]
     at_h = _over(most, level, shift)
     best_i, best_g, best_j = -1, -1, -1
-    for i in range(slots):
-        u = held[h, i]
-        if u < 0:
+    for g in range(ranks):
+        now = load[g]
+        room = most - now
+        if g == h or node[g] != node[h] or room <= 0:
             continue
-        each = unit[EACH, u]
-        for g in range(ranks):
-            room = most - load[g]
-            if g == h or node[g] != node[h] or on[g, u] > 0 or room <= 0:
+        at_both = at_h + _over(now, level, shift)
+        # Nothing between the two gains more than levelling them; nobody of h leaves for less than this.
+        at_best = at_both - 2 * _over((most + now) >> 1, level, shift)
+        least = np.int64(1)
+        for i in range(slots):
+            u = held[h, i]
+            if u >= 0 and on[g, u] == 0:
+                least = min(least, np.int64(not was[g, u]) - np.int64(not was[h, u]))
+        for j in range(slots):
+            v = held[g, j]
+            if v == GONE:
                 continue
-            now = load[g]
-            at_both = at_h + _over(now, level, shift)
-            leaves = np.int64(not was[g, u]) - np.int64(not was[h, u])
-            if at_h * _worth(leaves - 1) <= best:
-                continue
-            for j in range(slots):
-                v = held[g, j]
-                if v == GONE:
+            comes, each = np.int64(0), np.int64(0)
+            if v >= 0:
+                if on[h, v] > 0:
                     continue
-                d = each - unit[EACH, v] if v >= 0 else each
+                comes, each = np.int64(not was[h, v]) - np.int64(not was[g, v]), unit[EACH, v]
+            if at_best * _worth(comes + least) <= best:
+                continue
+            for i in range(slots):
+                u = held[h, i]
+                if u < 0 or on[g, u] > 0:
+                    continue
+                d = unit[EACH, u] - each
                 if d <= 0 or d >= room:
                     continue
+                cost = comes + np.int64(not was[g, u]) - np.int64(not was[h, u])
                 gain = at_both - _over(most - d, level, shift) - _over(now + d, level, shift)
-                if 4 * gain <= best or (v >= 0 and on[h, v] > 0):
-                    continue
-                cost = leaves
-                if v >= 0:
-                    cost += np.int64(not was[h, v]) - np.int64(not was[g, v])
-                if cost <= left and gain * _worth(cost) > best:
+                if gain * _worth(cost) > best and cost <= left:
                     best, best_i, best_g, best_j = gain * _worth(cost), i, g, j
     return best_i, best_g, best_j
 

@@ -85,18 +85,18 @@ class _Layer:
         others = [g for g in range(len(held)) if g != h and self.node[g] == self.node[h]]
         if load[h] <= self.level:
             return
-        for a in held[h]:
-            for g in others:
-                for j, b in enumerate(held[g]):
+        for g in others:
+            for j, b in enumerate(held[g]):
+                for a in held[h]:
                     if a >= 0 and a not in held[g] and b != GONE and (b == EMPTY or replicas[b] > 1):
                         yield from self.if_lighter(held, [(g, j, a)], load[h])
         for i, b in enumerate(held[h]):
             for a in range(len(self.weight)):
                 if b >= 0 and replicas[b] > 1 and a not in held[h] and self.home[a] == self.node[h]:
                     yield from self.if_lighter(held, [(h, i, a)], load[h])
-        for i, u in enumerate(held[h]):
-            for g in others:
-                for j, v in enumerate(held[g]):
+        for g in others:
+            for j, v in enumerate(held[g]):
+                for i, u in enumerate(held[h]):
                     if u >= 0 and u not in held[g] and v != GONE and (v == EMPTY or v not in held[h]):
                         yield from self.if_lighter(held, [(h, i, v), (g, j, u)], load[h])
 
