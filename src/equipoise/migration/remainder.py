@@ -275,4 +275,3 @@ def _squeeze_in(e, slots, copies, empty_only):  # type: ignore[no-untyped-def]
             copies[slots[at]] -= 1
         slots[at] = e
         copies[e] += 1
-

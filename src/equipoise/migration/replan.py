@@ -115,7 +115,7 @@ def replan(
         found = strategy.place(smaller, seed, backend, threads)
         held = _rename(found.physical_to_logical, placement, left, smaller, problem.cluster.num_ranks, threads)
         how, implementation = strategy, found.implementation
-    table = np.where(held >= 0, held, -1).reshape(problem.num_layers, -1)
+    table = _in_their_slots(np.where(held >= 0, held, -1), placement)
     target = Placement(table, problem.cluster.num_ranks, problem.num_logical_experts)
     certificate = _certify(problem, len(left.alive), target)
     mean = problem.load.sum(axis=1) / len(left.alive)
@@ -136,18 +136,16 @@ def levels(fixed: Int64s, left: Remainder) -> Int64s:
 
 
 def curves(
-    problem: PlacementProblem, left: Remainder, limit: int, threads: int | None
+    problem: PlacementProblem, left: Remainder, limit: int | Int64s, threads: int | None
 ) -> tuple[Ints, Int64s, Int64s, Floats]:
     """Descend with up to ``limit`` transfers a layer, or what it needs if that is more.
 
-    Returns the slots, the curve of the busiest rank as whole numbers, what was spent, and the tokens that one
+    ``limit`` may be one for each layer. Returns the slots, the curve of the busiest rank as whole numbers, what was spent, and the tokens that one
     such number stands for, [layers].
     """
     fixed = to_fixed_point(problem.load, problem.cluster.num_ranks)
     limits = np.maximum(left.transfers, limit)
-    held, curve, spent = descend(
-        left.held, left.was, fixed, left.node, left.home, levels(fixed, left), limits, threads
-    )
+    held, curve, spent = descend(left.held, left.was, fixed, left.node, left.home, levels(fixed, left), limits, threads)
     total = fixed.sum(axis=1)
     tokens = np.divide(problem.load.sum(axis=1), total, out=np.zeros(len(fixed)), where=total > 0)
     return held, curve, spent, tokens
@@ -174,13 +172,18 @@ def _descend_within(problem: PlacementProblem, left: Remainder, budget: MoveLitt
             f"takes max_transfers_total={needed}."
         )
     most = min(most, total)
-    _, curve, spent, tokens = curves(problem, left, most, threads)
-    if int(spent.sum()) <= total:
-        share = spent
-    else:
+    # Few layers want more than twice their equal part, so the curves are first followed that far.
+    reach = min(most, max(16, 2 * -(-total // problem.num_layers)))
+    while True:
+        _, curve, spent, tokens = curves(problem, left, reach, threads)
         share = _share_out(np.where(curve == MAX, 0, curve) * tokens[:, None], left.transfers, total)
-    fixed = to_fixed_point(problem.load, problem.cluster.num_ranks)
-    held: Ints = descend(left.held, left.was, fixed, left.node, left.home, levels(fixed, left), share, threads)[0]
+        if reach == most or (share < reach).all():
+            break
+        reach = min(most, 2 * reach)
+    # The curves are one way of many, and giving each layer the same may do better.
+    shares = [share, np.maximum(left.transfers, total // problem.num_layers)]
+    found = [curves(problem, left, each, threads) for each in shares if each.sum() <= total]
+    held, *_ = min(found, key=lambda way: float((way[1][:, -1] * way[3]).sum()))
     return held
 
 
@@ -214,7 +217,7 @@ def _share_out(curve, start, total):  # type: ignore[no-untyped-def]
 def _rename(
     table: Ints, current: Placement, left: Remainder, smaller: PlacementProblem, num_ranks: int, threads: int | None
 ) -> Ints:
-    """Return a plan for the ranks that are left with ranks and nodes renamed so that most stays, in its slots."""
+    """Return a plan for the ranks that are left with ranks and nodes renamed so that most stays."""
     layers, slots = len(table), smaller.cluster.slots_per_rank
     ranks, width = len(left.alive), max(slots, current.slots_per_rank)
     old = np.full((layers, num_ranks, width), -1, dtype=np.int32)
@@ -228,11 +231,18 @@ def _rename(
     matched = match_nodes(new, old, nodes, threads).reshape(layers, ranks, width)
     # What has no expert comes last in a row, so that cutting to the new width loses nothing.
     order = np.argsort(matched < 0, axis=2, kind="stable")
-    matched = np.take_along_axis(matched, order, axis=2)[:, :, :slots].reshape(layers, -1)
-    kept = keep_slots(matched, np.ascontiguousarray(old[:, :, :slots]).reshape(layers, -1), ranks)
     held = np.full((layers, num_ranks, slots), GONE, dtype=np.int32)
-    held[:, left.alive] = kept.reshape(layers, ranks, slots)
+    held[:, left.alive] = np.take_along_axis(matched, order, axis=2)[:, :, :slots]
     return held
+
+
+def _in_their_slots(held: Ints, current: Placement) -> Ints:
+    """Return ``held`` [layers, ranks, slots] as [layers, slots], whatever stays on its rank in the slot that it had."""
+    layers, ranks, slots = held.shape
+    both, width = min(ranks, current.num_ranks), min(slots, current.slots_per_rank)
+    old = np.full((layers, ranks, slots), -1, dtype=np.int32)
+    old[:, :both, :width] = current.physical_to_logical.reshape(layers, current.num_ranks, -1)[:, :both, :width]
+    return keep_slots(held.reshape(layers, -1), old.reshape(layers, -1), ranks)
 
 
 def match_nodes(new: Ints, old: Ints, num_nodes: int, threads: int | None) -> Ints:
@@ -253,7 +263,9 @@ def match_nodes(new: Ints, old: Ints, num_nodes: int, threads: int | None) -> In
         source = (at + turn) % num_nodes
         matched = match_ranks(by_node[:, source].reshape(layers, -1), flat, ranks, num_nodes, threads)
         turned[turn] = matched.reshape(layers, num_nodes, -1)
-        stay[:, source, at] = _stay(turned[turn].reshape(layers, ranks, slots), old).reshape(layers, num_nodes, -1).sum(2)
+        stay[:, source, at] = (
+            _stay(turned[turn].reshape(layers, ranks, slots), old).reshape(layers, num_nodes, -1).sum(2)
+        )
     out = np.empty_like(by_node)
     for layer in range(layers):
         source = assign(-stay[layer])  # the new node that each old node takes over

@@ -234,7 +234,9 @@ def _best_lend(h, left, held, was, node, replicas, on, where, num_where, unit, l
 
 
 @native
-def _best_shed(h, left, best, held, was, node, home, replicas, on, where, num_where, unit, load, level, shift, cap, noted):  # type: ignore[no-untyped-def]
+def _best_shed(
+    h, left, best, held, was, node, home, replicas, on, where, num_where, unit, load, level, shift, cap, noted
+):  # type: ignore[no-untyped-def]
     """Return the best way to give a slot of ``h`` to another expert, if it beats ``best``: score, slot and expert."""
     most = load[h]
     at_h = _over(most, level, shift)
