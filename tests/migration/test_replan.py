@@ -200,11 +200,11 @@ def test_layers_are_planned_independently_of_their_neighbours():
 
 
 REFUSED = [
-    (dict(max_transfers=-1), InvalidInputError, "max_transfers is -1"),
-    (dict(max_transfers=1.5), InvalidInputError, "max_transfers is 1.5"),
-    (dict(lost_ranks=[4]), InvalidInputError, "lost_ranks names 4; it must name ranks from 0 to 1"),
-    (dict(lost_ranks=[0, 1]), InvalidInputError, "names all 2 ranks"),
-    (dict(lost_ranks=[0]), InfeasibleError, "2 slots on the 1 ranks that are left cannot hold 4"),
+    ({"max_transfers": -1}, InvalidInputError, "max_transfers is -1"),
+    ({"max_transfers": 1.5}, InvalidInputError, "max_transfers is 1.5"),
+    ({"lost_ranks": [4]}, InvalidInputError, "lost_ranks names 4; it must name ranks from 0 to 1"),
+    ({"lost_ranks": [0, 1]}, InvalidInputError, "names all 2 ranks"),
+    ({"lost_ranks": [0]}, InfeasibleError, "2 slots on the 1 ranks that are left cannot hold 4"),
 ]
 
 

@@ -92,10 +92,11 @@ def remainder(problem: PlacementProblem, current: Placement, lost_ranks: Iterabl
     alive = np.array([g for g in range(cluster.num_ranks) if g not in lost], dtype=np.int64)
     if not len(alive):
         raise InvalidInputError(f"lost_ranks names all {cluster.num_ranks} ranks; one at least must be left.")
-    if len(alive) * cluster.slots_per_rank < experts:
+    slots = len(alive) * cluster.slots_per_rank
+    if slots < experts:
         raise InfeasibleError(
-            f"{len(alive) * cluster.slots_per_rank} slots on the {len(alive)} ranks that are left cannot hold {experts} "
-            f"logical experts. Bring back {-(-experts // cluster.slots_per_rank) - len(alive)} ranks, or use at least "
+            f"{slots} slots on the {len(alive)} ranks that are left cannot hold {experts} logical experts. Bring "
+            f"back {-(-experts // cluster.slots_per_rank) - len(alive)} ranks, or use at least "
             f"{-(-experts // len(alive))} slots a rank."
         )
     old = current.physical_to_logical.reshape(layers, current.num_ranks, current.slots_per_rank).copy()

@@ -140,8 +140,8 @@ def curves(
 ) -> tuple[Ints, Int64s, Int64s, Floats]:
     """Descend with up to ``limit`` transfers a layer, or what it needs if that is more.
 
-    ``limit`` may be one for each layer. Returns the slots, the curve of the busiest rank as whole numbers, what was spent, and the tokens that one
-    such number stands for, [layers].
+    ``limit`` may be one for each layer. Returns the slots, the curve of the busiest rank as whole numbers, what was
+    spent, and the tokens that one such number stands for, [layers].
     """
     fixed = to_fixed_point(problem.load, problem.cluster.num_ranks)
     limits = np.maximum(left.transfers, limit)
@@ -175,7 +175,7 @@ def _descend_within(problem: PlacementProblem, left: Remainder, budget: MoveLitt
     # Few layers want more than twice their equal part, so the curves are first followed that far.
     reach = min(most, max(16, 2 * -(-total // problem.num_layers)))
     while True:
-        _, curve, spent, tokens = curves(problem, left, reach, threads)
+        _, curve, _, tokens = curves(problem, left, reach, threads)
         share = _share_out(np.where(curve == MAX, 0, curve) * tokens[:, None], left.transfers, total)
         if reach == most or (share < reach).all():
             break
