@@ -97,12 +97,12 @@ class Placement:
     @property
     def num_layers(self) -> int:
         """MoE layers."""
-        return self.physical_to_logical.shape[0]
+        return int(self.physical_to_logical.shape[0])
 
     @property
     def num_slots(self) -> int:
         """Slots in one layer, counted over all ranks."""
-        return self.physical_to_logical.shape[1]
+        return int(self.physical_to_logical.shape[1])
 
     @property
     def slots_per_rank(self) -> int:
@@ -139,7 +139,9 @@ class Placement:
     def num_duplicates(self) -> NDArray[np.int64]:
         """Slots of each layer whose rank already holds the same expert in a lower slot."""
         held = np.sort(self.physical_to_logical.reshape(self.num_layers, self.num_ranks, -1), axis=2)
-        return ((held[:, :, 1:] == held[:, :, :-1]) & (held[:, :, 1:] >= 0)).sum(axis=(1, 2))
+        again = (held[:, :, 1:] == held[:, :, :-1]) & (held[:, :, 1:] >= 0)
+        num_duplicates: NDArray[np.int64] = again.sum(axis=(1, 2))
+        return num_duplicates
 
     def rank_load(self, load: Any) -> NDArray[np.float64]:
         """Return what each rank carries: float64, shape (num_layers, num_ranks).
@@ -155,4 +157,6 @@ class Placement:
             )
         per_replica = np.pad(load / np.maximum(self.replica_count, 1), ((0, 0), (0, 1)))  # column -1: empty slot
         slot_load = np.take_along_axis(per_replica, self.physical_to_logical.astype(np.int64) % (load.shape[1] + 1), 1)
-        return slot_load.reshape(self.num_layers, self.num_ranks, self.slots_per_rank).sum(axis=2)
+        by_rank = slot_load.reshape(self.num_layers, self.num_ranks, self.slots_per_rank)
+        rank_load: NDArray[np.float64] = by_rank.sum(axis=2)
+        return rank_load
