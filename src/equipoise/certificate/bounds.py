@@ -86,7 +86,7 @@ def grouping_load(problem: PlacementProblem) -> Floats:
 def company_load(problem: PlacementProblem) -> Floats:
     """A large replica does not have its rank to itself: T must leave room for S - 1 others. Domain: S >= 2.
 
-    Let T be the busiest rank, n_e = max(1, ceil(w_e / T)) the slots that e needs and s = P - sum n_e those left over. No
+    Let T be the busiest rank, n_e = max(1, ceil(w_e / T)) the slots that e needs and s = P - sum n_e the rest. No
     replica of f weighs less than r_f = w_f / (n_f + s), and beside a replica of more than T / 2 lies no second one of
     its expert. The other S - 1 slots of its rank hold experts with n_f = 1 once each, save for s
     repetitions, or experts with n_f > 1: together at least sigma, the sum of the S - 1 - s least r_f, the
