@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from equipoise.arrays import as_load, as_numpy
 from equipoise.errors import IndivisibleError, InvalidPlacementError
-from equipoise.problem import count
+from equipoise.problem import Cluster, count
 
 __all__ = ["Placement"]
 
@@ -82,6 +82,16 @@ class Placement:
         array = np.array(array, dtype=np.int32, order="C")
         array.setflags(write=False)
         object.__setattr__(self, "physical_to_logical", array)
+
+    @classmethod
+    def in_order(cls, num_layers: int, cluster: Cluster, num_logical_experts: int) -> Placement:
+        """Return the placement that engines start from: experts in order, then again from expert 0.
+
+        >>> Placement.in_order(1, Cluster(num_ranks=2, slots_per_rank=2), 3).physical_to_logical.tolist()
+        [[0, 1, 2, 0]]
+        """
+        row = np.arange(cluster.num_slots) % count(num_logical_experts, "num_logical_experts")
+        return cls(np.tile(row, (count(num_layers, "num_layers"), 1)), cluster.num_ranks, num_logical_experts)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Placement):

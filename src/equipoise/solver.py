@@ -8,6 +8,7 @@ from typing import Any
 from equipoise.certificate import certify
 from equipoise.errors import InvalidInputError
 from equipoise.metrics import Metrics
+from equipoise.packing import check_seed
 from equipoise.placement import Placement
 from equipoise.plan import Plan, Provenance
 from equipoise.problem import PlacementProblem
@@ -18,7 +19,7 @@ __all__ = ["solve"]
 
 def solve(
     problem: PlacementProblem,
-    strategy: str = "pruned-restarts",
+    strategy: str = "joint-descent",
     *,
     seed: int = 0,
     backend: str = "auto",
@@ -80,6 +81,7 @@ def solve(
     """
     if not isinstance(problem, PlacementProblem):
         raise InvalidInputError(f"problem is a {type(problem).__name__}; pass a PlacementProblem(load, cluster).")
+    seed = check_seed(seed)
     chosen = choose_strategy(strategy, **parameters)
     if current is not None:
         from equipoise.migration.replan import replan
@@ -95,5 +97,5 @@ def solve(
     certificate = certify(problem, placement)
     mean = problem.load.sum(axis=1) / problem.cluster.num_ranks
     metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
-    provenance = Provenance.of(chosen, seed, found.implementation, found.stages, problem.digest)
+    provenance = Provenance.of(found.strategy, seed, found.implementation, found.stages, problem.digest)
     return Plan(problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance)
