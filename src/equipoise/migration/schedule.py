@@ -258,9 +258,10 @@ class MigrationSchedule:
         """Return a line for people: transfers by distance, bytes, rounds and the estimated time."""
         by_distance = np.bincount(self.distance, minlength=3)
         return (
-            f"{self.num_transfers:,} transfers ({by_distance[1]:,} within a node, {by_distance[2]:,} between nodes) and "
-            f"{by_distance[0]:,} copies within ranks, {self.num_bytes:,} bytes, {int(self.num_rounds.sum()):,} rounds, "
-            f"about {self.seconds():.3g} s" + (f"; {len(self.restores):,} to restore" if len(self.restores) else "")
+            f"{self.num_transfers:,} transfers ({by_distance[1]:,} within a node, {by_distance[2]:,} between nodes) "
+            f"and {by_distance[0]:,} copies within ranks, {self.num_bytes:,} bytes, "
+            f"{int(self.num_rounds.sum()):,} rounds, about {self.seconds():.3g} s"
+            + (f"; {len(self.restores):,} to restore" if len(self.restores) else "")
         )
 
 
@@ -326,13 +327,13 @@ def _schedule(old, new, experts, ranks, ranks_per_node, max_sends, max_receives,
         for with_spare in (False, True):
             stashed[:] = False
             if with_spare:
-                _mark_circles(content, new, copies, going, pending, written, stashed, slots_per_rank)
+                _mark_circles(content, new, copies, going, pending, written, stashed)
             for r in order:
                 for x in range(r * slots_per_rank, (r + 1) * slots_per_rank):
                     if not pending[x] or written[x] or read[x] or (with_spare and not stashed[x]):
                         continue
                     f = content[x]
-                    if not with_spare and f >= 0 and copies[f] - going[f] < 2:
+                    if not with_spare and _waits_for(x, content, new, copies, going, pending, written, r) >= 0:
                         continue
                     y = _source(new[x], r, x, content, read, written, sends, sent, slots_per_rank, ranks_per_node,
                                 max_sends, receives[r] < max_receives)  # fmt: skip
@@ -367,9 +368,9 @@ def _schedule(old, new, experts, ranks, ranks_per_node, max_sends, max_receives,
                 pending[x] = False
                 waiting[x // slots_per_rank] -= 1
                 left -= 1
-        for r in range(ranks):  # a spare is free again once its expert has a slot
+        for r in range(ranks):  # a spare is free again once its expert has a slot, and its rank has what it wants
             e = content[slots + r]
-            if e >= 0 and copies[e] > 1:
+            if e >= 0 and copies[e] > 1 and _local_need(e, -1, content, new, pending, written, r) < 0:
                 copies[e] -= 1
                 content[slots + r] = -1
         number += 1
@@ -399,39 +400,68 @@ def _source(e, r, x, content, read, written, sends, sent, slots_per_rank, ranks_
 
 
 @native
-def _mark_circles(content, new, copies, going, pending, written, marked, slots_per_rank):  # type: ignore[no-untyped-def]
-    """Mark one slot in each circle of slots that wait for each other's only copy, where a spare is free.
+def _mark_circles(content, new, copies, going, pending, written, marked):  # type: ignore[no-untyped-def]
+    """Mark one slot in each circle of slots that wait for each other, where a spare is free.
 
     Only slots in circles may use a spare: then a circle that has one needs nothing else to finish, and gives it back.
     """
     slots = len(new)
-    wanted_by = np.full(len(copies), -1, dtype=np.int64)
-    for x in range(slots - 1, -1, -1):
-        if pending[x] and not written[x]:
-            wanted_by[new[x]] = x
+    slots_per_rank = slots // (len(content) - slots)
     seen = np.zeros(slots, dtype=np.int64)
-    walk = 0
+    follows = np.full(slots, -1, dtype=np.int64)
+    for x in range(slots):
+        if pending[x] and not written[x]:
+            follows[x] = _waits_for(x, content, new, copies, going, pending, written, x // slots_per_rank)
     for first in range(slots):
-        walk += 1
         x = first
-        while x >= 0 and seen[x] == 0 and _is_stuck(x, content, copies, going, pending, written):
-            seen[x] = walk
-            x = wanted_by[content[x]]
-        if x < 0 or seen[x] != walk:
+        while x >= 0 and seen[x] == 0:
+            seen[x] = first + 1
+            x = follows[x]
+        if x < 0 or seen[x] != first + 1:
             continue
         end = x
         while True:
             if content[slots + x // slots_per_rank] < 0:
                 marked[x] = True
                 break
-            x = wanted_by[content[x]]
+            x = follows[x]
             if x == end:
                 break
 
 
 @native
-def _is_stuck(x, content, copies, going, pending, written):  # type: ignore[no-untyped-def]
-    return pending[x] and not written[x] and content[x] >= 0 and copies[content[x]] - going[content[x]] < 2
+def _waits_for(x, content, new, copies, going, pending, written, r):  # type: ignore[no-untyped-def]
+    """Return the slot that must get what ``x`` holds before ``x`` may be overwritten, or -1 if it may be now."""
+    f = content[x]
+    if f < 0:
+        return -1
+    z = _local_need(f, x, content, new, pending, written, r)
+    if z >= 0 or copies[f] - going[f] > 1:
+        return z
+    for z in range(len(new)):
+        if new[z] == f and pending[z] and not written[z]:
+            return z
+    # Whoever wants the only copy gets it in this round: wait for nobody in particular, but wait.
+    return x
+
+
+@native
+def _local_need(e, x, content, new, pending, written, r):  # type: ignore[no-untyped-def]
+    """Return a slot of rank ``r`` that wants ``e`` when no other slot of the rank than ``x`` holds it, else -1.
+
+    Copies within a rank are free, so what is still wanted on a rank is not overwritten there.
+    """
+    slots = len(new)
+    slots_per_rank = slots // (len(content) - slots)
+    needs = -1
+    for z in range((r + 1) * slots_per_rank - 1, r * slots_per_rank - 1, -1):
+        if z != x and content[z] == e and not written[z]:
+            return -1
+        if pending[z] and not written[z] and new[z] == e:
+            needs = z
+    if x >= 0 and content[slots + r] == e:
+        return -1
+    return needs
 
 
 @native
