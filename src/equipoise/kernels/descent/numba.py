@@ -34,7 +34,7 @@ SKEWED = np.array(
 LEVEL = np.array([(f, rule) for f in (0.15, 0.3, 0.05, 0.1, 0.2, 0.25, 0.35, 0.4) for rule in (0, 1, 2)])
 SKEWED_TRIES, LEVEL_TRIES = np.array([0, 16, len(SKEWED)]), np.array([0, 1, len(LEVEL)])
 CONVERSIONS = np.array([0, 0, 32])
-PAIRING_TRIES = np.array([4, 12, 40])
+PAIRING_TRIES = np.array([3, 6, 16])
 LINKS = 12
 
 
@@ -48,11 +48,12 @@ def plan_rows(
     threads: int | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Plan every row of ``weight``; see the folder's contract."""
-    rows, _ = weight.shape
+    rows, experts = weight.shape
     held = np.empty((rows, num_ranks, slots_per_rank), np.int32)
     stages = np.zeros((rows, len(STAGES)), np.int64)
-    order = np.argsort(-weight, axis=1, kind="stable")
-    descending = np.take_along_axis(weight, order, axis=1)
+    bits = (experts - 1).bit_length()  # weight and expert share an integer, so that one sort orders both
+    packed = np.sort((weight << bits) | (experts - 1 - np.arange(experts)), axis=1)[:, ::-1]
+    descending, order = packed >> bits, experts - 1 - (packed & ((1 << bits) - 1))
     parts = min(num_threads(threads), rows)
 
     def plan(part: int) -> None:
