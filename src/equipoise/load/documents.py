@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from equipoise.arrays import as_numpy, as_windows, is_torch
 from equipoise.errors import FileFormatError, InvalidInputError
+from equipoise.load.sglang_files import is_recording, read_recording
 from equipoise.load.statistics import LoadStatistics
 
 __all__ = ["COUNT_KEYS", "LAYOUTS", "Layout", "choose_key", "from_array", "from_document"]
@@ -172,5 +173,6 @@ def _read_counts(document: Mapping[Any, Any], path: Path) -> LoadStatistics:
 
 
 LAYOUTS: tuple[Layout, ...] = (
+    Layout("an SGLang recording", is_recording, read_recording),
     Layout("counts under a key", lambda document: any(key in document for key in COUNT_KEYS), _read_counts),
 )

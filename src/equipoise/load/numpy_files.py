@@ -17,15 +17,20 @@ from equipoise.errors import FileFormatError
 from equipoise.load.documents import choose_key, from_array, no_keys
 from equipoise.load.statistics import LoadStatistics
 
-__all__ = ["read_npy", "read_npz"]
+__all__ = ["decode_npy", "read_npy", "read_npz"]
 
 
 def read_npy(path: Path, key: str | None = None) -> LoadStatistics:
     """Return the load in a .npy file. Pickled objects are refused, never run."""
     if key is not None:
         raise no_keys(path, key)
+    return from_array(decode_npy(path), path)
+
+
+def decode_npy(path: Path) -> NDArray[Any]:
+    """Return the array in a .npy file, or a ``FileFormatError`` that says how it is damaged."""
     with path.open("rb") as stream:
-        return from_array(_read_array(stream, path.stat().st_size, str(path)), path)
+        return _read_array(stream, path.stat().st_size, str(path))
 
 
 def read_npz(path: Path, key: str | None = None) -> LoadStatistics:

@@ -16,7 +16,9 @@ from pathlib import Path
 
 from equipoise.errors import FileFormatError
 from equipoise.load.numpy_files import read_npy, read_npz
+from equipoise.load.sglang_files import is_recording_folder, read_recording_folder
 from equipoise.load.statistics import LoadStatistics
+from equipoise.load.tensorrt_llm_files import is_statistics_folder, read_statistics_folder
 from equipoise.load.text_files import read_csv, read_json
 from equipoise.load.torch_files import read_torch
 
@@ -42,14 +44,15 @@ class Format:
 
 
 def read_load(path: str | os.PathLike[str], *, key: str | None = None) -> LoadStatistics:
-    """Return the load statistics in a file, whatever its name.
+    """Return the load statistics in a file or folder, whatever its name.
 
     Parameters
     ----------
-    path : path of a file
+    path : path of a file, or of a folder that an engine wrote
         A .npy or .npz array, JSON (a nested list, or an object with ``logical_count``), CSV (a line a
         layer), or a torch file (a tensor, or a dict with ``logical_count``). The numbers have shape
-        (layers, experts) or (steps, layers, experts); each step becomes one window.
+        (layers, experts) or (steps, layers, experts); each step becomes one window. Of engines: what SGLang's
+        recorder dumps (``sglang_files.py``) and TensorRT-LLM's statistics (``tensorrt_llm_files.py``).
     key : str or None, default None
         Which array to read where there are several. ``None`` takes the only array of a .npz, else the one
         called ``logical_count``, ``counts`` or ``load``.
@@ -154,4 +157,6 @@ FORMATS: tuple[Format, ...] = (
     Format("torch before 1.6", lambda _, head: _LEGACY_TORCH in head[:32], read_torch),
     Format("JSON", _starts_json, read_json),
     Format("CSV", _is_text, read_csv),
+    Format("a TensorRT-LLM folder", lambda path, _: is_statistics_folder(path), read_statistics_folder),
+    Format("a folder of SGLang recordings", lambda path, _: is_recording_folder(path), read_recording_folder),
 )

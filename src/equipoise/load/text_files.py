@@ -13,11 +13,16 @@ from equipoise.errors import FileFormatError
 from equipoise.load.documents import from_array, from_document, no_keys
 from equipoise.load.statistics import LoadStatistics
 
-__all__ = ["read_csv", "read_json"]
+__all__ = ["decode_json", "read_csv", "read_json"]
 
 
 def read_json(path: Path, key: str | None = None) -> LoadStatistics:
     """Return the load in a JSON file: a nested list, or an object that a row of ``LAYOUTS`` knows."""
+    return from_document(decode_json(path), path, key)
+
+
+def decode_json(path: Path) -> Any:
+    """Return what a JSON file holds, or a ``FileFormatError`` that names the place where it stops being JSON."""
     text = _read_text(path)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -29,7 +34,7 @@ def read_json(path: Path, key: str | None = None) -> LoadStatistics:
         return found
 
     try:
-        document = json.loads(text, object_pairs_hook=unique)
+        return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         place = f"{path}, line {error.lineno}, column {error.colno}"
         if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
@@ -43,7 +48,6 @@ def read_json(path: Path, key: str | None = None) -> LoadStatistics:
         raise
     except ValueError:  # Python's limit on the digits of an int
         raise FileFormatError(f"{path} holds a number with thousands of digits; float64 cannot hold it.") from None
-    return from_document(document, path, key)
 
 
 def read_csv(path: Path, key: str | None = None) -> LoadStatistics:

@@ -1,0 +1,18 @@
+"""Inside the serving engines: the only room that knows them.
+
+=====================  ==================================================================================
+file                   idea
+=====================  ==================================================================================
+``settings.py``        what the environment says to a plug-in
+``replan.py``          from an engine's counts and its placement in force to the next one
+``vllm.py``            plug-in: takes the place of vLLM's default policy
+``sglang.py``          plug-in: takes the place of SGLang's ``rebalance_experts``
+``vllm_ascend.py``     a policy for vLLM-Ascend, and its expert maps
+``tensorrt_llm.py``    load-balancer YAML and statistics folders
+``omni_infer.py``      0/1 patterns
+``deepseek.py``        the three tensors of the published signature
+``formats.py``         the table of files, and how they are told apart
+=====================  ==================================================================================
+
+Importing a plug-in imports neither the engine, torch nor numba: that waits until the engine calls it.
+"""

@@ -1,0 +1,134 @@
+"""A placement as engines keep it in files: with the model's own layer ids, and sometimes without ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.arrays import as_numpy
+from equipoise.errors import InvalidInputError
+from equipoise.load import LoadStatistics
+from equipoise.placement import Placement
+
+__all__ = ["LayeredPlacement", "fill_layers", "refuse_duplicates"]
+
+
+@dataclass(frozen=True, eq=False)
+class LayeredPlacement:
+    """Which logical expert each slot of each MoE layer holds, layers named by the model's ids.
+
+    Parameters
+    ----------
+    physical_to_logical : int array, shape (num_layers, num_slots)
+        Every slot holds an expert and every expert from 0 to the largest has a slot. Kept as read-only int32.
+    layer_ids : tuple of int
+        The model's id of each row, ascending.
+    num_ranks : int or None
+        None where the file does not say.
+    source : str
+        Where it came from, for people.
+
+    Raises
+    ------
+    InvalidInputError
+        If a rule is broken. The message names the source, the layer and the slot.
+    """
+
+    physical_to_logical: NDArray[np.int32]
+    layer_ids: tuple[int, ...]
+    num_ranks: int | None = None
+    source: str = "memory"
+
+    def __post_init__(self) -> None:
+        table = as_numpy(self.physical_to_logical, f"{self.source}: the placement")
+        if table.ndim != 2 or table.size == 0 or table.dtype.kind not in "iu":
+            raise InvalidInputError(
+                f"{self.source}: the placement has shape {table.shape} and type {table.dtype}; it must hold integers "
+                "in the shape (layers, slots)."
+            )
+        # LoadStatistics knows the rules of layer ids; they are the same here.
+        ids = LoadStatistics(np.zeros((len(table), 1)), layer_ids=self.layer_ids).layer_ids
+        experts = int(table.max()) + 1
+        for layer, row in zip(ids, table, strict=True):
+            if row.min() < 0:
+                raise InvalidInputError(
+                    f"{self.source}: layer {layer}, slot {int(np.argmin(row))} holds {int(row.min())}; every slot must "
+                    "hold an expert."
+                )
+            missing = np.setdiff1d(np.arange(experts), row)
+            if len(missing):
+                raise InvalidInputError(
+                    f"{self.source}: layer {layer} has no slot for expert {int(missing[0])}, and another layer has; "
+                    f"every layer needs all {experts} experts."
+                )
+        if self.num_ranks is not None:
+            Placement(table, self.num_ranks, experts)  # the ranks divide the slots, or this says so
+        table = np.array(table, dtype=np.int32, order="C")
+        table.setflags(write=False)
+        object.__setattr__(self, "physical_to_logical", table)
+        object.__setattr__(self, "layer_ids", ids)
+
+    @classmethod
+    def of(cls, placement: Placement, layer_ids: Any = None, source: str = "memory") -> LayeredPlacement:
+        """Name the layers of ``placement``; without names they count from 0."""
+        ids = tuple(range(placement.num_layers)) if layer_ids is None else layer_ids
+        return cls(placement.physical_to_logical, ids, placement.num_ranks, source)
+
+    @property
+    def num_slots(self) -> int:
+        """Slots in one layer, counted over all ranks."""
+        return int(self.physical_to_logical.shape[1])
+
+    @property
+    def num_logical_experts(self) -> int:
+        """Experts that the router can choose in a layer."""
+        return int(self.physical_to_logical.max()) + 1
+
+    def with_ranks(self, num_ranks: int | None) -> LayeredPlacement:
+        """Return the same placement on ``num_ranks`` ranks; None keeps what the file said."""
+        if num_ranks is None:
+            return self
+        if self.num_ranks not in (None, num_ranks):
+            raise InvalidInputError(
+                f"{self.source} is for {self.num_ranks} ranks, not {num_ranks}; leave the ranks out."
+            )
+        return replace(self, num_ranks=num_ranks)
+
+    def by_rank(self, wanted_by: str) -> NDArray[np.int32]:
+        """Return the experts of each rank: int32, shape (num_layers, num_ranks, slots_per_rank)."""
+        if self.num_ranks is None:
+            raise InvalidInputError(
+                f"{self.source} does not say how many ranks its {self.num_slots} slots are on, and {wanted_by} needs "
+                "that; name the number of ranks."
+            )
+        return self.physical_to_logical.reshape(len(self.layer_ids), self.num_ranks, -1)
+
+
+def fill_layers(array: NDArray[Any], layer_ids: tuple[int, ...], filler: NDArray[Any]) -> NDArray[Any]:
+    """Return ``array`` with a row for every model layer from 0 to the last id: ``filler`` where there was none.
+
+    For engines that count dense layers too.
+
+    >>> fill_layers(np.array([[5, 6]]), (1,), np.array([0, 0])).tolist()
+    [[0, 0], [5, 6]]
+    """
+    filled = np.tile(filler, (layer_ids[-1] + 1, 1)).astype(array.dtype)
+    filled[list(layer_ids)] = array
+    return filled
+
+
+def refuse_duplicates(placement: LayeredPlacement, wanted_by: str) -> NDArray[np.int32]:
+    """Return ``by_rank``, or refuse a placement that has an expert twice on a rank."""
+    table = placement.by_rank(wanted_by)
+    held = np.sort(table, axis=2)
+    twice = held[:, :, 1:] == held[:, :, :-1]
+    if twice.any():
+        layer, rank, slot = (int(i) for i in np.argwhere(twice)[0])
+        raise InvalidInputError(
+            f"{placement.source}: layer {placement.layer_ids[layer]}, rank {rank} holds expert "
+            f"{int(held[layer, rank, slot])} twice, which {wanted_by} cannot express; plan without duplicates."
+        )
+    return table

@@ -1,0 +1,86 @@
+"""SGLang's static maps, for ``--init-expert-location``: an object with ``physical_to_logical_map`` and nothing else.
+
+    {"physical_to_logical_map": [[expert of slot 0, expert of slot 1, ...], ...]}        file.json, or file.pt
+
+There is a row for every hidden layer of the model, dense layers too; those rows are never looked at, and hold what
+SGLang itself would put there: expert ``slot % num_experts``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from equipoise.arrays import as_numpy, is_torch
+from equipoise.engines.layered import LayeredPlacement, fill_layers
+from equipoise.errors import FileFormatError, InvalidInputError, MissingDependencyError
+
+__all__ = ["is_map", "read_map", "save_torch", "write_json", "write_torch"]
+
+KEY = "physical_to_logical_map"
+
+
+def is_map(document: Any) -> bool:
+    """Whether a decoded JSON or torch document is a static map."""
+    return isinstance(document, Mapping) and KEY in document
+
+
+def read_map(document: Mapping[Any, Any], path: Path) -> LayeredPlacement:
+    """Return the placement in a static map; it says nothing of ranks.
+
+    Raises
+    ------
+    FileFormatError
+        If there is another key (SGLang would stop at it), or the map breaks a rule.
+    """
+    extra = [key for key in document if key != KEY]
+    if extra:
+        raise FileFormatError(f"{path} has the key {extra[0]!r} beside {KEY!r}; SGLang takes no other key. Remove it.")
+    return table_of(document[KEY], path)
+
+
+def table_of(value: Any, path: Path) -> LayeredPlacement:
+    """Return a nested list or a tensor as a placement whose rows are the model's layers from 0."""
+    try:
+        table = as_numpy(value, f"{path}: {KEY}") if is_torch(value) else np.array(value)
+        if table.ndim != 2 or table.dtype.kind not in "iu":
+            raise FileFormatError(f"{path}: {KEY} must hold whole numbers in rows of equal length, one row a layer.")
+        return LayeredPlacement(table, tuple(range(len(table))), source=str(path))
+    except FileFormatError:
+        raise
+    except (InvalidInputError, ValueError, OverflowError) as error:
+        raise FileFormatError(str(error)) from None
+
+
+def _rows(placement: LayeredPlacement) -> Any:
+    trivial = np.arange(placement.num_slots) % placement.num_logical_experts
+    return fill_layers(placement.physical_to_logical, placement.layer_ids, trivial)
+
+
+def write_json(placement: LayeredPlacement) -> bytes:
+    """Return the map as JSON text."""
+    return (json.dumps({KEY: _rows(placement).tolist()}) + "\n").encode()
+
+
+def write_torch(placement: LayeredPlacement) -> bytes:
+    """Return the map as a torch file of one int64 tensor."""
+    return save_torch(lambda torch: {KEY: torch.from_numpy(_rows(placement).astype(np.int64))})
+
+
+def save_torch(build: Any) -> bytes:
+    """Return what ``torch.save`` writes for ``build(torch)``."""
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError as error:
+        raise MissingDependencyError(
+            "a .pt file is written by torch, which is not installed here. Run pip install equipoise[torch]."
+        ) from error
+    stream = io.BytesIO()
+    torch.save(build(torch), stream)
+    return stream.getvalue()

@@ -1,0 +1,133 @@
+"""TensorRT-LLM: its planner is compiled in, so a plan goes in as a load-balancer YAML file.
+
+    num_slots: 288
+    initial_global_assignments:
+      3: [expert of slot 0, expert of slot 1, ...]
+    layer_updates_per_iter: 0
+
+There is a row for every MoE layer under the model's own layer id, no other key is allowed, and 0 updates per
+iteration keep the placement as it is. Statistics go out as folders; ``equipoise.load.tensorrt_llm_files`` reads them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from equipoise.engines.layered import LayeredPlacement
+from equipoise.errors import FileFormatError, InvalidInputError, MissingDependencyError
+from equipoise.load import LoadStatistics
+from equipoise.load.tensorrt_llm_files import META
+
+__all__ = ["decode_yaml", "is_config", "read_config", "write_config", "write_statistics"]
+
+_KEYS = ("num_slots", "initial_global_assignments", "layer_updates_per_iter")
+
+
+def is_config(document: Any) -> bool:
+    """Whether a decoded YAML document is a load-balancer configuration."""
+    return isinstance(document, dict) and "initial_global_assignments" in document
+
+
+def decode_yaml(path: Path) -> Any:
+    """Return what a YAML file holds; no code in it is run.
+
+    Raises
+    ------
+    FileFormatError
+        If it is not YAML.
+    MissingDependencyError
+        If PyYAML is not installed.
+    """
+    try:
+        yaml: Any = importlib.import_module("yaml")
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{path} looks like YAML, and PyYAML is not installed here. Run pip install equipoise[engines]."
+        ) from error
+    try:
+        return yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise FileFormatError(f"{path} is not YAML: {reason}.") from None
+
+
+def read_config(document: dict[Any, Any], path: Path) -> LayeredPlacement:
+    """Return the placement in a load-balancer configuration; it says nothing of ranks.
+
+    Raises
+    ------
+    FileFormatError
+        If a key is missing or unknown, or a row does not hold ``num_slots`` experts.
+    """
+    for key in document:
+        if key not in _KEYS:
+            raise FileFormatError(f"{path} has the key {key!r}; TensorRT-LLM allows only {', '.join(_KEYS)}.")
+    slots, rows = document.get("num_slots"), document["initial_global_assignments"]
+    if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
+        raise FileFormatError(f"{path}: num_slots is {slots!r}; it must be a whole number of at least 1.")
+    if not isinstance(rows, dict) or not rows:
+        raise FileFormatError(f"{path}: initial_global_assignments must map each layer id to its {slots} experts.")
+    for layer, row in rows.items():
+        if isinstance(layer, bool) or not isinstance(layer, int):
+            raise FileFormatError(f"{path}: {layer!r} is no layer id; ids are whole numbers.")
+        if not isinstance(row, list) or len(row) != slots or not all(type(expert) is int for expert in row):
+            raise FileFormatError(f"{path}: layer {layer} must list {slots} experts, one for each slot.")
+    ids = tuple(sorted(rows))
+    try:
+        return LayeredPlacement(np.array([rows[i] for i in ids]), ids, source=str(path))
+    except (InvalidInputError, OverflowError) as error:
+        raise FileFormatError(str(error)) from None
+
+
+def write_config(placement: LayeredPlacement) -> bytes:
+    """Return the placement as YAML text, static; the engine checks that its ranks divide the slots."""
+    lines = [f"num_slots: {placement.num_slots}", "initial_global_assignments:"]
+    for layer, row in zip(placement.layer_ids, placement.physical_to_logical.tolist(), strict=True):
+        lines.append(f"  {layer}: {row}")
+    lines.append("layer_updates_per_iter: 0")
+    return ("\n".join(lines) + "\n").encode()
+
+
+def write_statistics(load: LoadStatistics, experts_per_token: int) -> dict[str, bytes]:
+    """Return the files of a statistics folder by name: one rank holds all counts, a window is an iteration.
+
+    Raises
+    ------
+    InvalidInputError
+        If a count is not whole.
+    MissingDependencyError
+        If safetensors is not installed.
+    """
+    try:
+        save: Any = importlib.import_module("safetensors.numpy").save
+    except ImportError as error:
+        raise MissingDependencyError(
+            "TensorRT-LLM's statistics are safetensors files, and safetensors is not installed here. "
+            "Run pip install equipoise[engines]."
+        ) from error
+    counts = whole_counts(load, np.int64, "TensorRT-LLM's statistics")
+    tensors = {
+        f"{iteration}_{layer}": np.ascontiguousarray(counts[iteration, row])
+        for iteration in range(load.num_windows)
+        for row, layer in enumerate(load.layer_ids)
+    }
+    meta = {"num_experts": load.num_logical_experts, "num_experts_per_token": experts_per_token}
+    return {META: (json.dumps(meta) + "\n").encode(), "rank0.safetensors": save(tensors)}
+
+
+def whole_counts(load: LoadStatistics, dtype: Any, wanted_by: str) -> Any:
+    """Return the counts as integers of ``dtype``, or say which one it cannot hold."""
+    tokens, most = load.tokens_per_expert, np.iinfo(dtype).max
+    wrong = (tokens != np.floor(tokens)) | (tokens > most)
+    if wrong.any():
+        window, layer, expert = (int(i) for i in np.argwhere(wrong)[0])
+        raise InvalidInputError(
+            f"{load.source}: window {window}, layer {load.layer_ids[layer]}, expert {expert} holds "
+            f"{tokens[window, layer, expert]}; {wanted_by} hold whole numbers up to {most}."
+        )
+    return tokens.astype(dtype)

@@ -1,0 +1,143 @@
+"""vLLM: take the place of the default EPLB policy, through the engine's own plug-in loader.
+
+vLLM calls ``register`` in every process, through the entry point group ``vllm.general_plugins``. Its table of
+policies has one row, "default", and its asynchronous mode insists on that name, so that row is what changes.
+What the environment may say is in ``docs/engines/vllm.md``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+from typing import Any
+
+from equipoise.engines.settings import Settings
+from equipoise.errors import MissingDependencyError
+
+__all__ = ["PARAMETERS", "PREFIX", "register"]
+
+PREFIX = "EQUIPOISE_VLLM"
+# What vLLM passes to a policy, in this order; another signature is another contract.
+PARAMETERS = ("weight", "num_replicas", "num_groups", "num_nodes", "num_ranks", "old_global_expert_indices")
+# Under the engine's own name, because it gives handlers to that name and to no other.
+log = logging.getLogger("vllm.equipoise")
+
+
+def register() -> None:
+    """Make equipoise the policy that vLLM calls "default", or put the built-in one back if switched off.
+
+    It may be called any number of times. A vLLM whose policy has another signature is left as it is, with one
+    warning in the log.
+
+    Raises
+    ------
+    MissingDependencyError
+        If vLLM is not installed.
+    InvalidInputError
+        If a variable of the environment breaks its rule, or a plan named there cannot be read. vLLM then stops,
+        rather than serve with settings other than those asked for.
+    """
+    settings = Settings.from_environment(PREFIX)
+    policies = _policies()
+    if policies is None:
+        return
+    builtin = policies["default"]
+    replaced = getattr(builtin, "replaced_by_equipoise", None)
+    if not settings.enabled:
+        if replaced is not None:
+            policies["default"] = replaced
+        log.info("equipoise is switched off by %s=0; vLLM plans with %s.", PREFIX, (replaced or builtin).__name__)
+        return
+    if replaced is not None:
+        return
+    found = tuple(inspect.signature(builtin.rebalance_experts).parameters)
+    if found != PARAMETERS:
+        _refuse(f"its policy takes ({', '.join(found)}), and equipoise knows ({', '.join(PARAMETERS)})")
+        return
+    policies["default"] = _make_policy(builtin, settings)
+    log.info(
+        "equipoise replaced %s as vLLM's default EPLB policy; it %s. %s=0 switches it off.",
+        builtin.__name__,
+        f"holds {' and '.join(settings.plans)}" if settings.plans else "plans from the live load",
+        PREFIX,
+    )
+
+
+def _policies() -> dict[str, Any] | None:
+    """Return vLLM's table of policies, or None after a refusal."""
+    try:
+        importlib.import_module("vllm")
+    except ImportError as error:
+        raise MissingDependencyError(
+            "the vLLM plug-in needs vllm, which is not installed here; vLLM itself calls it when it starts."
+        ) from error
+    try:
+        policies = importlib.import_module("vllm.distributed.eplb.policy").EPLB_POLICIES
+        if isinstance(policies, dict) and callable(policies["default"].rebalance_experts):
+            return policies
+        _refuse("its table EPLB_POLICIES has no policy called default")
+    except (ImportError, AttributeError, KeyError) as error:
+        _refuse(f"vllm.distributed.eplb.policy is not as expected ({type(error).__name__}: {error})")
+    return None
+
+
+def _refuse(reason: str) -> None:
+    version = getattr(importlib.import_module("vllm"), "__version__", "unknown")
+    log.warning(
+        "equipoise does not know this vLLM (%s): %s. vLLM keeps its own EPLB policy; update equipoise.", version, reason
+    )
+
+
+def _make_policy(builtin: type, settings: Settings) -> type:
+    """Return a policy class in the place of ``builtin``, whose other methods it inherits."""
+    from equipoise.engines.replan import SavedPlans
+
+    settings.check()
+    saved = SavedPlans.read(settings.plans)
+    seen: set[tuple[int, ...]] = set()  # shapes whose first plan is in the log
+
+    def rebalance_experts(
+        cls: type,
+        weight: Any,
+        num_replicas: int,
+        num_groups: int,
+        num_nodes: int,
+        num_ranks: int,
+        old_global_expert_indices: Any = None,
+    ) -> Any:
+        """Return the next physical_to_logical map: int64 on the CPU, shape (num_layers, num_replicas)."""
+        return _rebalance(
+            (weight, num_replicas, num_groups, num_nodes, num_ranks, old_global_expert_indices), settings, saved, seen
+        )
+
+    members = {
+        "__doc__": "vLLM's EPLB policy, planned by equipoise.",
+        "__module__": __name__,
+        "replaced_by_equipoise": builtin,
+        "rebalance_experts": classmethod(rebalance_experts),
+    }
+    return type("EquipoisePolicy", (builtin,), members)
+
+
+def _rebalance(arguments: tuple[Any, ...], settings: Settings, saved: Any, seen: set[tuple[int, ...]]) -> Any:
+    import numpy as np
+    import torch
+
+    from equipoise.engines.replan import replan
+
+    weight, num_replicas, num_groups, num_nodes, num_ranks, current = arguments
+    shape = (*weight.shape, num_replicas, num_ranks)
+    if saved.plans:
+        plan = saved.find(*shape)
+        table, line = plan.placement.physical_to_logical, f"a saved plan of {shape[0]} layers"
+        quiet = False
+    else:
+        held = None if current is None else current.detach().cpu().numpy()
+        result = replan(weight, num_replicas, num_groups, num_nodes, num_ranks, settings, held)
+        table, line = result.physical_to_logical, result.summary()
+        quiet = not result.certificate.max_rank_load.any()  # the profiling run has no load, and says nothing
+    if not quiet and shape not in seen:
+        seen.add(shape)
+        log.info("equipoise's first plan: %s.", line)
+    return torch.from_numpy(table.astype(np.int64))
