@@ -17,11 +17,13 @@ import numpy as np
 
 from equipoise.arrays import as_load, like
 from equipoise.backends import choose_backend
+from equipoise.certificate import check_placement
 from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError
 from equipoise.fixed_point import to_fixed_point
-from equipoise.packing import Settings, pack_items
+from equipoise.packing import Settings, check_seed, pack_items
 from equipoise.problem import Cluster, PlacementProblem, count
-from equipoise.solver import solve
+from equipoise.solver import place
+from equipoise.strategies import choose_strategy
 
 __all__ = ["balanced_packing", "rebalance_experts", "replicate_experts"]
 
@@ -191,8 +193,9 @@ def rebalance_experts(
     hierarchical = num_groups % num_nodes == 0
     cluster = Cluster.from_slots(num_gpus, num_replicas, num_nodes if hierarchical else 1)
     problem = PlacementProblem(load, cluster, num_groups if hierarchical else None)
-    plan = solve(problem, strategy, seed=seed, backend=backend, threads=threads, **parameters)
-    maps = plan.placement.physical_to_logical, plan.placement.logical_to_physical, plan.placement.replica_count
+    _, placement = place(problem, choose_strategy(strategy, **parameters), check_seed(seed), backend, threads)
+    check_placement(problem, placement)
+    maps = placement.physical_to_logical, placement.logical_to_physical, placement.replica_count
     return like(weight, *(array.astype(np.int64) for array in maps))
 
 
