@@ -22,7 +22,7 @@ ORDER = (
     ("strategies", "plan"),
     ("migration",),
     ("solver",),
-    ("eplb",),
+    ("eplb", "online"),
     ("engines",),
     ("testing",),
     ("cli",),
