@@ -111,7 +111,7 @@ class Plan:
             shape += f", {self.num_expert_groups} expert groups"
         binding = {name: certificate.bound.count(name) for name in dict.fromkeys(certificate.bound)}
         duplicates = int(metrics.num_duplicates.sum())
-        found = ", ".join(f"{name} {number:,}" for name, number in how.stages.items())
+        found = ", ".join(f"{name} {number:,}" for name, number in how.stages.items() if number)
         rows = (
             ("plan", shape),
             ("balancedness", f"mean {metrics.mean_balancedness:.4f}, worst layer {metrics.worst_balancedness:.4f}"),
