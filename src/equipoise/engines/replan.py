@@ -101,9 +101,10 @@ def replan(
         table = match_ranks(table, current, num_ranks, cluster.num_nodes, settings.threads)
         table = keep_slots(table, current, num_ranks)
         stays, largest = _no_worse(problem, current, certificate)
-        table[stays] = np.asarray(current)[stays]
-        certificate = dataclasses.replace(certificate, max_rank_load=largest)
         stayed = int(stays.sum())
+        if stayed:
+            table[stays] = np.asarray(current)[stays]
+            certificate = dataclasses.replace(certificate, max_rank_load=largest)
     return Replan(table, certificate, stayed, how)
 
 

@@ -82,7 +82,7 @@ class Settings:
 
 
 def _switch(text: str) -> bool:
-    return {"0": False, "1": True}[text] if text in "01" else _refuse()
+    return text == "1" if text in ("0", "1") else _refuse()
 
 
 def _gap(text: str) -> float:
