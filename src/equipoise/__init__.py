@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from equipoise.errors import EquipoiseError as EquipoiseError
     from equipoise.load import LoadStatistics as LoadStatistics
     from equipoise.metrics import Metrics as Metrics
+    from equipoise.migration import count_transfers as count_transfers
+    from equipoise.migration.frontier import Frontier as Frontier
+    from equipoise.migration.frontier import frontier as frontier
     from equipoise.placement import Placement as Placement
     from equipoise.plan import Plan as Plan
     from equipoise.problem import Cluster as Cluster
@@ -31,11 +34,14 @@ _ROOMS = {
     "Certificate": "certificate",
     "Cluster": "problem",
     "EquipoiseError": "errors",
+    "Frontier": "migration.frontier",
     "LoadStatistics": "load",
     "Metrics": "metrics",
     "Placement": "placement",
     "PlacementProblem": "problem",
     "Plan": "plan",
+    "count_transfers": "migration",
+    "frontier": "migration.frontier",
     "solve": "solver",
 }
 

@@ -142,7 +142,7 @@ def rebalance_experts(
     num_nodes: int,
     num_gpus: int,
     *,
-    strategy: str = "pruned-restarts",
+    strategy: str = "joint-descent",
     seed: int = 0,
     backend: str = "auto",
     threads: int | None = None,

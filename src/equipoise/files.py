@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from equipoise.errors import InvalidInputError
 
-__all__ = ["write_atomically"]
+__all__ = ["check_writable", "write_atomically"]
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None:
@@ -43,16 +44,8 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None
     '{}'
     """
     data = content.encode() if isinstance(content, str) else content
-    try:
-        target = os.path.realpath(path)
-        mode = _mode_of(target, path)
-        folder = os.path.dirname(target)
-        if not os.path.isdir(folder):
-            raise InvalidInputError(f"{path} cannot be written: there is no folder {folder}. Create it first.")
-        # The name is drawn, not fixed: two writers must not share a half-written file.
-        beside = os.path.join(folder, f".equipoise-{secrets.token_hex(8)}.tmp")
-        # 0o666 leaves the permissions of a new file to the umask, as open() does.
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    with _refusals(path):
+        target, mode, beside, descriptor = _open_beside(path)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
@@ -65,6 +58,35 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None
             with suppress(OSError):
                 os.unlink(beside)
             raise
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a ``path`` that ``write_atomically`` would refuse now, before the work whose result it is to hold.
+
+    Nothing is changed. Not promised: that there will be space, or that the folder stays as it is.
+
+    Raises
+    ------
+    InvalidInputError
+        As ``write_atomically`` does.
+
+    Examples
+    --------
+    >>> check_writable("no/such/folder/plan.json")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    equipoise.errors.InvalidInputError: no/such/folder/plan.json cannot be written: there is no folder ...
+    """
+    with _refusals(path):
+        _, _, beside, descriptor = _open_beside(path)
+        os.close(descriptor)
+        os.unlink(beside)
+
+
+@contextmanager
+def _refusals(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what the system says into one sentence."""
+    try:
+        yield
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         if isinstance(error, InvalidInputError):
             raise
@@ -72,6 +94,20 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None
         raise InvalidInputError(
             f"{os.fspath(path)!r} cannot be written: {reason[:1].lower()}{reason[1:]}. Nothing was changed."
         ) from error
+
+
+def _open_beside(path: str | os.PathLike[str]) -> tuple[str, int | None, str, int]:
+    """Create a file next to the one to write; return the target, its permissions, and that file's name and number."""
+    target = os.path.realpath(path)
+    mode = _mode_of(target, path)
+    folder = os.path.dirname(target)
+    if not os.path.isdir(folder):
+        raise InvalidInputError(f"{path} cannot be written: there is no folder {folder}. Create it first.")
+    # The name is drawn, not fixed: two writers must not share a half-written file.
+    beside = os.path.join(folder, f".equipoise-{secrets.token_hex(8)}.tmp")
+    # 0o666 leaves the permissions of a new file to the umask, as open() does.
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    return target, mode, beside, descriptor
 
 
 def _mode_of(target: str, path: str | os.PathLike[str]) -> int | None:

@@ -31,7 +31,8 @@ def to_fixed_point(load: NDArray[np.float64], num_packs: int = 1) -> NDArray[np.
     bits = min(NUM_BITS, 52 - items.bit_length(), 62 - items.bit_length() - num_packs.bit_length())
     largest = load.max(axis=-1, keepdims=True)
     share = np.divide(load, largest, out=np.zeros_like(load), where=largest > 0)
-    return np.rint(share * float(2**bits)).astype(np.int64)
+    fixed: NDArray[np.int64] = np.rint(share * float(2**bits)).astype(np.int64)
+    return fixed
 
 
 def replica_weight(

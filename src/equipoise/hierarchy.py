@@ -2,14 +2,67 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.problem import PlacementProblem
 
-__all__ = ["NodeRows", "split_by_node"]
+__all__ = ["NodeRows", "all_groupings", "best_groupings", "split_by_node"]
+
+MOST_GROUPINGS = 20_000  # tried one by one; 105 for 8 groups on 4 nodes
+
+
+@lru_cache(maxsize=16)
+def all_groupings(num_groups: int, num_nodes: int) -> NDArray[np.int32] | None:
+    """Return every way to put equally many groups on each node, up to the nodes' names, or None if too many.
+
+    int32, shape (groupings, groups): the node of each group. Nodes are numbered by their lowest group.
+
+    >>> all_groupings(4, 2).tolist()
+    [[0, 0, 1, 1], [0, 1, 0, 1], [0, 1, 1, 0]]
+    """
+    size = num_groups // num_nodes
+    if math.factorial(num_groups) // (math.factorial(size) ** num_nodes * math.factorial(num_nodes)) > MOST_GROUPINGS:
+        return None
+
+    def rest(left: tuple[int, ...], node: int) -> Iterator[dict[int, int]]:
+        if not left:
+            yield {}
+            return
+        for others in combinations(left[1:], size - 1):
+            mine = (left[0], *others)
+            for deeper in rest(tuple(group for group in left if group not in mine), node + 1):
+                yield dict.fromkeys(mine, node) | deeper
+
+    table = [[grouping[group] for group in range(num_groups)] for grouping in rest(tuple(range(num_groups)), 0)]
+    return np.array(table, dtype=np.int32)
+
+
+def best_groupings(problem: PlacementProblem) -> tuple[NDArray[np.int32], NDArray[np.float64]] | None:
+    """Return the best grouping of each layer and what no grouping undercuts, or None if there are too many to try.
+
+    Returns
+    -------
+    node_of_group : int32 array, shape (num_layers, num_expert_groups)
+    bound : float64 array, shape (num_layers,)
+        Tokens per window on the busiest rank; see ``equipoise.kernels.grouping``.
+    """
+    from equipoise.kernels.grouping.numba import choose
+
+    assert problem.num_expert_groups is not None
+    cluster = problem.cluster
+    table = all_groupings(problem.num_expert_groups, cluster.num_nodes)
+    if table is None:
+        return None
+    slots_per_node = cluster.num_slots // cluster.num_nodes
+    chosen, bound = choose(problem.load, table, cluster.num_nodes, cluster.ranks_per_node, slots_per_node)
+    return table[chosen], bound
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +100,7 @@ def split_by_node(
     layers, experts = fixed.shape
     cluster = problem.cluster
     if node_of_group is None:
-        everyone = np.tile(np.arange(experts, dtype=np.int32), (layers, 1))
+        everyone = np.broadcast_to(np.arange(experts, dtype=np.int32), (layers, experts))
         return NodeRows(fixed, everyone, cluster.num_ranks, cluster.num_slots)
     nodes, group_size = cluster.num_nodes, experts // node_of_group.shape[1]
     groups = np.argsort(node_of_group, axis=1, kind="stable")  # by node, then by number

@@ -31,7 +31,8 @@ def balancedness(rank_load: Floats) -> Floats:
     [0.75, 1.0]
     """
     largest = rank_load.max(axis=1)
-    return np.divide(rank_load.mean(axis=1), largest, out=np.ones_like(largest), where=largest > 0)
+    ratio: Floats = np.divide(rank_load.mean(axis=1), largest, out=np.ones_like(largest), where=largest > 0)
+    return ratio
 
 
 def imbalance_ratio(rank_load: Floats) -> Floats:
@@ -41,7 +42,8 @@ def imbalance_ratio(rank_load: Floats) -> Floats:
     [0.5, 0.0]
     """
     mean = rank_load.mean(axis=1)
-    return np.divide(rank_load.max(axis=1), mean, out=np.ones_like(mean), where=mean > 0) - 1
+    ratio: Floats = np.divide(rank_load.max(axis=1), mean, out=np.ones_like(mean), where=mean > 0)
+    return ratio - 1
 
 
 def vllm_balancedness(rank_load: Floats) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from equipoise.arrays import as_load, as_numpy
 from equipoise.errors import IndivisibleError, InvalidPlacementError
-from equipoise.problem import count
+from equipoise.problem import Cluster, count
 
 __all__ = ["Placement"]
 
@@ -83,6 +83,16 @@ class Placement:
         array.setflags(write=False)
         object.__setattr__(self, "physical_to_logical", array)
 
+    @classmethod
+    def in_order(cls, num_layers: int, cluster: Cluster, num_logical_experts: int) -> Placement:
+        """Return the placement that engines start from: experts in order, then again from expert 0.
+
+        >>> Placement.in_order(1, Cluster(num_ranks=2, slots_per_rank=2), 3).physical_to_logical.tolist()
+        [[0, 1, 2, 0]]
+        """
+        row = np.arange(cluster.num_slots) % count(num_logical_experts, "num_logical_experts")
+        return cls(np.tile(row, (count(num_layers, "num_layers"), 1)), cluster.num_ranks, num_logical_experts)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Placement):
             return NotImplemented
@@ -97,12 +107,12 @@ class Placement:
     @property
     def num_layers(self) -> int:
         """MoE layers."""
-        return self.physical_to_logical.shape[0]
+        return int(self.physical_to_logical.shape[0])
 
     @property
     def num_slots(self) -> int:
         """Slots in one layer, counted over all ranks."""
-        return self.physical_to_logical.shape[1]
+        return int(self.physical_to_logical.shape[1])
 
     @property
     def slots_per_rank(self) -> int:
@@ -139,7 +149,9 @@ class Placement:
     def num_duplicates(self) -> NDArray[np.int64]:
         """Slots of each layer whose rank already holds the same expert in a lower slot."""
         held = np.sort(self.physical_to_logical.reshape(self.num_layers, self.num_ranks, -1), axis=2)
-        return ((held[:, :, 1:] == held[:, :, :-1]) & (held[:, :, 1:] >= 0)).sum(axis=(1, 2))
+        again = (held[:, :, 1:] == held[:, :, :-1]) & (held[:, :, 1:] >= 0)
+        num_duplicates: NDArray[np.int64] = again.sum(axis=(1, 2))
+        return num_duplicates
 
     def rank_load(self, load: Any) -> NDArray[np.float64]:
         """Return what each rank carries: float64, shape (num_layers, num_ranks).
@@ -155,4 +167,6 @@ class Placement:
             )
         per_replica = np.pad(load / np.maximum(self.replica_count, 1), ((0, 0), (0, 1)))  # column -1: empty slot
         slot_load = np.take_along_axis(per_replica, self.physical_to_logical.astype(np.int64) % (load.shape[1] + 1), 1)
-        return slot_load.reshape(self.num_layers, self.num_ranks, self.slots_per_rank).sum(axis=2)
+        by_rank = slot_load.reshape(self.num_layers, self.num_ranks, self.slots_per_rank)
+        rank_load: NDArray[np.float64] = by_rank.sum(axis=2)
+        return rank_load

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from equipoise.certificate import Certificate
-from equipoise.errors import EquipoiseError, FileFormatError
+from equipoise.certificate.certificate import ROUNDING
+from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError
 from equipoise.files import write_atomically
 from equipoise.metrics import Metrics
 from equipoise.placement import Placement
-from equipoise.problem import Cluster
+from equipoise.problem import Cluster, count
 
 __all__ = ["Plan", "Provenance"]
 
@@ -49,6 +50,16 @@ class Provenance:
     stages: dict[str, int]
     problem_digest: str
     version: str
+
+    def __post_init__(self) -> None:
+        kinds = {"parameters": dict, "seed": int, "stages": dict}
+        for field in dataclasses.fields(self):
+            value, kind = getattr(self, field.name), kinds.get(field.name, str)
+            if not isinstance(value, kind):
+                raise InvalidInputError(f"{field.name} is {value!r}; it must be a {kind.__name__}.")
+        for stage, number in self.stages.items():
+            if not isinstance(number, int):
+                raise InvalidInputError(f"stage {stage!r} is counted as {number!r}; it must be an int.")
 
     @classmethod
     def of(cls, strategy: Any, seed: int, implementation: str, stages: dict[str, int], digest: str) -> Provenance:
@@ -146,6 +157,8 @@ class Plan:
             data = json.loads(text)
         except ValueError as error:
             raise FileFormatError(f"{name} is not whole JSON: {error}.") from None
+        except RecursionError:
+            raise FileFormatError(f"{name} nests lists too deeply for a plan.") from None
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise FileFormatError(f'{name} is not a plan; a plan is a JSON object with "format": "{FORMAT}".')
         if data.get("version") != VERSION:
@@ -161,9 +174,17 @@ class Plan:
             mean = np.array(data["mean_rank_load"], dtype=np.float64)
             if not len(mean) == len(largest) == placement.num_layers or placement.num_slots != cluster.num_slots:
                 raise FileFormatError("its layers or slots do not match its cluster")
+            if not (np.isfinite(largest) & (mean >= 0) & (mean <= largest * (1 + ROUNDING))).all():
+                raise FileFormatError("a mean_rank_load is negative or above its max_rank_load")
+            if not all(isinstance(bound, str) for bound in certificate.bound):
+                raise FileFormatError("a bound is not a name")
+            _check_complete(placement)
+            groups = data["num_expert_groups"]
+            if groups is not None and placement.num_logical_experts % count(groups, "num_expert_groups"):
+                raise FileFormatError(f"{groups} groups do not divide its {placement.num_logical_experts} experts")
             metrics = Metrics(mean, largest, placement.num_duplicates)
             provenance = Provenance(**data["provenance"])
-            return cls(cluster, data["num_expert_groups"], placement, certificate, metrics, provenance)
+            return cls(cluster, groups, placement, certificate, metrics, provenance)
         except KeyError as error:
             raise FileFormatError(f"{name} has no key {error}, which every plan has.") from None
         except (EquipoiseError, TypeError, ValueError) as error:
@@ -185,3 +206,13 @@ class Plan:
         except OSError as error:
             raise FileFormatError(f"{path} cannot be read: {error.strerror}.") from None
         return cls.from_json(text, name=str(path))
+
+
+def _check_complete(placement: Placement) -> None:
+    """Insist that every slot holds an expert and every expert has a slot, as in every plan that was made."""
+    if (placement.physical_to_logical < 0).any():
+        layer, slot = (int(i) for i in np.argwhere(placement.physical_to_logical < 0)[0])
+        raise FileFormatError(f"layer {layer}, slot {slot} is empty")
+    if (placement.replica_count == 0).any():
+        layer, expert = (int(i) for i in np.argwhere(placement.replica_count == 0)[0])
+        raise FileFormatError(f"layer {layer} has no slot for expert {expert}")

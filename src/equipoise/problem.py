@@ -158,12 +158,12 @@ class PlacementProblem:
     @property
     def num_layers(self) -> int:
         """MoE layers."""
-        return self.load.shape[0]
+        return int(self.load.shape[0])
 
     @property
     def num_logical_experts(self) -> int:
         """Experts that the router can choose in a layer."""
-        return self.load.shape[1]
+        return int(self.load.shape[1])
 
     @property
     def num_redundant_experts(self) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from equipoise.certificate import certify
 from equipoise.errors import InvalidInputError
 from equipoise.metrics import Metrics
+from equipoise.packing import check_seed
 from equipoise.placement import Placement
 from equipoise.plan import Plan, Provenance
 from equipoise.problem import PlacementProblem
@@ -17,11 +19,15 @@ __all__ = ["solve"]
 
 def solve(
     problem: PlacementProblem,
-    strategy: str = "pruned-restarts",
+    strategy: str = "joint-descent",
     *,
     seed: int = 0,
     backend: str = "auto",
     threads: int | None = None,
+    current: Placement | Plan | None = None,
+    max_transfers: int | None = None,
+    max_transfers_total: int | None = None,
+    lost_ranks: Iterable[int] = (),
     **parameters: Any,
 ) -> Plan:
     """Decide where the experts live, and prove how good that is.
@@ -37,6 +43,15 @@ def solve(
         Which implementation of the kernels runs; see ``equipoise.backends``. It never changes the plan.
     threads : int or None, default None
         None uses all processors that the process may run on. It never changes the plan.
+    current : Placement, Plan or None, default None
+        What is in force, to start from. It may have fewer or more ranks than the problem (rank r is the same rank),
+        fewer or more slots a rank, empty slots and experts without a slot.
+    max_transfers, max_transfers_total : int or None, default None
+        With ``current``: transfers in each layer, and in all layers together, at most. A transfer is a slot whose
+        expert its rank does not hold in ``current``. What stays keeps its slot; 0 changes nothing. With neither,
+        the plan is made anew and its ranks renamed so that as few as possible are left.
+    lost_ranks : iterable of int, default ()
+        With ``current``: ranks that are gone. What they held is lost, and their slots stay empty (-1).
     **parameters
         Of the strategy, such as ``restarts=512``.
 
@@ -44,14 +59,16 @@ def solve(
     -------
     Plan
         Placement, certificate and metrics. The same for the same arguments, in any process, on any
-        number of threads; permuted layers give the permuted plan.
+        number of threads; permuted layers give the permuted plan. With a limit, slots that were empty may stay so.
 
     Raises
     ------
     UnknownNameError
         If no strategy, parameter or backend has that name.
     InvalidInputError
-        If a parameter breaks its rule.
+        If a parameter breaks its rule, or a limit is given without ``current``.
+    InfeasibleError
+        If the slots that are left cannot hold every expert, or the limit does not let each expert have one.
     MissingDependencyError
         If the backend was asked for by name and cannot run here.
 
@@ -64,11 +81,21 @@ def solve(
     """
     if not isinstance(problem, PlacementProblem):
         raise InvalidInputError(f"problem is a {type(problem).__name__}; pass a PlacementProblem(load, cluster).")
+    seed = check_seed(seed)
     chosen = choose_strategy(strategy, **parameters)
+    if current is not None:
+        from equipoise.migration.replan import replan
+
+        return replan(problem, current, max_transfers=max_transfers, max_transfers_total=max_transfers_total,
+                      lost_ranks=lost_ranks, strategy=chosen, seed=seed, backend=backend, threads=threads)  # fmt: skip
+    if max_transfers is not None or max_transfers_total is not None or tuple(lost_ranks):
+        raise InvalidInputError(
+            "max_transfers, max_transfers_total and lost_ranks count from a placement in force; pass current=placement."
+        )
     found = chosen.place(problem, seed, backend, threads)
     placement = Placement(found.physical_to_logical, problem.cluster.num_ranks, problem.num_logical_experts)
     certificate = certify(problem, placement)
     mean = problem.load.sum(axis=1) / problem.cluster.num_ranks
     metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
-    provenance = Provenance.of(chosen, seed, found.implementation, found.stages, problem.digest)
+    provenance = Provenance.of(found.strategy, seed, found.implementation, found.stages, problem.digest)
     return Plan(problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance)

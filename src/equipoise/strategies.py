@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.backends import choose_backend
-from equipoise.errors import UnknownNameError
+from equipoise.backends import Backend, choose_backend
+from equipoise.errors import InvalidInputError, UnknownNameError
 from equipoise.fixed_point import replica_weight, to_fixed_point
-from equipoise.hierarchy import split_by_node
+from equipoise.hierarchy import NodeRows, best_groupings, split_by_node
+from equipoise.kernels.descent import EFFORTS, STAGES
 from equipoise.packing import Settings, pack_items, separate_duplicates
+from equipoise.placement import Placement
 from equipoise.problem import PlacementProblem
 
-__all__ = ["STRATEGIES", "PlainGreedy", "PrunedRestarts", "Strategy", "choose_strategy"]
+__all__ = ["STRATEGIES", "JointDescent", "PlainGreedy", "PrunedRestarts", "Strategy", "choose_strategy"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,14 @@ class Found:
     physical_to_logical: NDArray[np.int32]
     implementation: str
     stages: dict[str, int]
+    strategy: Any
+    """The strategy with the parameters that make this again: without a clock, if one was used."""
 
 
 class Strategy(Protocol):
     """A frozen dataclass of parameters that can place a problem."""
 
-    name: str
+    name: ClassVar[str]
 
     def place(self, problem: PlacementProblem, seed: int, backend: str, threads: int | None) -> Found:
         """Return a placement of ``problem``; the same for the same arguments, whatever ``backend`` and ``threads``."""
@@ -45,7 +50,7 @@ class PrunedRestarts(Settings):
     ``equipoise.kernels.packing``. Parameters are those of ``Settings``.
     """
 
-    name = "pruned-restarts"
+    name: ClassVar[str] = "pruned-restarts"
 
     def place(self, problem: PlacementProblem, seed: int, backend: str, threads: int | None) -> Found:
         """Return the best of the refined survivors of each layer, with duplicates moved apart."""
@@ -64,30 +69,206 @@ class PrunedRestarts(Settings):
             node_of_group, _ = pack(group_weight, problem.cluster.num_nodes)
         rows = split_by_node(problem, fixed, node_of_group)
 
-        physical_to_logical, replica_count = replicate(rows.weight, rows.num_slots, rows.num_ranks)
-        rank, place = pack(replica_weight(rows.weight, replica_count, physical_to_logical), rows.num_ranks)
-        slots_per_rank = rows.num_slots // rows.num_ranks
-        held = np.empty_like(physical_to_logical)
-        np.put_along_axis(held, (rank * slots_per_rank + place).astype(np.int64), physical_to_logical, axis=1)
-        separate_duplicates(held, rows.num_ranks, rows.weight)
+        counts = replicate(rows.weight, rows.num_slots, rows.num_ranks)
+        held = pack_replicas(rows.weight, rows, *counts, self, seed, chosen, threads)
         stages = {"restarts": self.restarts * len(held), "refined": min(self.refined, self.restarts) * len(held)}
-        return Found(rows.join(held, problem.num_layers), chosen.name, stages)
+        return Found(rows.join(held, problem.num_layers), chosen.name, stages, self)
+
+
+def pack_replicas(
+    weight: NDArray[np.int64],
+    rows: NodeRows,
+    physical_to_logical: NDArray[np.int32],
+    replica_count: NDArray[np.int32],
+    settings: Settings,
+    seed: int,
+    backend: Backend,
+    threads: int | None,
+) -> NDArray[np.int32]:
+    """Return the expert in each slot: the given replicas packed by pruned restarts, duplicates moved apart."""
+    item = replica_weight(weight, replica_count, physical_to_logical)
+    rank, place = pack_items(item, rows.num_ranks, settings, seed, backend, threads)
+    slot = (rank * (rows.num_slots // rows.num_ranks) + place).astype(np.int64)
+    held = np.empty_like(physical_to_logical)
+    np.put_along_axis(held, slot, physical_to_logical, axis=1)
+    separate_duplicates(held, rows.num_ranks, weight)
+    return held
 
 
 @dataclass(frozen=True)
 class PlainGreedy:
     """The published method: d'Hondt replica counts, then one greedy packing. It is restart 0 of pruned restarts."""
 
-    name = "plain-greedy"
+    name: ClassVar[str] = "plain-greedy"
 
     def place(self, problem: PlacementProblem, seed: int, backend: str, threads: int | None) -> Found:
         """Return the greedy packing of each layer, with duplicates moved apart."""
         found = PrunedRestarts(restarts=1, refined=1, noise=0.0, swaps=0).place(problem, seed, backend, threads)
-        return dataclasses.replace(found, stages={})
+        return dataclasses.replace(found, stages={}, strategy=self)
 
 
-STRATEGIES: dict[str, type[PrunedRestarts] | type[PlainGreedy]] = {
-    strategy.name: strategy for strategy in (PrunedRestarts, PlainGreedy)
+@dataclass(frozen=True)
+class JointDescent:
+    """Replica counts and packing decided together, stopped as soon as the proved gap is small enough.
+
+    Parameters
+    ----------
+    max_gap : float, default 0.001
+        Stop a layer when its busiest rank is proved to be within this of the optimum. Finite, not negative.
+    effort : str, default "balanced"
+        What a layer that stays above ``max_gap`` may cost; see ``equipoise.kernels.descent.EFFORTS``.
+    deadline : float or None, default None
+        Seconds after which no further search begins. Every layer gets its first descent, whatever the
+        clock says; what was searched beyond that is ``stop_after`` of the plan's parameters.
+    stop_after : int or None, default None
+        Search beyond the first descents only on so many units, 8 layers (or nodes of layers) each: makes a plan that a
+        deadline cut short again, without a clock.
+
+    Notes
+    -----
+    Stages and their order are in ``equipoise.kernels.descent``. With ``effort="thorough"``, layers that
+    descent leaves above ``max_gap`` are tried by pruned restarts at their defaults too. In a hierarchical problem all
+    groupings of groups to nodes are tried where they are few; nodes that are less busy than the bound
+    of the busiest are not searched further.
+    """
+
+    max_gap: float = 0.001
+    effort: str = "balanced"
+    deadline: float | None = None
+    stop_after: int | None = None
+
+    name: ClassVar[str] = "joint-descent"
+
+    def __post_init__(self) -> None:
+        for field in ("max_gap", "deadline"):
+            value: Any = getattr(self, field)
+            if field == "deadline" and value is None:
+                continue
+            if isinstance(value, bool) or not hasattr(value, "__float__") or not 0 <= float(value) < float("inf"):
+                raise InvalidInputError(f"{field} is {value!r}; it must be a finite number, not negative.")
+            object.__setattr__(self, field, float(value))
+        if self.effort not in EFFORTS:
+            raise UnknownNameError(f"effort is {self.effort!r}; it must be one of {', '.join(EFFORTS)}.")
+        if self.stop_after is not None and (not isinstance(self.stop_after, int) or self.stop_after < 0):
+            raise InvalidInputError(f"stop_after is {self.stop_after!r}; it must be a whole number, not negative.")
+
+    def place(self, problem: PlacementProblem, seed: int, backend: str, threads: int | None) -> Found:
+        """Return the best placement of each layer that the stages found."""
+        fixed = to_fixed_point(problem.load, problem.cluster.num_ranks)
+        node_of_group, floor = self._group(problem, fixed, threads)
+        rows = split_by_node(problem, fixed, node_of_group)
+        search = Search(rows, floor, self.max_gap, threads)
+        strategy = self
+        if self.deadline is None and self.stop_after is None:
+            search.run(self.effort)
+        else:
+            search.run("fast")
+            units = search.run_in_units(self.effort, self.deadline, self.stop_after)
+            strategy = dataclasses.replace(self, deadline=None, stop_after=units)
+        if self.effort == "thorough" and strategy.stop_after is None:
+            search.run_restarts(seed, choose_backend(backend))
+        found = rows.join(search.held, problem.num_layers)
+        return Found(found, "numba", search.stages, strategy)
+
+    def _group(
+        self, problem: PlacementProblem, fixed: NDArray[np.int64], threads: int | None
+    ) -> tuple[NDArray[np.int32] | None, NDArray[np.int64]]:
+        """Return the node of each group, None for a global problem, and what each row need not go below."""
+        cluster = problem.cluster
+        if not problem.is_hierarchical:
+            return None, np.zeros(len(fixed), np.int64)
+        best = best_groupings(problem)
+        if best is not None:
+            scale = np.divide(
+                fixed.sum(axis=1), problem.load.sum(axis=1), where=fixed.any(axis=1), out=np.zeros(len(fixed))
+            )
+            return best[0], np.repeat((best[1] * scale).astype(np.int64), cluster.num_nodes)
+        assert problem.num_expert_groups is not None
+        from equipoise.kernels.descent.numba import plan_rows
+
+        nodes, groups = cluster.num_nodes, problem.num_expert_groups
+        group_weight = fixed.reshape(len(fixed), groups, -1).sum(axis=2)
+        held, _ = plan_rows(
+            group_weight, nodes, groups // nodes, np.zeros(len(fixed), np.int64), 0.0, "balanced", threads
+        )
+        node_of_group = np.empty((len(fixed), groups), np.int32)
+        owner = np.repeat(np.arange(nodes, dtype=np.int32), groups // nodes)
+        np.put_along_axis(node_of_group, held.reshape(len(fixed), -1).astype(np.int64), owner[None, :], axis=1)
+        busiest = np.zeros((len(fixed), nodes), np.int64)
+        for node in range(nodes):
+            busiest[:, node] = np.where(node_of_group == node, group_weight, 0).sum(axis=1)
+        return node_of_group, np.repeat(busiest.max(axis=1) // cluster.ranks_per_node, nodes)
+
+
+@dataclass
+class Search:
+    """The rows of a problem while joint descent works on them, harder and harder."""
+
+    rows: NodeRows
+    floor: NDArray[np.int64]
+    max_gap: float
+    threads: int | None
+
+    def __post_init__(self) -> None:
+        self.slots_per_rank = self.rows.num_slots // self.rows.num_ranks
+        self.held = np.empty((len(self.rows.weight), self.rows.num_slots), np.int32)
+        self.stages = dict.fromkeys((*STAGES, "restarts"), 0)
+
+    def run(self, effort: str, chosen: Any = slice(None)) -> None:
+        """Plan the chosen rows with ``effort``; a greater effort includes all that a smaller one does."""
+        from equipoise.kernels.descent.numba import plan_rows
+
+        weight, floor = self.rows.weight[chosen], self.floor[chosen]
+        held, counts = plan_rows(
+            weight, self.rows.num_ranks, self.slots_per_rank, floor, self.max_gap, effort, self.threads
+        )
+        self.held[chosen] = held.reshape(len(held), -1)
+        for stage, number in zip(STAGES, counts.sum(axis=0).tolist(), strict=True):
+            self.stages[stage] += number
+
+    def run_in_units(self, effort: str, deadline: float | None, stop_after: int | None) -> int:
+        """Plan the rows above the target again, 8 at a time, until a limit is met; return the units done."""
+        start = time.monotonic()
+        todo = self._above()
+        units = [todo[at : at + 8] for at in range(0, len(todo), 8)]
+        for done, unit in enumerate(units):
+            if done == stop_after or (deadline is not None and time.monotonic() - start >= deadline):
+                return done
+            self.run(effort, unit)
+        return len(units)
+
+    def run_restarts(self, seed: int, backend: Backend) -> None:
+        """Try pruned restarts on the rows above the target, and keep them where they are better."""
+        from equipoise.kernels.replication.numba import replicate
+
+        chosen = self._above()
+        if not len(chosen):
+            return
+        weight = np.ascontiguousarray(self.rows.weight[chosen])
+        counts = replicate(weight, self.rows.num_slots, self.rows.num_ranks)
+        held = pack_replicas(weight, self.rows, *counts, Settings(), seed, backend, self.threads)
+        better = self._busiest(held, weight) < self._busiest(self.held[chosen], weight)
+        self.held[chosen[better]] = held[better]
+        self.stages["restarts"] += int(better.sum())
+
+    def _above(self) -> NDArray[np.int64]:
+        """Return the rows whose busiest rank is above the target."""
+        from equipoise.kernels.replication.numba import replicate
+
+        weight, rows = self.rows.weight, self.rows
+        _, replica_count = replicate(weight, rows.num_slots, rows.num_ranks)
+        bound = np.maximum(weight.sum(axis=1) / rows.num_ranks, (weight / replica_count).max(axis=1))
+        bound = np.maximum(bound, self.floor)
+        return np.flatnonzero(self._busiest(self.held, weight) > bound * (1.0 + self.max_gap))
+
+    def _busiest(self, held: NDArray[np.int32], weight: NDArray[np.int64]) -> NDArray[np.int64]:
+        placement = Placement(held, self.rows.num_ranks, weight.shape[1])
+        each = replica_weight(weight, placement.replica_count, held)
+        return each.reshape(len(held), self.rows.num_ranks, -1).sum(axis=2).max(axis=1)
+
+
+STRATEGIES: dict[str, type[JointDescent] | type[PrunedRestarts] | type[PlainGreedy]] = {
+    strategy.name: strategy for strategy in (JointDescent, PrunedRestarts, PlainGreedy)
 }
 
 

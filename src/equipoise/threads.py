@@ -6,6 +6,7 @@ The pool is made at first use and forgotten in a forked child, whose copy would 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -31,8 +32,8 @@ def num_threads(threads: int | None = None) -> int:
 def for_each(work: Callable[[Any], None], units: Iterable[Any], threads: int | None = None) -> None:
     """Call ``work`` on every unit, on up to ``threads`` threads, the caller's own among them.
 
-    Units are handed out as threads come free, so each must write only what is its own. The first
-    error is raised after all threads have stopped.
+    Units are handed out as threads come free, so each must write only what is its own. After an error,
+    an interrupt among them, no more are handed out, and it is raised once all threads have stopped.
     """
     todo = iter(list(units))
     taking = Lock()
@@ -43,7 +44,12 @@ def for_each(work: Callable[[Any], None], units: Iterable[Any], threads: int | N
                 unit = next(todo, todo)
             if unit is todo:
                 return
-            work(unit)
+            try:
+                work(unit)
+            except BaseException:
+                with taking:
+                    deque(todo, maxlen=0)  # the others find nothing left
+                raise
 
     helpers = [_get_pool().submit(drain) for _ in range(num_threads(threads) - 1)]
     try:

@@ -21,7 +21,8 @@ Floats = NDArray[np.float64]
 
 def mean_rank_load(problem: PlacementProblem) -> Floats:
     """Some rank carries at least the mean, W / R. Domain: every problem."""
-    return problem.load.sum(axis=1) / problem.cluster.num_ranks
+    mean: Floats = problem.load.sum(axis=1) / problem.cluster.num_ranks
+    return mean
 
 
 def replica_load(problem: PlacementProblem) -> Floats:
@@ -36,13 +37,15 @@ def replica_load(problem: PlacementProblem) -> Floats:
         middle = (low + high) / 2
         fits = _slots_needed(load, middle).sum(axis=1) <= slots
         low, high = np.where(fits, low, middle), np.where(fits, middle, high)
-    return (load / _slots_needed(load, high)).max(axis=1)
+    largest: Floats = (load / _slots_needed(load, high)).max(axis=1)
+    return largest
 
 
 def _slots_needed(load: Floats, largest: Floats) -> Floats:
     """Return how many slots each expert needs for no replica to exceed ``largest`` [layers]."""
     per_replica = np.maximum(largest, np.finfo(np.float64).tiny)[:, None]
-    return np.maximum(1.0, np.ceil(load / per_replica))
+    needed: Floats = np.maximum(1.0, np.ceil(load / per_replica))
+    return needed
 
 
 BOUNDS: dict[str, Callable[[PlacementProblem], Floats]] = {

@@ -13,7 +13,7 @@ __all__ = ["check_placement"]
 
 
 def check_placement(
-    problem: PlacementProblem, placement: Placement, *, allow_duplicates: bool = True
+    problem: PlacementProblem, placement: Placement, *, allow_duplicates: bool = True, allow_empty: bool = False
 ) -> NDArray[np.float64]:
     """Return the rank loads of ``placement``, or say which rule of ``problem`` it breaks.
 
@@ -27,6 +27,8 @@ def check_placement(
     placement : Placement
     allow_duplicates : bool, default True
         Whether two replicas of an expert may share a rank. False refuses them.
+    allow_empty : bool, default False
+        Whether slots may be empty, as they are on lost ranks and after a plan that moves little.
 
     Returns
     -------
@@ -52,16 +54,18 @@ def check_placement(
     rank_of_slot = np.arange(slots) // cluster.slots_per_rank
     for layer in range(layers):
         row = table[layer]
-        if (row < 0).any():
-            raise InvalidPlacementError(f"layer {layer}, slot {int(np.argmax(row < 0))} is empty; fill every slot.")
-        replicas = np.bincount(row, minlength=experts)
+        filled = row >= 0
+        if not (allow_empty or filled.all()):
+            raise InvalidPlacementError(f"layer {layer}, slot {int(np.argmin(filled))} is empty; fill every slot.")
+        replicas = np.bincount(row[filled], minlength=experts)
         if (replicas == 0).any():
             raise InvalidPlacementError(
                 f"layer {layer} has no slot for expert {int(np.argmax(replicas == 0))}; every expert needs one."
             )
         if not allow_duplicates:
             _refuse_duplicates(layer, row.reshape(ranks, -1))
-        np.add.at(rank_load[layer], rank_of_slot, problem.load[layer][row] / replicas[row])
+        held = row[filled]
+        np.add.at(rank_load[layer], rank_of_slot[filled], problem.load[layer][held] / replicas[held])
     if problem.is_hierarchical:
         _check_groups(problem, table)
     return rank_load
@@ -69,7 +73,7 @@ def check_placement(
 
 def _refuse_duplicates(layer: int, held: NDArray[np.int32]) -> None:
     for rank, experts in enumerate(held):
-        once, times = np.unique(experts, return_counts=True)
+        once, times = np.unique(experts[experts >= 0], return_counts=True)
         if (times > 1).any():
             raise InvalidPlacementError(
                 f"layer {layer}, rank {rank} holds expert {int(once[np.argmax(times > 1)])} "
@@ -86,6 +90,8 @@ def _check_groups(problem: PlacementProblem, table: NDArray[np.int32]) -> None:
     for layer, row in enumerate(table):
         node_of_group: dict[int, int] = {}
         for expert, node in zip(row.tolist(), node_of_slot.tolist(), strict=True):
+            if expert < 0:
+                continue
             home = node_of_group.setdefault(expert // group_size, node)
             if home != node:
                 raise InvalidPlacementError(

@@ -28,7 +28,8 @@ def mix(value: Words) -> Words:
     value = (value * np.uint64(MIX_1)) & np.uint64(MASK)
     value = value ^ (value >> np.uint64(15))
     value = (value * np.uint64(MIX_2)) & np.uint64(MASK)
-    return value ^ (value >> np.uint64(16))
+    mixed: Words = value ^ (value >> np.uint64(16))
+    return mixed
 
 
 def row_key(weight: NDArray[np.int64], seed: int) -> Words:
@@ -51,4 +52,5 @@ def uniforms(key: Words, restarts: NDArray[np.int64], num_items: int) -> NDArray
     stream = mix((key[:, None] + restart[None, :]) & mask)
     item = np.arange(num_items, dtype=np.uint64) * np.uint64(ITEM_STEP) & mask
     words = mix((stream[:, :, None] + item) & mask)
-    return (words >> np.uint64(8)).astype(np.float64) * 2.0**-24
+    uniform: NDArray[np.float64] = (words >> np.uint64(8)).astype(np.float64) * 2.0**-24
+    return uniform

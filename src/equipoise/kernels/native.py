@@ -6,16 +6,14 @@ Fast-math would let the compiler reorder sums, and the plan would depend on the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 
 __all__ = ["native"]
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def native(function: F) -> F:
+def native(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile ``function`` at its first call; ``NUMBA_DISABLE_JIT=1`` runs it as plain Python."""
-    compiled: F = numba.njit(function, nogil=True, cache=True, fastmath=False, error_model="numpy")
+    compiled: Callable[..., Any] = numba.njit(function, nogil=True, cache=True, fastmath=False, error_model="numpy")
     return compiled

@@ -5,7 +5,7 @@ as a contract; ``equipoise.kernels.packing.reference`` reads as the specificatio
 """
 
 from equipoise.kernels.packing import Settings
-from equipoise.packing.pack import pack_items
+from equipoise.packing.pack import check_seed, pack_items
 from equipoise.packing.separate import separate_duplicates
 
-__all__ = ["Settings", "pack_items", "separate_duplicates"]
+__all__ = ["Settings", "check_seed", "pack_items", "separate_duplicates"]

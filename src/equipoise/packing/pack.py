@@ -13,6 +13,9 @@ from equipoise.kernels.packing import Settings
 __all__ = ["pack_items"]
 
 Ints = NDArray[np.int32]
+# A load times a constant may round to weights that differ in the last bit; that must not change the random
+# numbers of the whole row. Rows that agree in the leading bits share theirs, which does no harm.
+KEY_SHIFT = 16
 
 
 def pack_items(
@@ -28,7 +31,7 @@ def pack_items(
         return np.tile(np.arange(items, dtype=np.int32), (rows, 1)), np.zeros((rows, items), dtype=np.int32)
     kernel = backend.load()
     options = {"threads": threads} if backend.name == "numba" else {}
-    key = counter.row_key(weight, check_seed(seed))
+    key = counter.row_key(weight >> KEY_SHIFT, check_seed(seed))
     pack_index, rank_in_pack = kernel.pack(weight, num_packs, settings, key, **options)
     return pack_index, rank_in_pack
 

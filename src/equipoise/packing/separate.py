@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import native
+from equipoise.kernels.separate.numba import separate
 
 __all__ = ["separate_duplicates"]
 
@@ -19,76 +19,7 @@ def separate_duplicates(physical_to_logical: NDArray[np.int32], num_ranks: int, 
         Every expert has a slot, every slot an expert.
     num_ranks : int
     fixed : int64 array, shape (rows, num_logical_experts)
-        Integer loads. Each exchange is the one that leaves the smaller heaviest of the two ranks, ties
-        to the lowest rank, then slot.
-
-    Notes
-    -----
-    An exchange takes a duplicate off its rank for an expert that the rank does not hold, with a rank
-    that does not hold the duplicate: so each one removes a duplicate and adds none. With no more
-    replicas than ranks there is always a rank without the expert; if all its experts are on the
-    first rank too, the row is dealt again, each expert's replicas to consecutive ranks.
+        Integer loads. See ``equipoise.kernels.separate`` for which exchange is made.
     """
     for row in range(len(physical_to_logical)):
-        _separate(physical_to_logical[row].reshape(num_ranks, -1), fixed[row])
-
-
-@native
-def _separate(held, weight):  # type: ignore[no-untyped-def]
-    ranks, slots = held.shape
-    experts = len(weight)
-    replicas = np.zeros(experts, dtype=np.int64)
-    on_rank = np.zeros((ranks, experts), dtype=np.int64)
-    for g in range(ranks):
-        for s in range(slots):
-            replicas[held[g, s]] += 1
-            on_rank[g, held[g, s]] += 1
-    each = weight // np.maximum(replicas, 1)
-    load = np.zeros(ranks, dtype=np.int64)
-    num_holders = np.zeros(experts, dtype=np.int64)
-    for g in range(ranks):
-        for s in range(slots):
-            load[g] += each[held[g, s]]
-        for e in range(experts):
-            num_holders[e] += on_rank[g, e] > 0
-    for g in range(ranks):
-        for s in range(slots):
-            e = held[g, s]
-            if on_rank[g, e] < 2 or num_holders[e] == ranks:
-                continue
-            best, best_rank, best_slot = np.int64(-1), -1, -1
-            for h in range(ranks):
-                if on_rank[h, e] > 0:
-                    continue
-                for t in range(slots):
-                    f = held[h, t]
-                    if on_rank[g, f] > 0:
-                        continue
-                    heavier = max(load[g] + each[f] - each[e], load[h] + each[e] - each[f])
-                    if best_rank < 0 or heavier < best:
-                        best, best_rank, best_slot = heavier, h, t
-            if best_rank < 0:
-                _deal(held, replicas, weight)
-                return
-            f = held[best_rank, best_slot]
-            held[g, s], held[best_rank, best_slot] = f, e
-            on_rank[g, e] -= 1
-            on_rank[g, f] += 1
-            on_rank[best_rank, f] -= 1
-            on_rank[best_rank, e] += 1
-            num_holders[e] += 1
-            num_holders[f] += on_rank[best_rank, f] > 0  # a duplicate of f too may have found a rank of its own
-            load[g] += each[f] - each[e]
-            load[best_rank] += each[e] - each[f]
-
-
-@native
-def _deal(held, replicas, weight):  # type: ignore[no-untyped-def]
-    """Deal all replicas round the ranks, the experts with the heaviest replicas first."""
-    ranks = held.shape[0]
-    order = np.argsort(-(weight / np.maximum(replicas, 1)), kind="mergesort")
-    at = 0
-    for e in order:
-        for _ in range(replicas[e]):
-            held[at % ranks, at // ranks] = e
-            at += 1
+        separate(physical_to_logical[row].reshape(num_ranks, -1), fixed[row])

@@ -121,9 +121,7 @@ def _sort_keys(order, weight, counters, stream, scale, keys, buckets, starts, so
     for i in range(1, n):
         bit, position = sorted_keys[i], by_key[i]
         j = i - 1
-        while j >= 0 and (
-            sorted_keys[j] < bit or (sorted_keys[j] == bit and order[by_key[j]] > order[position])
-        ):
+        while j >= 0 and (sorted_keys[j] < bit or (sorted_keys[j] == bit and order[by_key[j]] > order[position])):
             sorted_keys[j + 1] = sorted_keys[j]
             by_key[j + 1] = by_key[j]
             j -= 1

@@ -1,0 +1,45 @@
+# Every target does its own set-up, once: a local .venv with what the target needs. Nothing but Python 3.10 or newer
+# and make has to be there. Where packages come from is up to pip's own configuration.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench clean
+
+help: ## Show this list.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: $(VENV)/.runtime ## Plan a generated DeepSeek-V3 load, before and after. No torch needed.
+	@$(BIN)/equipoise demo
+
+test: $(VENV)/.development ## Lint, types, tests and the examples in docstrings and README.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.development ## Check, then time, against the programs that equipoise is measured by.
+	$(BIN)/python benchmarks/packing.py
+
+clean: ## Remove the .venv and what tools leave behind.
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps say what is installed, so that set-up is not repeated until what it follows from changes.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "Python 3.10 or newer is needed; name one with make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml | $(BIN)/python
+	@echo "setting up $(VENV) (first run only)" >&2
+	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.development: pyproject.toml constraints-dev.txt | $(BIN)/python
+	@echo "setting up $(VENV) for development (first run only)" >&2
+	$(PIP) install --editable '.[dev]' --constraint constraints-dev.txt
+	@touch $@ $(VENV)/.runtime

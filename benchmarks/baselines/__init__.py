@@ -1,0 +1,1 @@
+"""Programs that equipoise is measured against. Nothing in the library uses them."""

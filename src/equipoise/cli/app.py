@@ -1,0 +1,72 @@
+"""The table of commands, and what happens when one of them cannot go on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from equipoise import __version__
+from equipoise.cli.compare import compare
+from equipoise.cli.demo import demo
+from equipoise.cli.doctor import doctor
+from equipoise.cli.inspect import inspect
+from equipoise.cli.plan import plan
+from equipoise.errors import EquipoiseError
+
+__all__ = ["COMMANDS", "app"]
+
+COMMANDS: tuple[Callable[..., None], ...] = (plan, inspect, compare, demo, doctor)
+"""A new command is a file beside this one and a place in this row; its name is the function's."""
+
+
+class _Sentences(TyperGroup):
+    """Ends a command that was used wrongly with one sentence on stderr and exit code 2, never with a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EquipoiseError as error:
+            reason = str(error)
+        except MemoryError:
+            reason = "this needs more memory than there is. Plan for fewer layers, slots or ranks at a time."
+        print(f"error: {reason}", file=sys.stderr)
+        raise typer.Exit(2)
+
+
+app = typer.Typer(
+    cls=_Sentences,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"equipoise {__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    help="Decide where the experts of a Mixture-of-Experts model live, and prove how good that is."
+    "\n\nStart with [bold]equipoise demo[/bold], which needs no arguments. With counts of tokens per expert at hand: "
+    "[bold]equipoise inspect LOADS[/bold], then [bold]equipoise plan LOADS --ranks 32 --slots 288[/bold].",
+    epilog="Results go to stdout, progress to stderr. "
+    "Exit codes: 0 done, 1 done but --max-gap missed, 2 wrong use or bad input.",
+)
+def _equipoise(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options that come before a command."""
+
+
+for _command in COMMANDS:
+    app.command()(_command)

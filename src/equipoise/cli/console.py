@@ -1,0 +1,91 @@
+"""Results on stdout; progress and remarks on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock, Timer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["PATIENCE", "WIDTH", "patiently", "print_json", "progress", "results", "show"]
+
+WIDTH = 100  # columns; wider tables are harder to read, not easier
+PATIENCE = 1.0  # seconds that may pass in silence
+
+
+def results() -> Console:
+    """Return the console for results: stdout, colours only on a terminal and never with NO_COLOR."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=False)
+    if console.width > WIDTH:
+        console.width = WIDTH
+    return console
+
+
+def show(console: Console, text: str) -> None:
+    """Print text as it stands: no markup, no wrapping."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on one line."""
+    print(json.dumps(value))
+
+
+@contextmanager
+def patiently(start: Callable[[], None]) -> Iterator[None]:
+    """Call ``start`` once if the block takes longer than ``PATIENCE``; never after it has ended."""
+    ending = Lock()
+    ended = False
+
+    def begin() -> None:
+        with ending:
+            if not ended:
+                start()
+
+    timer = Timer(PATIENCE, begin)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        with ending:
+            ended = True
+
+
+@contextmanager
+def progress(what: str, total: int | None = None) -> Iterator[Callable[[str], None]]:
+    """Show a progress bar on stderr while the block runs, once it takes longer than ``PATIENCE``.
+
+    Yields a function to call at the start of each of ``total`` steps, with what it does; without
+    ``total`` the bar only shows that work goes on. Nothing is shown unless stderr is a terminal.
+    """
+    if not sys.stderr.isatty():
+        yield lambda step: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True
+    )
+    task = bar.add_task(what, total=total)
+    begun = 0
+
+    def step(description: str) -> None:
+        nonlocal begun
+        bar.update(task, description=f"{what}: {description}", completed=begun)
+        begun += 1
+
+    with patiently(bar.start):
+        try:
+            yield step
+        finally:
+            bar.stop()

@@ -1,0 +1,114 @@
+"""Several ways to place the same problem, side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from equipoise.cli.bars import ratio, seconds
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from equipoise.certificate import Certificate
+    from equipoise.metrics import Metrics
+    from equipoise.placement import Placement
+    from equipoise.problem import PlacementProblem
+
+__all__ = ["NO_BALANCING", "Contender", "in_order", "planned", "strategies_to_compare", "table_of"]
+
+NO_BALANCING = "no balancing"
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """One way to place a problem: its name, what came of it, and how long it took."""
+
+    name: str
+    placement: Placement
+    certificate: Certificate
+    metrics: Metrics
+    seconds: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its numbers for ``--json``."""
+        return {
+            "name": self.name,
+            "mean_balancedness": self.metrics.mean_balancedness,
+            "worst_balancedness": self.metrics.worst_balancedness,
+            "mean_gap": self.certificate.mean_gap,
+            "max_gap": self.certificate.max_gap,
+            "num_duplicates": int(self.metrics.num_duplicates.sum()),
+            "seconds": self.seconds,
+        }
+
+
+def strategies_to_compare() -> list[str]:
+    """Return the names of all strategies, the plain greedy one first."""
+    from equipoise.strategies import STRATEGIES
+
+    return sorted(STRATEGIES, key=lambda name: name != "plain-greedy")
+
+
+def in_order(problem: PlacementProblem) -> Contender:
+    """Place experts in order over the slots, and start again at expert 0 for the redundant ones.
+
+    That is what engines start from. Groups are not looked at: the placement is measured against the
+    bounds of the problem without them.
+    """
+    from equipoise.certificate import certify
+    from equipoise.metrics import Metrics
+    from equipoise.placement import Placement
+
+    free = dataclasses.replace(problem, num_expert_groups=None)
+    placement = Placement.in_order(problem.num_layers, problem.cluster, problem.num_logical_experts)
+    certificate = certify(free, placement)
+    mean = problem.load.sum(axis=1) / problem.cluster.num_ranks
+    metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
+    return Contender(NO_BALANCING, placement, certificate, metrics, None)
+
+
+def planned(
+    problem: PlacementProblem,
+    strategies: Sequence[str],
+    step: Callable[[str], None],
+    seed: int = 0,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> list[Contender]:
+    """Plan ``problem`` by each strategy and take the time; kernels must be warm."""
+    from equipoise.solver import solve
+
+    found = []
+    for strategy in strategies:
+        step(strategy)
+        start = time.perf_counter()
+        plan = solve(problem, strategy, seed=seed, backend=backend, threads=threads)
+        elapsed = time.perf_counter() - start
+        found.append(Contender(strategy, plan.placement, plan.certificate, plan.metrics, elapsed))
+    return found
+
+
+def table_of(contenders: Sequence[Contender]) -> Table:
+    """Return the contenders as a table, a row each; averages over layers are named as such."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("\n", no_wrap=True)
+    # Two numbers a column: rich has no headings that span columns.
+    for heading in ("balancedness\nmean   worst", "gap to bound\nmean   worst", "\nduplicates", "\ntime"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in contenders:
+        metrics, certificate = each.metrics, each.certificate
+        table.add_row(
+            each.name,
+            f"{metrics.mean_balancedness:.4f}  {metrics.worst_balancedness:.4f}",
+            f"{ratio(certificate.mean_gap)}  {ratio(certificate.max_gap):>7}",
+            f"{int(metrics.num_duplicates.sum()):,}",
+            "-" if each.seconds is None else seconds(each.seconds),
+        )
+    return table

@@ -1,0 +1,166 @@
+"""``equipoise doctor``: what is installed, what it runs on, and which implementation "auto" takes and why."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import tempfile
+from typing import Any
+
+from equipoise import __version__
+from equipoise.cli import options
+from equipoise.cli.console import print_json, progress, results, show
+
+__all__ = ["doctor"]
+
+PACKAGES = {
+    "numpy": "always needed: pip install numpy",
+    "numba": "always needed: pip install numba",
+    "torch": "optional, for tensors and devices: pip install equipoise[torch]",
+    "triton": "optional, comes with torch for CUDA",
+}
+
+
+def doctor(as_json: options.AsJson = False) -> None:
+    """Show versions, processors, devices, and which implementation "auto" takes and why.
+
+    \b
+    equipoise doctor
+    """
+    with progress("looking around"):
+        versions = {package: _version(package) for package in PACKAGES}
+        devices, trouble = _devices()
+        found: dict[str, Any] = {
+            "equipoise": __version__,
+            "python": f"{platform.python_version()} ({platform.python_implementation()})",
+            "platform": f"{platform.system()} {platform.machine()}",
+            "versions": versions,
+            "processors": {"usable": _usable(), "present": os.cpu_count()},
+            "devices": devices,
+            "torch_trouble": trouble,
+            "kernel_cache": _kernel_cache(),
+            "backends": _backends(),
+            "auto": {kind: _auto(kind) for kind in dict.fromkeys(device["kind"] for device in devices)},
+        }
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _usable() -> int:
+    from equipoise.threads import num_threads
+
+    return num_threads()
+
+
+def _devices() -> tuple[list[dict[str, Any]], str | None]:
+    """Return the devices that a load may lie on, and what torch says if it cannot be imported."""
+    found: list[dict[str, Any]] = [{"kind": "cpu", "name": platform.processor() or platform.machine()}]
+    if importlib.util.find_spec("torch") is None:
+        return found, None
+    try:
+        torch = importlib.import_module("torch")
+        for index in range(torch.cuda.device_count()):
+            about = torch.cuda.get_device_properties(index)
+            memory = f"{about.total_memory / 2**30:.0f} GiB"
+            found.append({"kind": "cuda", "name": f"cuda:{index} {about.name}, {memory}"})
+    except Exception as error:  # a broken torch raises anything, and the doctor is there to say so
+        return found, f"{type(error).__name__}: {error}"
+    return found, None
+
+
+def _kernel_cache() -> dict[str, Any]:
+    """Say where compiled kernels are kept, and whether they can be."""
+    try:
+        kernels = importlib.import_module("equipoise.kernels.packing.numba")
+        compiled = [value for value in vars(kernels).values() if hasattr(value, "stats")]
+        if not compiled:
+            return {"folder": None, "writable": False, "reason": "NUMBA_DISABLE_JIT is set, so nothing is compiled"}
+        folder = str(compiled[0].stats.cache_path)
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return {"folder": folder, "writable": True, "reason": None}
+    except Exception as error:  # numba, too, may be broken in any way
+        reason = f"{type(error).__name__}: {error}; set NUMBA_CACHE_DIR to a folder that can be written"
+        return {"folder": None, "writable": False, "reason": reason}
+
+
+def _backends() -> list[dict[str, Any]]:
+    from equipoise.backends import BACKENDS
+
+    return [
+        {
+            "name": row.name,
+            "runs_on": row.runs_on,
+            "needs": list(row.needs),
+            "missing": list(row.missing),
+            "install": row.install if row.missing else None,
+        }
+        for row in BACKENDS.values()
+    ]
+
+
+def _auto(kind: str) -> dict[str, str]:
+    """Return what "auto" takes for a load on this kind of device, and why not the others."""
+    from equipoise.backends import BACKENDS, choose_backend
+
+    chosen = choose_backend("auto", kind)
+    reasons = [f"the fastest that runs on {kind} with what is installed"]
+    for row in BACKENDS.values():
+        if row.name == chosen.name:
+            continue
+        if row.missing:
+            reasons.append(f"{row.name} needs {' and '.join(row.missing)}")
+        elif row.runs_on not in (kind, "any"):
+            reasons.append(f"{row.name} runs on {row.runs_on}")
+        else:
+            reasons.append(f"{row.name} is slower there")
+    return {"takes": chosen.name, "because": "; ".join(reasons)}
+
+
+def _print(found: dict[str, Any]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    console = results()
+
+    def line(name: str, text: str) -> None:
+        show(console, f"{name:<13} {text}")
+
+    line("equipoise", found["equipoise"])
+    line("python", f"{found['python']} on {found['platform']}")
+    for package, version in found["versions"].items():
+        line(package, version or f"not installed ({PACKAGES[package]})")
+    processors = found["processors"]
+    line("processors", f"{processors['usable']} of {processors['present']} may be used, one thread each")
+    for device in found["devices"]:
+        line("device", device["name"] if device["kind"] == "cuda" else f"cpu {device['name']}")
+    if found["torch_trouble"]:
+        line("trouble", f"torch is installed and cannot be used: {found['torch_trouble']}")
+    cache = found["kernel_cache"]
+    line("kernel cache", f"{cache['folder']}, writable" if cache["writable"] else f"none: {cache['reason']}")
+    show(console, "")
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading in ("backend", "runs on", "needs", "state"):
+        table.add_column(heading)
+    for row in found["backends"]:
+        missing = f"needs {' and '.join(row['missing'])}; {row['install']}"
+        table.add_row(
+            row["name"], row["runs_on"], ", ".join(row["needs"]) or "nothing", missing if row["missing"] else "ready"
+        )
+    console.print(table)
+    show(console, "")
+    for kind, auto in found["auto"].items():
+        line(f"auto on {kind}", f"takes {auto['takes']}: {auto['because']}.")

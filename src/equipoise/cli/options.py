@@ -1,0 +1,172 @@
+"""The words that several commands share, each written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from equipoise.errors import InvalidInputError
+
+__all__ = [
+    "AsJson",
+    "Backend",
+    "Groups",
+    "Key",
+    "Loads",
+    "MaxGap",
+    "Nodes",
+    "Parameters",
+    "Ranks",
+    "Seed",
+    "Slots",
+    "Strategy",
+    "Threads",
+    "checked_gap",
+    "count_of",
+    "layers",
+    "parse_parameters",
+    "strategy_or_default",
+]
+
+Loads = Annotated[
+    Path,
+    typer.Argument(
+        metavar="LOADS",
+        help="Tokens per expert: .npy, .npz, .json, .csv or .pt, of shape (layers, experts) or (steps, layers, "
+        "experts). Told apart by content, whatever the name.",
+        show_default=False,
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", metavar="NAME", help="Which array of LOADS to read, where there are several."),
+]
+Ranks = Annotated[int, typer.Option("--ranks", metavar="N", help="EP ranks.", show_default=False)]
+Slots = Annotated[
+    int,
+    typer.Option(
+        "--slots", metavar="N", help="Slots in a layer, over all ranks; a multiple of --ranks.", show_default=False
+    ),
+]
+Nodes = Annotated[int, typer.Option("--nodes", metavar="N", help="Nodes that the ranks are spread over.")]
+Groups = Annotated[
+    int | None,
+    typer.Option(
+        "--groups",
+        metavar="N",
+        help="Expert groups that must stay whole on a node, where --nodes divides them. Left out: plan globally.",
+    ),
+]
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        "--strategy",
+        metavar="NAME",
+        help="How to plan; [bold]equipoise compare[/bold] shows them all side by side. Left out: the library's own.",
+    ),
+]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the strategy, such as restarts=512. Repeatable."),
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Everything random follows from it.")]
+Backend = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="Which implementation runs; it never changes the plan. See [bold]equipoise doctor[/bold].",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", help="Left out: all processors. It never changes the plan."),
+]
+MaxGap = Annotated[
+    float | None,
+    typer.Option(
+        "--max-gap",
+        metavar="X",
+        help="Ask for a gap to the lower bound of at most X in every layer, 0.001 for 0.1 %; exit code 1 if missed.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead, for machines.")]
+
+
+def parse_parameters(texts: list[str] | None) -> dict[str, Any]:
+    """Return what ``--set`` gave: whole numbers, other numbers, true and false, else text.
+
+    Raises
+    ------
+    InvalidInputError
+        If a text is not NAME=VALUE, or a name comes twice.
+
+    Examples
+    --------
+    >>> parse_parameters(["restarts=512", "noise=0.1"])
+    {'restarts': 512, 'noise': 0.1}
+    """
+    found: dict[str, Any] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not (name.isidentifier() and equals and value):
+            raise InvalidInputError(f"--set is {text!r}; it must be NAME=VALUE, such as restarts=512.")
+        if name in found:
+            raise InvalidInputError(f"--set gives {name} twice; keep one of them.")
+        found[name] = _value(value)
+    return found
+
+
+def _value(text: str) -> Any:
+    for read in (int, float, {"true": True, "false": False}.__getitem__):
+        try:
+            return read(text)
+        except (ValueError, KeyError):
+            continue
+    return text
+
+
+def checked_gap(max_gap: float | None) -> float | None:
+    """Return ``--max-gap`` if it is a gap: finite and not negative."""
+    if max_gap is not None and not 0 <= max_gap < float("inf"):
+        raise InvalidInputError(f"--max-gap is {max_gap}; it must be finite and not negative, such as 0.001 for 0.1 %.")
+    return max_gap
+
+
+def strategy_or_default(name: str | None) -> str:
+    """Return ``name``, or for None the strategy that ``equipoise.solve`` takes by itself."""
+    if name is not None:
+        return name
+    from inspect import signature
+
+    from equipoise.solver import solve
+
+    default: str = signature(solve).parameters["strategy"].default
+    return default
+
+
+def count_of(number: int, noun: str) -> str:
+    """Spell a number of things.
+
+    >>> count_of(1, "layer"), count_of(58, "layer")
+    ('1 layer', '58 layers')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def layers(numbers: tuple[int, ...]) -> str:
+    """Spell ascending layer numbers, runs of three or more shortened.
+
+    >>> layers((0, 1, 2, 9)), layers((4,))
+    ('layers 0-2, 9', 'layer 4')
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    parts = [f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
+    return f"layer{'' if len(numbers) == 1 else 's'} {', '.join(parts)}"

@@ -1,0 +1,132 @@
+"""``equipoise plan``: from a load to a placement on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from equipoise.cli import options
+from equipoise.cli.bars import ratio, seconds
+from equipoise.cli.console import print_json, progress
+from equipoise.cli.warm import warm_up
+
+if TYPE_CHECKING:
+    from equipoise.load import LoadStatistics
+    from equipoise.plan import Plan
+
+__all__ = ["plan"]
+
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="Write the plan there as JSON, whole or not at all."),
+]
+
+
+def plan(
+    loads: options.Loads,
+    ranks: options.Ranks,
+    slots: options.Slots,
+    nodes: options.Nodes = 1,
+    groups: options.Groups = None,
+    strategy: options.Strategy = None,
+    parameters: options.Parameters = None,
+    seed: options.Seed = 0,
+    max_gap: options.MaxGap = None,
+    backend: options.Backend = "auto",
+    threads: options.Threads = None,
+    key: options.Key = None,
+    out: Out = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Decide where the experts live, and prove how close that is to the best possible.
+
+    \b
+    equipoise plan counts.json --ranks 32 --slots 288 --out plan.json
+    equipoise plan counts.npy --ranks 32 --slots 288 --nodes 4 --groups 8
+    equipoise plan counts.pt --ranks 64 --slots 320 --max-gap 0.001 --json
+    """
+    from equipoise.backends import choose_backend
+    from equipoise.files import check_writable
+    from equipoise.load import read_load
+    from equipoise.problem import Cluster, PlacementProblem
+    from equipoise.solver import solve
+    from equipoise.strategies import choose_strategy
+
+    # All that can be refused is refused before anything slow begins.
+    options.checked_gap(max_gap)
+    chosen = options.strategy_or_default(strategy)
+    given = options.parse_parameters(parameters)
+    known = {field.name for field in dataclasses.fields(type(choose_strategy(chosen, **given)))}  # type: ignore[arg-type]
+    if max_gap is not None and "max_gap" in known:
+        given.setdefault("max_gap", max_gap)  # a strategy that can aim at a gap stops there
+    choose_backend(backend).load()
+    if out is not None:
+        check_writable(out)
+    cluster = Cluster.from_slots(ranks, slots, nodes)
+    with progress("reading"):
+        statistics = read_load(loads, key=key)
+    problem = PlacementProblem(statistics.load, cluster, groups)
+
+    if groups is not None and not problem.is_hierarchical:
+        print(
+            f"note: planned globally; {groups} groups are kept whole only on more than one node, "
+            f"with as many groups on each, and --nodes is {nodes}.",
+            file=sys.stderr,
+        )
+    with progress("planning"):
+        warm_up([chosen], backend, threads, given)
+        start = time.perf_counter()
+        found = solve(problem, chosen, seed=seed, backend=backend, threads=threads, **given)
+        elapsed = time.perf_counter() - start
+    if out is not None:
+        found.save(out)
+
+    missed = max_gap is not None and found.certificate.max_gap > max_gap
+    if as_json:
+        print_json(_report(found, statistics, elapsed, max_gap, out))
+    else:
+        print(found.summary())
+        if statistics.empty_layers:
+            print(f"{'no tokens':<13} in {options.layers(statistics.empty_layers)}")
+        print(f"{'time':<13} {seconds(elapsed)}")
+        if out is not None:
+            print(f"{'written to':<13} {out}")
+    if missed:
+        layer = int(found.certificate.gap.argmax())
+        print(
+            f"missed: layer {layer} has a gap of {ratio(found.certificate.max_gap)}, "
+            f"above the --max-gap of {ratio(max_gap or 0.0)}.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
+
+
+def _report(
+    found: Plan, statistics: LoadStatistics, elapsed: float, max_gap: float | None, out: Path | None
+) -> dict[str, Any]:
+    return {
+        "source": statistics.source,
+        "num_layers": found.placement.num_layers,
+        "num_logical_experts": found.placement.num_logical_experts,
+        "num_ranks": found.cluster.num_ranks,
+        "num_slots": found.cluster.num_slots,
+        "empty_layers": list(statistics.empty_layers),
+        "strategy": found.provenance.strategy,
+        "seed": found.provenance.seed,
+        "mean_balancedness": found.metrics.mean_balancedness,
+        "worst_balancedness": found.metrics.worst_balancedness,
+        "mean_gap": found.certificate.mean_gap,
+        "max_gap": found.certificate.max_gap,
+        "max_gap_asked_for": max_gap,
+        "max_gap_met": None if max_gap is None else found.certificate.max_gap <= max_gap,
+        "num_duplicates": int(found.metrics.num_duplicates.sum()),
+        "seconds": elapsed,
+        "written_to": None if out is None else str(out),
+        "plan": json.loads(found.to_json()),
+    }

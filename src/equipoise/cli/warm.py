@@ -1,0 +1,42 @@
+"""Compile the kernels before the clock starts: they turn native at their first call, which is no planning time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from equipoise.cli.console import patiently
+
+__all__ = ["warm_up"]
+
+
+def warm_up(
+    strategies: Iterable[str],
+    backend: str = "auto",
+    threads: int | None = None,
+    parameters: dict[str, Any] | None = None,
+) -> None:
+    """Plan a tiny problem by each of ``strategies``, and say so on stderr if that takes a while.
+
+    The first run on a machine compiles, which takes several seconds; later ones find the result on disk.
+    """
+    import numpy as np
+
+    from equipoise.problem import Cluster, PlacementProblem
+    from equipoise.solver import solve
+
+    # Small, but with a layer of zeros, spare slots, groups and duplicates to move, so that all loops are met.
+    load = np.array([[9.0, 4.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0], [0.0] * 8])
+    tiny = (
+        PlacementProblem(load, Cluster(num_ranks=4, slots_per_rank=3)),
+        PlacementProblem(load, Cluster(num_ranks=4, slots_per_rank=3, num_nodes=2), num_expert_groups=4),
+    )
+
+    def explain() -> None:
+        print("compiling kernels (first run only)", file=sys.stderr, flush=True)
+
+    with patiently(explain):
+        for strategy in strategies:
+            for problem in tiny:
+                solve(problem, strategy, backend=backend, threads=threads, **(parameters or {}))

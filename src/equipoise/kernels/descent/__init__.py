@@ -1,0 +1,43 @@
+"""Joint descent: replica counts and packing decided together. The contract.
+
+    plan_rows(weight, num_ranks, slots_per_rank, floor, max_gap, effort, threads) -> held, stages
+
+``weight`` int64 [rows, experts] from ``to_fixed_point``; ``floor`` int64 [rows], a load that the busiest rank
+need not go below even if it could (0 for none); ``held`` int32 [rows, ranks, slots per rank], the expert
+in each slot; ``stages`` int64 [rows, len(STAGES)], how often each stage acted. Rows are independent, so their order
+and the number of threads do not matter.
+
+Each stage is one file or one function, and stops the row as soon as the busiest rank is within
+``max_gap`` of a lower bound:
+
+bounds      max(ceil(W / R), t*), see ``equipoise.certificate``.
+counts      replica counts that make the largest replica least, by bisection on its size (start.py).
+fold        deal the replicas in S rounds, each round the largest to the lightest rank (start.py).
+swaps       exchange an item of a heavy rank with one of a lighter rank, a two-pointer scan for each pair of
+            ranks; the heaviest rank against all others, then the next heaviest (improve.py).
+pairs       the same for two items against two (improve.py).
+chains      swap the heaviest rank with one that gets too heavy, which swaps on with a third (improve.py).
+relaxed     start again from other counts: let the largest replica be larger, and spend the slots that this
+            frees elsewhere. Under heavy skew the least largest replica is a bad start: more than R
+            replicas of more than half a rank each cannot be told apart (start.py).
+converted   take a slot from one expert for another, where that lets the swaps go on (improve.py).
+paired      two slots a rank: pairing the largest with the smallest replica is optimal for given counts, so
+            the search is over the counts alone (pairing.py).
+
+Everything is integer arithmetic except thresholds in ``start.py`` and ``pairing.py``, which use float64 in a fixed
+order; there is no randomness.
+"""
+
+from __future__ import annotations
+
+__all__ = ["EFFORTS", "STAGES"]
+
+STAGES = ("swaps", "pairs", "chains", "relaxed", "converted", "paired")
+
+EFFORTS = {"fast": 0, "balanced": 1, "thorough": 2}
+"""What the search may cost on a layer that stays above the target, in descents:
+
+fast        1: the first start only.
+balanced    up to 17 under heavy skew, most of them given up early, and up to 3 elsewhere.
+thorough    up to 40, then conversions, and pruned restarts last.
+"""

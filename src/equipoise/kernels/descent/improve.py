@@ -1,0 +1,265 @@
+"""Descent: exchanges between ranks, each of which lowers the sum of squared rank loads.
+
+Every function stops as soon as no rank is above ``target``, and takes an exchange at once that brings
+both its ranks there; otherwise it takes the one that leaves the smaller heavier rank.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from equipoise.kernels.descent.state import exchange, holds, reorder, set_ranks, sort_ascending, sort_rank
+from equipoise.kernels.native import native
+
+__all__ = ["chain", "convert", "descend", "swap_pairs"]
+
+
+@native
+def descend(ranks, target, cutoff):  # type: ignore[no-untyped-def]
+    """Swap replicas until no rank above ``target`` has a swap left; return the number of swaps.
+
+    The heaviest rank comes first, then the next heaviest: a rank that is stuck may come free when
+    others have changed. Gives up as soon as the heaviest rank is stuck at ``cutoff`` or more.
+    """
+    load, order = ranks.load, ranks.order
+    num_ranks = len(load)
+    swaps = before = down = 0
+    while True:
+        if down == num_ranks - 1 or load[order[num_ranks - 1 - down]] <= target:
+            if swaps == before:
+                return swaps
+            before, down = swaps, 0
+            continue
+        g = order[num_ranks - 1 - down]
+        h, i, j = _find_swap(ranks, g, num_ranks - 1 - down, target)
+        if h >= 0:
+            exchange(ranks, g, i, h, j)
+            swaps += 1
+        elif down == 0 and load[g] >= cutoff:
+            return swaps
+        else:
+            down += 1
+
+
+@native
+def _find_swap(ranks, g, lighter, target):  # type: ignore[no-untyped-def]
+    """Return (rank, place on g, place there) of the best swap of rank ``g`` with the first ``lighter`` of order."""
+    value, expert, load, order, replicas = ranks
+    slots = value.shape[1]
+    top = best = load[g]
+    best_h = best_i = best_j = -1
+    for place in range(lighter):
+        h = order[place]
+        bottom = load[h]
+        difference = top - bottom
+        if best <= bottom + (difference + 1) // 2:
+            break  # this rank and all heavier ones have too little room
+        half = difference // 2
+        j = 0
+        for i in range(slots):
+            u = value[g, i]
+            while j < slots and value[h, j] < u - half:
+                j += 1
+            for k in (j, j - 1):
+                if k < 0 or k >= slots:
+                    continue
+                d = u - value[h, k]
+                heavier = max(top - d, bottom + d)
+                if d <= 0 or heavier >= best:
+                    continue
+                e, f = expert[g, i], expert[h, k]
+                if (replicas[e] > 1 and holds(expert[h], e)) or (replicas[f] > 1 and holds(expert[g], f)):
+                    continue
+                best, best_h, best_i, best_j = heavier, h, i, k
+                if best <= target:
+                    return best_h, best_i, best_j
+    return best_h, best_i, best_j
+
+
+@native
+def swap_pairs(ranks, target, sums):  # type: ignore[no-untyped-def]
+    """Exchange two replicas of the heaviest rank for two of another; return whether there was such an exchange.
+
+    ``sums`` int64 [3, pairs of slots]. The sum of a pair and its two places share an integer.
+    """
+    value, expert, load, order, replicas = ranks
+    num_ranks, slots = value.shape
+    bits = 0
+    while (1 << bits) < slots:
+        bits += 1
+    mask = np.int64((1 << bits) - 1)
+    g = order[num_ranks - 1]
+    top = best = load[g]
+    best_h = -1
+    best_u = best_v = np.int64(0)
+    _pair_sums(value[g], bits, sums[0], sums[2])
+    for place in range(num_ranks - 1):
+        h = order[place]
+        bottom = load[h]
+        difference = top - bottom
+        if best <= target or best <= bottom + (difference + 1) // 2:
+            break
+        half = difference // 2
+        _pair_sums(value[h], bits, sums[1], sums[2])
+        j = 0
+        for u in sums[0]:
+            while j < len(sums[1]) and (sums[1, j] >> 2 * bits) < (u >> 2 * bits) - half:
+                j += 1
+            for k in (j, j - 1):
+                if k < 0 or k >= len(sums[1]):
+                    continue
+                v = sums[1, k]
+                d = (u >> 2 * bits) - (v >> 2 * bits)
+                heavier = max(top - d, bottom + d)
+                if d <= 0 or heavier >= best:
+                    continue
+                if (
+                    _may_go(expert, replicas, g, (u >> bits) & mask, h)
+                    and _may_go(expert, replicas, g, u & mask, h)
+                    and _may_go(expert, replicas, h, (v >> bits) & mask, g)
+                    and _may_go(expert, replicas, h, v & mask, g)
+                ):
+                    best, best_h, best_u, best_v = heavier, h, u, v
+    if best_h < 0:
+        return False
+    h = best_h
+    for i, j in (((best_u >> bits) & mask, (best_v >> bits) & mask), (best_u & mask, best_v & mask)):
+        value[g, i], value[h, j] = value[h, j], value[g, i]
+        expert[g, i], expert[h, j] = expert[h, j], expert[g, i]
+    d = (best_u >> 2 * bits) - (best_v >> 2 * bits)
+    load[g] -= d
+    load[h] += d
+    for rank in (g, h):
+        sort_rank(value[rank], expert[rank])
+        reorder(ranks, rank)
+    return True
+
+
+@native
+def _may_go(expert, replicas, g, i, h):  # type: ignore[no-untyped-def]
+    """Whether rank ``h`` may hold the expert at place ``i`` of rank ``g``."""
+    e = expert[g, i]
+    return replicas[e] == 1 or not holds(expert[h], e)
+
+
+@native
+def _pair_sums(value, bits, sums, spare):  # type: ignore[no-untyped-def]
+    n = 0
+    for i in range(len(value)):
+        for j in range(i + 1, len(value)):
+            sums[n] = ((value[i] + value[j]) << 2 * bits) | (i << bits) | j
+            n += 1
+    sort_ascending(sums, spare)
+
+
+@native
+def convert(ranks, weight, target, keys, spare):  # type: ignore[no-untyped-def]
+    """Take one slot from an expert for another; return whether there was a slot to take.
+
+    Of all slots whose expert has another replica, and all experts of the heaviest rank (and, for a slot
+    on the heaviest rank, all experts), make the conversion after which the squared excess over
+    ``target``, summed over the ranks, is least, even if that is more than before: the swaps that
+    follow decide whether it was worth it.
+    """
+    value, expert, load, order, replicas = ranks
+    num_ranks, slots = value.shape
+    g = order[num_ranks - 1]
+    excess = 0.0
+    for k in range(num_ranks):
+        excess += _squared_excess(load[k], target)
+    best = np.inf
+    best_h = best_s = best_a = -1
+    for h in range(num_ranks):
+        for s in range(slots):
+            b = expert[h, s]
+            if replicas[b] < 2:
+                continue
+            for i in range(slots if h != g else len(weight)):
+                a = expert[g, i] if h != g else i
+                if a == b or replicas[a] >= num_ranks or holds(expert[h], a):
+                    continue
+                after = excess + _excess_change(ranks, weight, target, a, b, h)
+                if after < best:
+                    best, best_h, best_s, best_a = after, h, s, a
+    if best_h < 0:
+        return False
+    replicas[expert[best_h, best_s]] -= 1
+    replicas[best_a] += 1
+    expert[best_h, best_s] = best_a
+    set_ranks(ranks, weight, keys, spare)
+    return True
+
+
+@native
+def _squared_excess(load, target):  # type: ignore[no-untyped-def]
+    over = np.float64(max(load - target, 0))
+    return over * over
+
+
+@native
+def _excess_change(ranks, weight, target, a, b, h):  # type: ignore[no-untyped-def]
+    """Return by how much the squared excess changes if expert ``a`` takes the slot of ``b`` on rank ``h``."""
+    expert, load, replicas = ranks.expert, ranks.load, ranks.replicas
+    old_a, new_a = weight[a] // replicas[a], weight[a] // (replicas[a] + 1)
+    old_b, new_b = weight[b] // replicas[b], weight[b] // (replicas[b] - 1)
+    change = 0.0
+    for k in range(len(load)):
+        delta = new_a - old_b if k == h else np.int64(0)
+        if k != h:
+            for e in expert[k]:
+                if e == a:
+                    delta += new_a - old_a
+                elif e == b:
+                    delta += new_b - old_b
+        if delta != 0:
+            change += _squared_excess(load[k] + delta, target) - _squared_excess(load[k], target)
+    return change
+
+
+@native
+def chain(ranks, target, found):  # type: ignore[no-untyped-def]
+    """Swap the heaviest rank with another that gets too heavy, which then swaps with a third.
+
+    ``found`` int64 [links, 4]. Of the first swaps that lower the heaviest rank, the ``links`` are tried that load
+    their partner least; the first whose second swap leaves all three below the heaviest load stays.
+    Returns whether there was one.
+    """
+    value, expert, load, order, replicas = ranks
+    num_ranks, slots = value.shape
+    g = order[num_ranks - 1]
+    top = load[g]
+    count = 0
+    for at in range(num_ranks - 1):
+        k = order[at]
+        for i in range(slots):
+            u, e = value[g, i], expert[g, i]
+            for j in range(slots):
+                d = u - value[k, j]
+                f = expert[k, j]
+                if d <= 0 or (count == len(found) and load[k] + d >= found[count - 1, 0]):
+                    continue
+                if (replicas[e] > 1 and holds(expert[k], e)) or (replicas[f] > 1 and holds(expert[g], f)):
+                    continue
+                count = min(count + 1, len(found))
+                place = count - 1
+                while place > 0 and found[place - 1, 0] > load[k] + d:
+                    found[place] = found[place - 1]
+                    place -= 1
+                found[place, 0], found[place, 1], found[place, 2], found[place, 3] = load[k] + d, k, e, f
+    for link in range(count):
+        k, e, f = found[link, 1], found[link, 2], found[link, 3]
+        exchange(ranks, g, _place(expert[g], e), k, _place(expert[k], f))
+        h, i, j = _find_swap(ranks, k, _place(order, k), target)
+        if h >= 0 and max(load[k] - value[k, i] + value[h, j], load[h] + value[k, i] - value[h, j]) < top:
+            exchange(ranks, k, i, h, j)
+            return True
+        exchange(ranks, g, _place(expert[g], f), k, _place(expert[k], e))
+    return False
+
+
+@native
+def _place(array, value):  # type: ignore[no-untyped-def]
+    place = 0
+    while array[place] != value:
+        place += 1
+    return place

@@ -1,0 +1,148 @@
+"""Joint descent of one row after the other; see the folder's contract."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.kernels.descent import EFFORTS, STAGES
+from equipoise.kernels.descent.improve import chain, convert, descend, swap_pairs
+from equipoise.kernels.descent.pairing import search_counts
+from equipoise.kernels.descent.start import count_least_largest, count_relaxed, fold
+from equipoise.kernels.descent.state import new_ranks, set_ranks
+from equipoise.kernels.native import native
+from equipoise.kernels.separate.numba import separate
+from equipoise.threads import for_each, num_threads
+
+__all__ = ["plan_rows"]
+
+SWAPS, PAIRS, CHAINS, RELAXED, CONVERTED, PAIRED = range(len(STAGES))
+NEVER = np.int64(2**62)
+
+# How far the largest replica may rise from t* towards the target, and how the freed slots are spent. Where t*
+# exceeds half a rank, more than R such replicas cannot be told apart, and much must change: in this
+# order the most skewed layers find their counts soonest. Elsewhere small changes are enough.
+SKEWED = np.array(
+    [(f, rule) for rule, fs in (
+        (0, (0.3, 0.96, 0.6, 0.9, 0.45, 0.8, 0.15, 1.0)),
+        (2, (0.2, 0.8)),
+        (1, (0.45, 0.96, 1.0, 0.8, 0.6, 0.9, 0.3, 0.15)),
+        (2, (0.1, 0.4, 0.6, 0.9, 0.96, 1.0)),
+        (0, (0.05, 0.1, 0.2, 0.25, 0.35, 0.4, 0.5, 0.55, 0.65, 0.7, 0.75, 0.85, 0.93, 0.98, 0.99)),
+    ) for f in fs]
+)  # fmt: skip
+LEVEL = np.array([(f, rule) for f in (0.15, 0.3, 0.05, 0.1, 0.2, 0.25, 0.35, 0.4) for rule in (0, 1, 2)])
+SKEWED_TRIES, LEVEL_TRIES = np.array([0, 16, len(SKEWED)]), np.array([0, 2, len(LEVEL)])
+CONVERSIONS = np.array([0, 0, 32])
+PAIRING_TRIES = np.array([4, 12, 40])
+LINKS = 12
+
+
+def plan_rows(
+    weight: NDArray[np.int64],
+    num_ranks: int,
+    slots_per_rank: int,
+    floor: NDArray[np.int64],
+    max_gap: float,
+    effort: str,
+    threads: int | None = None,
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Plan every row of ``weight``; see the folder's contract."""
+    rows, _ = weight.shape
+    held = np.empty((rows, num_ranks, slots_per_rank), np.int32)
+    stages = np.zeros((rows, len(STAGES)), np.int64)
+    order = np.argsort(-weight, axis=1, kind="stable")
+    descending = np.take_along_axis(weight, order, axis=1)
+    parts = min(num_threads(threads), rows)
+
+    def plan(part: int) -> None:
+        _plan_rows(descending[part::parts], order[part::parts], floor[part::parts], max_gap, EFFORTS[effort],
+                   held[part::parts], stages[part::parts])  # fmt: skip
+
+    for_each(plan, range(parts), threads)
+    return held, stages
+
+
+@native
+def _plan_rows(weight, names, floor, max_gap, effort, held, stages):  # type: ignore[no-untyped-def]
+    _, num_ranks, slots = held.shape
+    experts = weight.shape[1]
+    ranks, best = new_ranks(num_ranks, slots, experts), np.empty((num_ranks, slots), np.int64)
+    replicas = np.empty(experts, np.int64)
+    keys, spare = (np.empty(max(experts + num_ranks, num_ranks * slots), np.int64),
+                   np.empty(max(experts + num_ranks, num_ranks * slots), np.int64))  # fmt: skip
+    sums, links = np.empty((3, slots * (slots - 1) // 2), np.int64), np.empty((LINKS, 4), np.int64)
+    for row in range(len(weight)):
+        _plan_row(weight[row], floor[row], max_gap, effort, ranks, best, replicas, keys, spare, sums, links,
+                  stages[row])  # fmt: skip
+        for g in range(num_ranks):
+            for s in range(slots):
+                held[row, g, s] = names[row, best[g, s]]
+
+
+@native
+def _plan_row(weight, floor, max_gap, effort, ranks, best, replicas, keys, spare, sums, links, stages):  # type: ignore[no-untyped-def]
+    """Fill ``best`` [ranks, slots] with the best placement found; ``weight`` descends."""
+    num_ranks, slots = best.shape
+    largest = count_least_largest(weight, num_ranks * slots, num_ranks, ranks.replicas)
+    bound = max(-(-weight.sum() // num_ranks), largest, floor)
+    target = np.int64(bound * (1.0 + max_gap * (1.0 - 1e-9)))  # so that rounding cannot lift the gap above max_gap
+    if slots == 2:
+        stages[PAIRED] += search_counts(
+            weight, bound, max_gap, PAIRING_TRIES[effort], ranks.replicas, ranks.expert, keys, spare
+        )
+        separate(ranks.expert, weight)
+        set_ranks(ranks, weight, keys, spare)
+    else:
+        fold(weight, ranks, keys, spare)
+    _improve(ranks, target, NEVER, sums, links, stages)
+    reached = ranks.load[ranks.order[-1]]
+    best[:] = ranks.expert
+    replicas[:] = ranks.replicas
+    if slots <= 2:
+        return
+    relaxations, tries = (SKEWED, SKEWED_TRIES) if 2 * largest > target else (LEVEL, LEVEL_TRIES)
+    for attempt in range(tries[effort]):
+        if reached <= target:
+            return
+        f, rule = relaxations[attempt]
+        relaxed = largest + f * max(target - largest, 1)
+        count_relaxed(weight, num_ranks * slots, num_ranks, relaxed, np.int64(rule), ranks.replicas)
+        fold(weight, ranks, keys, spare)
+        _improve(ranks, target, reached, sums, links, stages)
+        if ranks.load[ranks.order[-1]] < reached:
+            reached = ranks.load[ranks.order[-1]]
+            best[:] = ranks.expert
+            replicas[:] = ranks.replicas
+            stages[RELAXED] += 1
+    for _ in range(CONVERSIONS[effort]):
+        if reached <= target:
+            return
+        ranks.expert[:] = best
+        ranks.replicas[:] = replicas
+        set_ranks(ranks, weight, keys, spare)
+        if not convert(ranks, weight, target, keys, spare):
+            return
+        _improve(ranks, target, NEVER, sums, links, stages)
+        if ranks.load[ranks.order[-1]] >= reached:
+            return
+        reached = ranks.load[ranks.order[-1]]
+        best[:] = ranks.expert
+        replicas[:] = ranks.replicas
+        stages[CONVERTED] += 1
+
+
+@native
+def _improve(ranks, target, cutoff, sums, links, stages):  # type: ignore[no-untyped-def]
+    """Swap, exchange pairs and chain swaps until the target is met or none helps the heaviest rank."""
+    num_ranks, slots = ranks.expert.shape
+    while True:
+        stages[SWAPS] += descend(ranks, target, cutoff)
+        if ranks.load[ranks.order[num_ranks - 1]] <= target:
+            return
+        if slots > 3 and swap_pairs(ranks, target, sums):
+            stages[PAIRS] += 1
+        elif chain(ranks, target, links):
+            stages[CHAINS] += 1
+        else:
+            return

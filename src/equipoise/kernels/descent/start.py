@@ -1,0 +1,165 @@
+"""Where a descent starts: replica counts, and a deal of the replicas over the ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from equipoise.kernels.descent.state import holds, set_ranks, sort_ascending
+from equipoise.kernels.native import native
+from equipoise.kernels.separate.numba import separate
+
+__all__ = ["count_least_largest", "count_relaxed", "fold"]
+
+SPREAD_LARGEST, SPREAD_HALVES, SPREAD_COLDEST = 0, 1, 2
+
+
+@native
+def count_least_largest(weight, num_slots, most, replicas):  # type: ignore[no-untyped-def]
+    """Set ``replicas`` so that the largest replica is least, and return its size rounded up (t*).
+
+    ``weight`` descends. Bisect on the size until at most three slots are left over, then give those to
+    the largest replicas: the same counts as giving out all slots one by one.
+    """
+    experts = len(weight)
+    if weight[0] == 0:
+        _spread_evenly(num_slots, most, replicas)
+        return np.int64(0)
+    low, high = 0.0, np.float64(weight[0])
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        need = experts
+        for e in range(experts):
+            if weight[e] <= middle:
+                break
+            need += min(np.int64(np.ceil(weight[e] / middle)), most) - 1
+        if need <= num_slots:
+            high = middle
+            if num_slots - need <= 3:
+                break
+        else:
+            low = middle
+    left = num_slots
+    for e in range(experts):
+        replicas[e] = max(1, min(np.int64(np.ceil(weight[e] / high)), most))
+        left -= replicas[e]
+    _give_to_largest(weight, left, most, replicas)
+    largest = np.int64(0)
+    for e in range(experts):
+        largest = max(largest, -(-weight[e] // replicas[e]))
+    return largest
+
+
+@native
+def _spread_evenly(num_slots, most, replicas):  # type: ignore[no-untyped-def]
+    experts = len(replicas)
+    for e in range(experts):
+        replicas[e] = num_slots // experts + (e < num_slots % experts)
+
+
+@native
+def _give_to_largest(weight, left, most, replicas):  # type: ignore[no-untyped-def]
+    """Give ``left`` slots, one by one, to the expert with the largest replicas."""
+    while left > 0:
+        top, at = -1.0, 0
+        for e in range(len(weight)):
+            each = weight[e] / replicas[e] if replicas[e] < most else -1.0
+            if each > top:
+                top, at = each, e
+        replicas[at] += 1
+        left -= 1
+
+
+@native
+def count_relaxed(weight, num_slots, most, largest, rule, replicas):  # type: ignore[no-untyped-def]
+    """Set ``replicas`` so that no replica exceeds ``largest``, and spend what is left by ``rule``.
+
+    SPREAD_LARGEST: second replicas for the largest experts that have one. SPREAD_HALVES: to the expert whose
+    replicas a slot makes smaller by most. SPREAD_COLDEST: second replicas for the coldest experts, which
+    makes light company for heavy replicas.
+    """
+    experts = len(weight)
+    left = num_slots
+    for e in range(experts):
+        replicas[e] = max(1, min(np.int64(np.ceil(weight[e] / largest)), most))
+        left -= replicas[e]
+    if rule == SPREAD_HALVES:
+        while left > 0:
+            top, at = -1.0, 0
+            for e in range(experts):
+                less = weight[e] / (replicas[e] * (replicas[e] + 1.0)) if replicas[e] < most else -1.0
+                if less > top:
+                    top, at = less, e
+            replicas[at] += 1
+            left -= 1
+    else:
+        for i in range(experts):
+            e = i if rule == SPREAD_LARGEST else experts - 1 - i
+            if left > 0 and replicas[e] == 1 and most > 1:
+                replicas[e] = 2
+                left -= 1
+    _give_to_largest(weight, left, most, replicas)
+
+
+@native
+def fold(weight, ranks, keys, spare):  # type: ignore[no-untyped-def]
+    """Deal all replicas: in each round every rank gets one, the lightest rank the largest.
+
+    A round gives each rank one replica, so an expert can meet itself only where its replicas run over
+    the end of a round; the newcomer then changes places with the nearest rank of the round that
+    suits both, and ``separate`` mends what that leaves.
+    """
+    _, expert, load, order, replicas = ranks
+    num_ranks, slots = expert.shape
+    experts = len(weight)
+    bits = 0
+    while (1 << bits) < max(experts, num_ranks):
+        bits += 1
+    mask = np.int64((1 << bits) - 1)
+    for e in range(experts):
+        keys[e] = ((weight[e] // replicas[e]) << bits) | (experts - 1 - e)
+    sort_ascending(keys[:experts], spare)
+    at = experts - 1
+    e = experts - 1 - (keys[at] & mask)
+    left = replicas[e]
+    by_load = keys[experts : experts + num_ranks]
+    for g in range(num_ranks):
+        load[g] = 0
+        order[g] = g
+    clean = True
+    for s in range(slots):
+        for i in range(num_ranks):
+            if left == 0:
+                at -= 1
+                e = experts - 1 - (keys[at] & mask)
+                left = replicas[e]
+            expert[order[i], s] = e
+            left -= 1
+        for i in range(num_ranks):
+            g = order[i]
+            if replicas[expert[g, s]] > 1 and holds(expert[g, :s], expert[g, s]):
+                clean &= _trade_in_round(expert, order, i, s)
+        for g in range(num_ranks):
+            load[g] += weight[expert[g, s]] // replicas[expert[g, s]]
+            by_load[g] = (load[g] << bits) | g
+        sort_ascending(by_load, spare)
+        for i in range(num_ranks):
+            order[i] = by_load[i] & mask
+    if not clean:
+        separate(expert, weight)
+    set_ranks(ranks, weight, keys, spare)
+
+
+@native
+def _trade_in_round(expert, order, i, s):  # type: ignore[no-untyped-def]
+    """Swap the replica that rank ``order[i]`` got in round ``s`` with a near rank's; return whether that could be."""
+    g = order[i]
+    e = expert[g, s]
+    for off in range(1, len(order)):
+        for j in (i + off, i - off):
+            if 0 <= j < len(order):
+                h = order[j]
+                f = expert[h, s]
+                if f != e and not holds(expert[h, :s], e) and not holds(expert[g, :s], f):
+                    expert[g, s], expert[h, s] = f, e
+                    return True
+    return False

@@ -1,0 +1,151 @@
+"""The ranks of one row while they are improved, and the few operations that keep them in order."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from equipoise.kernels.native import native
+
+__all__ = ["Ranks", "exchange", "holds", "new_ranks", "reorder", "replace", "set_ranks", "sort_ascending", "sort_rank"]
+
+
+class Ranks(NamedTuple):
+    """One row being planned. Experts are numbered by descending load here.
+
+    value int64 [ranks, slots], the load of each replica, ascending on each rank; expert int64 [ranks, slots];
+    load int64 [ranks]; order int64 [ranks], the ranks by (load, rank); replicas int64 [experts].
+    """
+
+    value: Any
+    expert: Any
+    load: Any
+    order: Any
+    replicas: Any
+
+
+@native
+def new_ranks(num_ranks, slots, experts):  # type: ignore[no-untyped-def]
+    """Return room for one row."""
+    return Ranks(
+        np.empty((num_ranks, slots), np.int64),
+        np.empty((num_ranks, slots), np.int64),
+        np.empty(num_ranks, np.int64),
+        np.empty(num_ranks, np.int64),
+        np.empty(experts, np.int64),
+    )
+
+
+@native
+def sort_ascending(keys, spare):  # type: ignore[no-untyped-def]
+    """Sort ``keys`` in place; ``spare`` is at least as long. Insertion in runs of 8, then merging."""
+    n = len(keys)
+    for start in range(0, n, 8):
+        for i in range(start + 1, min(start + 8, n)):
+            key = keys[i]
+            j = i - 1
+            while j >= start and keys[j] > key:
+                keys[j + 1] = keys[j]
+                j -= 1
+            keys[j + 1] = key
+    width = 8
+    while width < n:
+        spare[:n] = keys
+        for low in range(0, n, 2 * width):
+            middle, high = min(low + width, n), min(low + 2 * width, n)
+            i, j = low, middle
+            for k in range(low, high):
+                if j >= high or (i < middle and spare[i] <= spare[j]):
+                    keys[k] = spare[i]
+                    i += 1
+                else:
+                    keys[k] = spare[j]
+                    j += 1
+        width *= 2
+
+
+@native
+def holds(experts, e):  # type: ignore[no-untyped-def]
+    """Whether ``e`` is among ``experts``."""
+    for other in experts:  # noqa: SIM110  (a loop that numba compiles to a few instructions)
+        if other == e:
+            return True
+    return False
+
+
+@native
+def sort_rank(value, expert):  # type: ignore[no-untyped-def]
+    """Sort one rank's replicas by load."""
+    for i in range(1, len(value)):
+        v, e = value[i], expert[i]
+        j = i - 1
+        while j >= 0 and value[j] > v:
+            value[j + 1], expert[j + 1] = value[j], expert[j]
+            j -= 1
+        value[j + 1], expert[j + 1] = v, e
+
+
+@native
+def replace(value, expert, at, v, e):  # type: ignore[no-untyped-def]
+    """Put replica (v, e) into one rank in place of the one at ``at``, and keep the rank sorted."""
+    while at + 1 < len(value) and value[at + 1] < v:
+        value[at], expert[at] = value[at + 1], expert[at + 1]
+        at += 1
+    while at > 0 and value[at - 1] > v:
+        value[at], expert[at] = value[at - 1], expert[at - 1]
+        at -= 1
+    value[at], expert[at] = v, e
+
+
+@native
+def reorder(ranks, g):  # type: ignore[no-untyped-def]
+    """Move rank ``g``, whose load has changed, to its place in ``order``."""
+    load, order = ranks.load, ranks.order
+    at = 0
+    while order[at] != g:
+        at += 1
+    while at + 1 < len(order) and (
+        load[order[at + 1]] < load[g] or (load[order[at + 1]] == load[g] and order[at + 1] < g)
+    ):
+        order[at] = order[at + 1]
+        at += 1
+    while at > 0 and (load[order[at - 1]] > load[g] or (load[order[at - 1]] == load[g] and order[at - 1] > g)):
+        order[at] = order[at - 1]
+        at -= 1
+    order[at] = g
+
+
+@native
+def exchange(ranks, g, i, h, j):  # type: ignore[no-untyped-def]
+    """Swap replica ``i`` of rank ``g`` with replica ``j`` of rank ``h``."""
+    value, expert = ranks.value, ranks.expert
+    u, eu = value[g, i], expert[g, i]
+    v, ev = value[h, j], expert[h, j]
+    replace(value[g], expert[g], i, v, ev)
+    replace(value[h], expert[h], j, u, eu)
+    ranks.load[g] += v - u
+    ranks.load[h] += u - v
+    reorder(ranks, g)
+    reorder(ranks, h)
+
+
+@native
+def set_ranks(ranks, weight, keys, spare):  # type: ignore[no-untyped-def]
+    """Recompute everything from ``expert`` and ``replicas``."""
+    value, expert, load, order, replicas = ranks
+    num_ranks, slots = expert.shape
+    bits = 0
+    while (1 << bits) < num_ranks:
+        bits += 1
+    for g in range(num_ranks):
+        total = np.int64(0)
+        for s in range(slots):
+            value[g, s] = weight[expert[g, s]] // replicas[expert[g, s]]
+            total += value[g, s]
+        load[g] = total
+        sort_rank(value[g], expert[g])
+        keys[g] = (total << bits) | g
+    sort_ascending(keys[:num_ranks], spare)
+    for g in range(num_ranks):
+        order[g] = keys[g] & ((1 << bits) - 1)

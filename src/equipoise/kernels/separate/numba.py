@@ -1,0 +1,71 @@
+"""Move replicas that share a rank with another of their expert, native."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from equipoise.kernels.native import native
+
+__all__ = ["separate"]
+
+
+@native
+def separate(held, weight):  # type: ignore[no-untyped-def]
+    """Exchange replicas in ``held`` [ranks, slots] of one row until none shares a rank that need not."""
+    ranks, slots = held.shape
+    experts = len(weight)
+    replicas = np.zeros(experts, dtype=np.int64)
+    on_rank = np.zeros((ranks, experts), dtype=np.int64)
+    for g in range(ranks):
+        for s in range(slots):
+            replicas[held[g, s]] += 1
+            on_rank[g, held[g, s]] += 1
+    each = weight // np.maximum(replicas, 1)
+    load = np.zeros(ranks, dtype=np.int64)
+    num_holders = np.zeros(experts, dtype=np.int64)
+    for g in range(ranks):
+        for s in range(slots):
+            load[g] += each[held[g, s]]
+        for e in range(experts):
+            num_holders[e] += on_rank[g, e] > 0
+    for g in range(ranks):
+        for s in range(slots):
+            e = held[g, s]
+            if on_rank[g, e] < 2 or num_holders[e] == ranks:
+                continue
+            best, best_rank, best_slot = np.int64(-1), -1, -1
+            for h in range(ranks):
+                if on_rank[h, e] > 0:
+                    continue
+                for t in range(slots):
+                    f = held[h, t]
+                    if on_rank[g, f] > 0:
+                        continue
+                    heavier = max(load[g] + each[f] - each[e], load[h] + each[e] - each[f])
+                    if best_rank < 0 or heavier < best:
+                        best, best_rank, best_slot = heavier, h, t
+            if best_rank < 0:
+                _deal(held, replicas, weight)
+                return
+            f = held[best_rank, best_slot]
+            held[g, s], held[best_rank, best_slot] = f, e
+            on_rank[g, e] -= 1
+            on_rank[g, f] += 1
+            on_rank[best_rank, f] -= 1
+            on_rank[best_rank, e] += 1
+            num_holders[e] += 1
+            num_holders[f] += on_rank[best_rank, f] > 0  # a duplicate of f too may have found a rank of its own
+            load[g] += each[f] - each[e]
+            load[best_rank] += each[e] - each[f]
+
+
+@native
+def _deal(held, replicas, weight):  # type: ignore[no-untyped-def]
+    """Deal all replicas round the ranks, the experts with the heaviest replicas first."""
+    ranks = held.shape[0]
+    order = np.argsort(-(weight / np.maximum(replicas, 1)), kind="mergesort")
+    at = 0
+    for e in order:
+        for _ in range(replicas[e]):
+            held[at % ranks, at // ranks] = e
+            at += 1

@@ -1,0 +1,122 @@
+"""The best possible placement, by trying them all: slow, and right by inspection.
+
+It shares no code with the solver or the bounds, so that it can judge both.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import combinations, combinations_with_replacement
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.errors import InvalidInputError
+from equipoise.problem import PlacementProblem
+
+__all__ = ["brute_force_optimum", "every_share"]
+
+Floats = NDArray[np.float64]
+LIMIT = 200_000  # multisets of rank contents that are tried before giving up
+
+
+def brute_force_optimum(problem: PlacementProblem, *, allow_duplicates: bool = True) -> Floats:
+    """Return the smallest possible load of the busiest rank, over all replica counts and all placements.
+
+    Parameters
+    ----------
+    problem : PlacementProblem
+        A tiny one: about five experts and nine slots. More layers cost little.
+    allow_duplicates : bool, default True
+        Whether a rank may hold two replicas of one expert.
+
+    Returns
+    -------
+    optimum : float64 array, shape (num_layers,)
+        Tokens per window. Infinite where no placement is allowed.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are too many placements to try.
+
+    Examples
+    --------
+    >>> from equipoise import Cluster
+    >>> problem = PlacementProblem([[4.0, 2.0, 1.0], [9.0, 0.0, 0.0]], Cluster(num_ranks=2, slots_per_rank=2))
+    >>> brute_force_optimum(problem).tolist()
+    [4.0, 4.5]
+    """
+    cluster, load = problem.cluster, problem.load
+    if not problem.is_hierarchical:
+        return _optimum(load, cluster.num_ranks, cluster.slots_per_rank, allow_duplicates)
+    assert problem.num_expert_groups is not None
+    groups, nodes = problem.num_expert_groups, cluster.num_nodes
+    by_group = load.reshape(len(load), groups, -1)
+    of_node = {
+        chosen: _optimum(
+            by_group[:, chosen, :].reshape(len(load), -1),
+            cluster.ranks_per_node,
+            cluster.slots_per_rank,
+            allow_duplicates,
+        )
+        for chosen in combinations(range(groups), groups // nodes)
+    }
+    ways = [np.max([of_node[node] for node in way], axis=0) for way in _groupings(range(groups), groups // nodes)]
+    best: Floats = np.min(ways, axis=0)
+    return best
+
+
+@lru_cache(maxsize=256)
+def every_share(num_experts: int, num_ranks: int, slots_per_rank: int, allow_duplicates: bool = True) -> Floats:
+    """Return every placement that holds all experts, as the share of each expert's load that each rank carries.
+
+    Ranks are interchangeable here, and so are slots of a rank: each placement appears once.
+
+    Returns
+    -------
+    share : float64 array, shape (num_placements, num_ranks, num_experts)
+
+    Examples
+    --------
+    >>> every_share(2, 1, 3).tolist()  # two ways to fill three slots of one rank
+    [[[1.0, 1.0]], [[1.0, 1.0]]]
+    """
+    choose = combinations_with_replacement if allow_duplicates else combinations
+    contents = list(choose(range(num_experts), slots_per_rank))
+    number = comb(len(contents) + num_ranks - 1, num_ranks)
+    if number > LIMIT:
+        raise InvalidInputError(
+            f"{num_experts} experts on {num_ranks} ranks of {slots_per_rank} slots can be placed in up to {number:,} "
+            f"ways; brute force tries at most {LIMIT:,}. Use a smaller instance."
+        )
+    held = np.array([np.bincount(content, minlength=num_experts) for content in contents], dtype=np.float64)
+    held = held.reshape(len(contents), num_experts)
+    index = np.array(list(combinations_with_replacement(range(len(contents)), num_ranks)), dtype=np.int64)
+    placements = held[index.reshape(-1, num_ranks)]
+    replicas = placements.sum(axis=1, keepdims=True)
+    complete = (replicas > 0).all(axis=(1, 2))
+    share: Floats = placements[complete] / replicas[complete]
+    share.setflags(write=False)
+    return share
+
+
+def _optimum(load: Floats, num_ranks: int, slots_per_rank: int, allow_duplicates: bool) -> Floats:
+    share = every_share(load.shape[1], num_ranks, slots_per_rank, allow_duplicates)
+    best = np.empty(len(load))
+    for layer, row in enumerate(load):
+        best[layer] = (share @ row).max(axis=1).min(initial=np.inf)
+    return best
+
+
+def _groupings(groups: range | tuple[int, ...], size: int) -> list[list[tuple[int, ...]]]:
+    """Return every way to split ``groups`` into sets of ``size``."""
+    if not groups:
+        return [[]]
+    first, rest = groups[0], tuple(groups[1:])
+    ways = []
+    for others in combinations(rest, size - 1):
+        left = tuple(group for group in rest if group not in others)
+        ways += [[(first, *others), *way] for way in _groupings(left, size)]
+    return ways

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import equipoise as eq
+from quick import NAMES
+
+SHAPE = ("--ranks", 4, "--slots", 20)
+
+
+def test_no_balancing_comes_first_then_the_plain_greedy_then_every_strategy(run, loads: Path) -> None:
+    report = json.loads(run("compare", loads, *SHAPE, "--json").stdout)
+    names = [row["name"] for row in report["contenders"]]
+    assert names[:2] == ["no balancing", "plain-greedy"]
+    assert sorted(names[1:]) == sorted(NAMES)
+
+
+def test_the_numbers_are_those_of_the_library(run, loads: Path) -> None:
+    rows = {row["name"]: row for row in json.loads(run("compare", loads, *SHAPE, "--json").stdout)["contenders"]}
+    load = eq.load.read_load(loads).load
+    for name in NAMES:
+        plan = eq.solve(eq.PlacementProblem(load, eq.Cluster(4, 5)), name)
+        assert rows[name]["mean_balancedness"] == plan.metrics.mean_balancedness
+        assert rows[name]["max_gap"] == plan.certificate.max_gap
+        assert rows[name]["seconds"] > 0
+    in_order = eq.Placement(np.tile(np.arange(20) % 16, (4, 1)), 4, 16).rank_load(load)
+    worst = min(1.0 if not row.any() else row.mean() / row.max() for row in in_order)
+    assert rows["no balancing"]["worst_balancedness"] == pytest.approx(worst, rel=1e-12)
+    assert rows["no balancing"]["seconds"] is None
+
+
+def test_the_table_shows_every_contender_and_says_what_no_balancing_means(run, loads: Path) -> None:
+    result = run("compare", loads, *SHAPE)
+    assert result.exit_code == 0
+    for words in ("no balancing", *NAMES, "balancedness", "gap to bound", "duplicates", "time", "experts in order"):
+        assert words in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "…" not in result.stdout
+
+
+def test_groups_are_kept_whole_by_the_strategies(run, loads: Path) -> None:
+    result = run("compare", loads, *SHAPE, "--nodes", 2, "--groups", 4)
+    assert "4 groups on 2 nodes" in result.stdout
+    assert json.loads(run("compare", loads, *SHAPE, "--nodes", 2, "--groups", 4, "--json").stdout)["is_hierarchical"]
+
+
+def test_every_slot_taken_and_one_rank_are_ordinary(run, loads: Path) -> None:
+    for ranks, slots in ((4, 16), (1, 16), (16, 16), (1, 20)):
+        assert run("compare", loads, "--ranks", ranks, "--slots", slots).exit_code == 0

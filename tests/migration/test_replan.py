@@ -1,0 +1,233 @@
+"""The next placement from the one in force."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import equipoise as eq
+from equipoise.certificate import check_placement
+from equipoise.errors import InfeasibleError, InvalidInputError, InvalidPlacementError
+from equipoise.load import drift_load, generate_load
+
+
+def drifted(layers=6):
+    """Return a placement in force and the problem after a drift of 0.3, on 288 slots of 32 ranks."""
+    load = generate_load("deepseek-v3", seed=0).load[:layers]
+    cluster = eq.Cluster(32, 9)
+    plan = eq.solve(eq.PlacementProblem(load, cluster), "plain-greedy")
+    return plan.placement, eq.PlacementProblem(drift_load(load, 0.3, seed=1), cluster)
+
+
+@st.composite
+def situations(draw):
+    """Return a problem, a placement in force of another shape with gaps, and lost ranks."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    layers, ranks, slots = (int(rng.integers(1, n)) for n in (3, 7, 5))
+    experts = int(rng.integers(1, ranks * slots + 1))
+    problem = eq.PlacementProblem(rng.integers(0, 50, (layers, experts)), eq.Cluster(ranks, slots))
+    old_ranks, old_slots = max(1, ranks + int(rng.integers(-2, 3))), max(1, slots + int(rng.integers(-1, 2)))
+    current = eq.Placement(rng.integers(-1, experts, (layers, old_ranks * old_slots)), old_ranks, experts)
+    lost = sorted(set(rng.integers(0, ranks, int(rng.integers(0, 3))).tolist()))
+    return problem, current, lost
+
+
+def check(problem, current, lost, plan):
+    """Insist on what holds for every plan from a placement in force."""
+    table = plan.placement.physical_to_logical.reshape(problem.num_layers, problem.cluster.num_ranks, -1)
+    assert (table[:, lost] == -1).all()
+    assert plan.placement.replica_count.min() >= 1
+    rank_load = plan.placement.rank_load(problem.load)
+    assert np.allclose(rank_load.max(axis=1), plan.metrics.max_rank_load)
+    assert eq.count_transfers(current, plan.placement, lost).sum() == plan.provenance.stages["transfers"]
+    old = current.physical_to_logical.reshape(problem.num_layers, current.num_ranks, -1)
+    for layer, rank in itertools.product(range(problem.num_layers), range(min(current.num_ranks, table.shape[1]))):
+        if rank in lost:
+            continue
+        for slot in range(min(old.shape[2], table.shape[2])):
+            if old[layer, rank, slot] in table[layer, rank].tolist() and old[layer, rank, slot] >= 0:
+                kept = table[layer, rank, slot] == old[layer, rank, slot]
+                assert kept or old[layer, rank].tolist().count(old[layer, rank, slot]) > 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(situations(), st.integers(0, 12))
+def test_a_limit_is_kept_and_every_expert_is_placed(situation, k):
+    problem, current, lost = situation
+    try:
+        plan = eq.solve(problem, current=current, lost_ranks=lost, max_transfers=k)
+    except InfeasibleError:
+        return
+    except InvalidInputError:
+        assume(len(lost) < problem.cluster.num_ranks)
+        raise
+    assert eq.count_transfers(current, plan.placement, lost).max() <= k
+    check(problem, current, lost, plan)
+
+
+@settings(max_examples=100, deadline=None)
+@given(situations(), st.integers(0, 30))
+def test_a_limit_on_all_layers_together_is_kept(situation, k):
+    problem, current, lost = situation
+    assume(len(lost) < problem.cluster.num_ranks)
+    try:
+        plan = eq.solve(problem, current=current, lost_ranks=lost, max_transfers_total=k)
+    except InfeasibleError:
+        return
+    assert eq.count_transfers(current, plan.placement, lost).sum() <= k
+    check(problem, current, lost, plan)
+
+
+@settings(max_examples=100, deadline=None)
+@given(situations())
+def test_without_a_limit_every_slot_that_is_left_is_filled_and_what_stays_keeps_its_slot(situation):
+    problem, current, lost = situation
+    alive = problem.cluster.num_ranks - len(lost)
+    assume(alive * problem.cluster.slots_per_rank >= problem.num_logical_experts and alive)
+    plan = eq.solve(problem, "plain-greedy", current=current, lost_ranks=lost)
+    assert (
+        plan.placement.physical_to_logical >= 0
+    ).sum() == problem.num_layers * alive * problem.cluster.slots_per_rank
+    check(problem, current, lost, plan)
+
+
+def test_renaming_ranks_leaves_as_few_transfers_as_the_best_of_all_renamings():
+    rng = np.random.default_rng(0)
+    cluster = eq.Cluster(4, 3)
+    for seed in range(20):
+        problem = eq.PlacementProblem(rng.integers(1, 50, (1, 8)), cluster)
+        other = eq.PlacementProblem(rng.integers(1, 50, (1, 8)), cluster)
+        current = eq.solve(other, "plain-greedy", seed=seed).placement
+        sets = eq.solve(problem, "plain-greedy").placement.physical_to_logical.reshape(4, 3)
+        fewest = min(
+            int(eq.count_transfers(current, eq.Placement(sets[list(order)].reshape(1, -1), 4, 8)).sum())
+            for order in itertools.permutations(range(4))
+        )
+        plan = eq.solve(problem, "plain-greedy", current=current)
+        assert eq.count_transfers(current, plan.placement).sum() == fewest
+
+
+def test_nodes_are_renamed_too_and_groups_stay_whole():
+    load = generate_load("deepseek-v3", seed=3).load[:3]
+    problem = eq.PlacementProblem(load, eq.Cluster(16, 18, num_nodes=4), num_expert_groups=8)
+    plan = eq.solve(problem, "plain-greedy")
+    whole = np.roll(plan.placement.physical_to_logical, 72, axis=1)
+    again = eq.solve(problem, "plain-greedy", current=eq.Placement(whole, 16, 256))
+    check_placement(problem, again.placement)
+    assert again.provenance.stages["transfers"] == 0
+
+
+def test_zero_transfers_change_nothing():
+    current, problem = drifted(2)
+    assert eq.solve(problem, current=current, max_transfers=0).placement == current
+    assert eq.solve(problem, current=current, max_transfers_total=0).placement == current
+
+
+def test_more_transfers_never_hurt_and_reach_the_bars():
+    current, problem = drifted()
+    reached = [eq.solve(problem, current=current, max_transfers=k).metrics.mean_balancedness for k in (8, 16, 32, 64)]
+    assert reached == sorted(reached)
+    assert all(value >= bar for value, bar in zip(reached, (0.89, 0.94, 0.97, 0.995), strict=True))
+
+
+def test_a_shared_limit_saves_at_least_the_tokens_of_an_equal_one():
+    current, problem = drifted()
+    equal = eq.solve(problem, current=current, max_transfers=8)
+    shared = eq.solve(problem, current=current, max_transfers_total=48)
+    assert shared.metrics.max_rank_load.sum() <= equal.metrics.max_rank_load.sum()
+
+
+def test_groups_stay_on_their_nodes_within_a_limit():
+    load = generate_load("deepseek-v3", seed=3).load[:3]
+    cluster = eq.Cluster(16, 18, num_nodes=4)
+    current = eq.solve(eq.PlacementProblem(load, cluster, 8), "plain-greedy").placement
+    problem = eq.PlacementProblem(drift_load(load, 0.3, seed=1), cluster, 8)
+    plan = eq.solve(problem, current=current, max_transfers=12)
+    check_placement(problem, plan.placement)
+    assert (
+        plan.metrics.mean_balancedness
+        > (problem.load.sum(axis=1) / 16 / current.rank_load(problem.load).max(axis=1)).mean()
+    )
+
+
+def test_a_lost_node_hands_its_groups_to_the_others():
+    load = generate_load("deepseek-v3", seed=3).load[:2]
+    problem = eq.PlacementProblem(load, eq.Cluster(8, 72, num_nodes=4), 8)
+    current = eq.solve(problem, "plain-greedy").placement
+    plan = eq.solve(problem, "plain-greedy", current=current, lost_ranks=[2, 3])
+    check(problem, current, [2, 3], plan)
+
+
+def test_a_hierarchical_problem_with_uneven_nodes_keeps_groups_whole():
+    load = generate_load("deepseek-v3", seed=3).load[:2]
+    problem = eq.PlacementProblem(load, eq.Cluster(8, 72, num_nodes=4), 8)
+    current = eq.solve(problem, "plain-greedy").placement
+    plan = eq.solve(problem, "plain-greedy", current=current, lost_ranks=[3])
+    check(problem, current, [3], plan)
+    node_of_slot = np.arange(576) // 144
+    for row in plan.placement.physical_to_logical:
+        for group in range(8):
+            assert len(set(node_of_slot[(row >= 0) & (row // 32 == group)])) == 1
+
+
+def test_the_frontier_agrees_with_what_a_limit_reaches():
+    current, problem = drifted(3)
+    curve = eq.frontier(problem, current, bytes_per_expert=1000)
+    for k in (0, 4, 16):
+        plan = eq.solve(problem, current=current, max_transfers=k)
+        assert (plan.metrics.balancedness >= curve.balancedness[:, k] - 1e-9).all()
+    assert 0 < curve.knee < len(curve.transfers)
+    assert "<- knee" in curve.summary()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_threads_change_nothing(threads):
+    current, problem = drifted(3)
+    plan = eq.solve(problem, current=current, max_transfers_total=40, threads=threads)
+    assert plan.placement == eq.solve(problem, current=current, max_transfers_total=40).placement
+
+
+def test_layers_are_planned_independently_of_their_neighbours():
+    current, problem = drifted(4)
+    one = eq.PlacementProblem(problem.load[2:3], problem.cluster)
+    alone = eq.solve(one, current=eq.Placement(current.physical_to_logical[2:3], 32, 256), max_transfers=9)
+    together = eq.solve(problem, current=current, max_transfers=9)
+    assert (alone.placement.physical_to_logical[0] == together.placement.physical_to_logical[2]).all()
+
+
+REFUSED = [
+    ({"max_transfers": -1}, InvalidInputError, "max_transfers is -1"),
+    ({"max_transfers": 1.5}, InvalidInputError, "max_transfers is 1.5"),
+    ({"lost_ranks": [4]}, InvalidInputError, "lost_ranks names 4; it must name ranks from 0 to 1"),
+    ({"lost_ranks": [0, 1]}, InvalidInputError, "names all 2 ranks"),
+    ({"lost_ranks": [0]}, InfeasibleError, "2 slots on the 1 ranks that are left cannot hold 4"),
+]
+
+
+@pytest.mark.parametrize(("asked", "error", "sentence"), REFUSED)
+def test_what_cannot_be_is_refused_with_the_reason(asked, error, sentence):
+    problem = eq.PlacementProblem([[4, 3, 2, 1]], eq.Cluster(2, 2))
+    with pytest.raises(error, match=sentence):
+        eq.solve(problem, current=eq.Placement([[0, 1, 2, 3]], 2, 4), **asked)
+
+
+def test_experts_that_no_slot_holds_need_transfers():
+    problem = eq.PlacementProblem([[4, 3, 2, 1]], eq.Cluster(2, 3))
+    with pytest.raises(InfeasibleError, match="layer 0 has 1 experts that no slot holds, and max_transfers is 0"):
+        eq.solve(problem, current=eq.Placement([[0, 1, 1, 2, -1, 2]], 2, 4), max_transfers=0)
+
+
+def test_a_placement_of_another_model_is_refused():
+    problem = eq.PlacementProblem([[4, 3, 2, 1]], eq.Cluster(2, 2))
+    with pytest.raises(InvalidPlacementError, match="pass the placement of the same model"):
+        eq.solve(problem, current=eq.Placement([[0, 1, 2, 0]], 2, 3))
+
+
+def test_limits_without_a_placement_in_force_are_refused():
+    problem = eq.PlacementProblem([[4, 3, 2, 1]], eq.Cluster(2, 2))
+    with pytest.raises(InvalidInputError, match="pass current=placement"):
+        eq.solve(problem, max_transfers=3)

@@ -1,0 +1,137 @@
+"""Imports point one way, the way the data goes; and what may be imported, and where, is written down here."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import equipoise
+
+PACKAGE = Path(equipoise.__file__).parent
+
+ORDER = (
+    ("errors",),
+    ("arrays", "files", "metrics", "threads", "fixed_point"),
+    ("kernels", "load"),
+    ("backends", "problem"),
+    ("replication", "packing", "placement", "hierarchy"),
+    ("certificate",),
+    ("strategies", "plan"),
+    ("solver",),
+    ("eplb", "migration"),
+    ("engines",),
+    ("testing",),
+    ("cli",),
+    ("__main__",),
+)
+"""A room may import itself and what stands in a line above its own, never its neighbours on the same line."""
+
+RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
+MODULES = sorted(path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
+
+
+def room_of(module: Path) -> str:
+    return module.parts[0]
+
+
+def tree_of(module: Path) -> ast.Module:
+    return ast.parse((PACKAGE / module.with_suffix(".py")).read_text(encoding="utf-8"))
+
+
+def imported(tree: ast.AST, *, at_import_only: bool = False) -> Iterator[str]:
+    """Yield the dotted names that ``tree`` imports, those for type checkers left out."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif not (at_import_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)):
+            yield from imported(node, at_import_only=at_import_only)
+
+
+def packages(module: Path, *, at_import_only: bool = False) -> set[str]:
+    return {name.split(".")[0] for name in imported(tree_of(module), at_import_only=at_import_only)}
+
+
+@pytest.fixture(params=MODULES, ids=str)
+def module(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+def test_every_room_has_a_place_in_the_order(module: Path) -> None:
+    assert room_of(module) in {*RANK, "__init__"}, f"give {room_of(module)!r} a line in ORDER"
+
+
+def test_imports_point_the_way_the_data_goes(module: Path) -> None:
+    if room_of(module) == "__init__":
+        return
+    for name in imported(tree_of(module)):
+        parts = name.split(".")
+        if parts[0] != "equipoise" or name == "equipoise.__version__":
+            continue
+        target = parts[1]
+        assert target in RANK, f"{module} imports {name} through the package itself; name the room"
+        allowed = target == room_of(module) or RANK[target] < RANK[room_of(module)]
+        assert allowed, f"{module} imports {name}, which lies further down the way"
+
+
+def test_kernels_know_neither_problems_nor_plans(module: Path) -> None:
+    if room_of(module) != "kernels":
+        return
+    known = {name.split(".")[1] for name in imported(tree_of(module)) if name.startswith("equipoise.")}
+    assert known <= {"kernels", "errors", "threads"}
+
+
+def test_only_the_command_line_imports_typer_and_rich(module: Path) -> None:
+    if room_of(module) != "cli":
+        assert packages(module).isdisjoint({"typer", "rich", "click"})
+
+
+def test_only_the_command_line_prints(module: Path) -> None:
+    if room_of(module) in ("cli", "__main__"):
+        return
+    calls = [node.func for node in ast.walk(tree_of(module)) if isinstance(node, ast.Call)]
+    assert not any(isinstance(call, ast.Name) and call.id in ("print", "input") for call in calls)
+
+
+def test_commands_import_what_is_heavy_only_when_they_run(module: Path) -> None:
+    if room_of(module) == "cli":
+        assert packages(module, at_import_only=True).isdisjoint({"numpy", "numba", "torch", "triton", "rich"})
+
+
+def test_torch_and_triton_are_imported_only_by_the_kernels_written_in_them(module: Path) -> None:
+    if room_of(module) == "kernels" and module.name in ("torch", "triton", "counter_torch"):
+        return
+    assert packages(module, at_import_only=True).isdisjoint({"torch", "triton"})
+    if room_of(module) not in ("engines", "migration"):
+        assert packages(module).isdisjoint({"torch", "triton"}), "look for it among the imported modules instead"
+
+
+def test_numba_is_imported_only_by_kernels(module: Path) -> None:
+    if room_of(module) != "kernels":
+        assert "numba" not in packages(module)
+
+
+def test_no_module_reads_global_random_state_or_the_clock_to_decide(module: Path) -> None:
+    if room_of(module) in ("cli", "engines", "migration"):
+        return
+    assert packages(module).isdisjoint({"random"})
+
+
+def test_no_module_asserts_what_a_caller_may_get_wrong(module: Path) -> None:
+    """An assert is for what the author believes; its test must not call for a message to a caller."""
+    asserts = [node for node in ast.walk(tree_of(module)) if isinstance(node, ast.Assert)]
+    assert all(node.msg is None for node in asserts)
+
+
+def test_every_module_says_in_its_first_line_what_it_is_about(module: Path) -> None:
+    text = ast.get_docstring(tree_of(module))
+    assert text, f"{module} has no docstring"
+    assert text.splitlines()[0].endswith((".", ":")), f"the first line of {module} is no sentence"

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import equipoise as eq
+from equipoise.errors import FileFormatError, InvalidInputError
+from quick import NAMES, solve
+
+PROBLEM = eq.PlacementProblem(
+    np.random.default_rng(0).gamma(0.5, size=(3, 8)), eq.Cluster(4, 3, num_nodes=2), num_expert_groups=4
+)
+
+
+@pytest.fixture(scope="module")
+def plan() -> eq.Plan:
+    return solve(PROBLEM)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+def test_a_saved_plan_comes_back_whole(strategy: str, tmp_path: Path) -> None:
+    plan = solve(PROBLEM, strategy)
+    plan.save(tmp_path / "plan.json")
+    back = eq.Plan.load(tmp_path / "plan.json")
+    assert back.to_json() == plan.to_json()
+    assert back.summary() == plan.summary()
+    assert back.placement == plan.placement
+    assert back.provenance == plan.provenance
+    assert back.certificate.gap.tolist() == plan.certificate.gap.tolist()
+
+
+def test_the_same_plan_is_the_same_bytes(plan: eq.Plan) -> None:
+    assert solve(PROBLEM).to_json() == plan.to_json()
+
+
+def test_the_summary_names_what_a_reader_needs(plan: eq.Plan) -> None:
+    summary = plan.summary()
+    for words in ("3 layers x 8 experts", "12 slots on 4 ranks", "2 nodes", "4 expert groups", "balancedness", "gap"):
+        assert words in summary
+
+
+def test_a_plan_cut_off_anywhere_is_refused(plan: eq.Plan, tmp_path: Path) -> None:
+    text = plan.to_json()
+    path = tmp_path / "plan.json"
+    for end in range(0, len(text), 97):
+        path.write_text(text[:end])
+        with pytest.raises(FileFormatError, match=r"plan\.json is not whole JSON"):
+            eq.Plan.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "not whole JSON"),
+        (b"[1, 2]", "is not a plan"),
+        (b"{}", "is not a plan"),
+        (b'{"format": "other"}', "is not a plan"),
+        (b'{"format": "equipoise.plan", "version": 99}', "version 99"),
+        (b'{"format": "equipoise.plan", "version": 1}', "has no key"),
+        (b"\xff\xfe\x00", "not text"),
+        (b"[" * 200_000, "too deeply"),
+    ],
+)
+def test_a_foreign_file_is_refused_with_its_name(content: bytes, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_bytes(content)
+    with pytest.raises(FileFormatError, match=rf"other\.json .*{says}"):
+        eq.Plan.load(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match="cannot be read"):
+        eq.Plan.load(tmp_path / "none.json")
+    with pytest.raises(FileFormatError, match="cannot be read"):
+        eq.Plan.load(tmp_path)
+
+
+def edit(key: str, change: Callable[[Any], Any]) -> Callable[[dict[str, Any]], None]:
+    def apply(data: dict[str, Any]) -> None:
+        data[key] = change(data[key])
+
+    return apply
+
+
+def first_slot(value: Any) -> Callable[[list[list[Any]]], list[list[Any]]]:
+    return lambda rows: [[value, *rows[0][1:]], *rows[1:]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        edit("physical_to_logical", first_slot(99)),
+        edit("physical_to_logical", first_slot(-1)),
+        edit("physical_to_logical", first_slot(0.5)),
+        edit("physical_to_logical", first_slot(None)),
+        edit("physical_to_logical", lambda rows: [[0] * len(rows[0]), *rows[1:]]),
+        edit("physical_to_logical", lambda rows: rows[:-1]),
+        edit("physical_to_logical", lambda rows: [row[:-1] for row in rows]),
+        edit("physical_to_logical", lambda rows: [rows[0][:-1], *rows[1:]]),
+        edit("lower_bound", lambda bound: [2 * value for value in bound]),
+        edit("lower_bound", lambda bound: bound[:-1]),
+        edit("lower_bound", lambda bound: [float("nan")] * len(bound)),
+        edit("bound", lambda bound: [["mean"]] * len(bound)),
+        edit("max_rank_load", lambda largest: [float("inf")] * len(largest)),
+        edit("mean_rank_load", lambda mean: [-1.0] * len(mean)),
+        edit("mean_rank_load", lambda mean: [1e9] * len(mean)),
+        edit("mean_rank_load", lambda mean: "many"),
+        edit("cluster", lambda cluster: {**cluster, "num_ranks": 3}),
+        edit("cluster", lambda cluster: {**cluster, "num_racks": 3}),
+        edit("cluster", lambda cluster: None),
+        edit("num_expert_groups", lambda groups: 3),
+        edit("num_expert_groups", lambda groups: "four"),
+        edit("num_logical_experts", lambda experts: experts + 1),
+        edit("provenance", lambda how: {**how, "seed": "zero"}),
+        edit("provenance", lambda how: {**how, "stages": ["restarts"]}),
+        edit("provenance", lambda how: {**how, "stages": {"restarts": "many"}}),
+        edit("provenance", lambda how: {**how, "colour": "blue"}),
+        lambda data: data.pop("certificate", None) or data.pop("lower_bound"),
+    ],
+)
+def test_an_edited_plan_that_contradicts_itself_is_refused(plan: eq.Plan, change, tmp_path: Path) -> None:
+    data = json.loads(plan.to_json())
+    change(data)
+    path = tmp_path / "edited.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(FileFormatError, match=r"edited\.json"):
+        eq.Plan.load(path)
+
+
+def test_a_plan_that_cannot_be_written_leaves_the_old_file(plan: eq.Plan, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="there is no folder"):
+        plan.save(tmp_path / "missing" / "plan.json")
+    with pytest.raises(InvalidInputError, match="it is a folder"):
+        plan.save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_over_a_plan_keeps_its_permissions(plan: eq.Plan, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text("old")
+    path.chmod(0o640)
+    plan.save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640

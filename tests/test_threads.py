@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+
+import pytest
+
+from equipoise.errors import InvalidInputError
+from equipoise.threads import for_each, num_threads
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4, 100])
+def test_every_unit_is_done_once(threads: int) -> None:
+    done = [0] * 50
+
+    def work(unit: int) -> None:
+        done[unit] += 1
+
+    for_each(work, range(50), threads)
+    assert done == [1] * 50
+
+
+def test_no_units_are_no_work() -> None:
+    for_each(lambda unit: pytest.fail("called"), [], 4)
+
+
+def test_no_more_threads_run_at_once_than_were_asked_for() -> None:
+    running, most, counting = 0, 0, threading.Lock()
+
+    def work(unit: int) -> None:
+        nonlocal running, most
+        with counting:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.002)
+        with counting:
+            running -= 1
+
+    for_each(work, range(30), 3)
+    assert most <= 3
+
+
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
+def test_after_an_error_no_more_work_is_handed_out(error: type[BaseException]) -> None:
+    begun: list[int] = []
+
+    def work(unit: int) -> None:
+        begun.append(unit)
+        time.sleep(0.005)
+        if unit == 0:
+            raise error
+
+    with pytest.raises(error):
+        for_each(work, range(200), 2)
+    assert len(begun) < 20
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # what forking with threads may do is the point
+def test_a_forked_child_gets_threads_of_its_own() -> None:
+    if not hasattr(os, "fork"):
+        pytest.skip("this system cannot fork")
+    for_each(lambda unit: None, range(4), 2)
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=for_each, args=(time.sleep, [0.001] * 4, 2))
+    child.start()
+    child.join(20)
+    assert child.exitcode == 0
+
+
+def test_by_default_all_processors_are_used() -> None:
+    assert 1 <= num_threads() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "2", True])
+def test_a_number_of_threads_that_is_none_is_refused(wrong: object) -> None:
+    with pytest.raises(InvalidInputError, match="threads is"):
+        num_threads(wrong)  # type: ignore[arg-type]
