@@ -4,7 +4,7 @@
 file                   idea
 =====================  ==================================================================================
 ``settings.py``        what the environment says to a plug-in
-``replan.py``          from an engine's counts and its placement in force to the next one
+``planning.py``        from an engine's counts and its placement in force to the next one
 ``vllm.py``            plug-in: takes the place of vLLM's default policy
 ``sglang.py``          plug-in: takes the place of SGLang's ``rebalance_experts``
 ``vllm_ascend.py``     a policy for vLLM-Ascend, and its expert maps
