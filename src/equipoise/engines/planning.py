@@ -100,19 +100,15 @@ def plan_next(
 
 def _no_worse(problem: PlacementProblem, current: Any, new: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return in which layers the busiest rank of ``current`` carries no more than that of ``new``."""
+    from equipoise.kernels.busiest.numba import busiest
+
     table = np.asarray(current)
     # Groups on nodes are the planner's business: a hierarchical placement in force is always planned anew.
     if table.shape != new.shape or problem.cluster.num_nodes > 1:
         return np.zeros(len(new), dtype=np.bool_)
-    # A placement that lost a rank has -1, and one from elsewhere may have ids of another model.
-    valid: NDArray[np.bool_] = np.all((table >= 0) & (table < problem.num_logical_experts), axis=1)
-    now, then = (
-        Placement(np.where(valid[:, None], slots, 0), problem.cluster.num_ranks, problem.num_logical_experts)
-        for slots in (table, new)
-    )
-    valid &= np.all(now.replica_count > 0, axis=1) & (now.num_duplicates == 0)
-    busiest_now, busiest_then = (placement.rank_load(problem.load).max(axis=1) for placement in (now, then))
-    stays: NDArray[np.bool_] = valid & (busiest_now <= busiest_then)
+    now, then = (busiest(slots, problem.load, problem.cluster.num_ranks) for slots in (table, new))
+    # Infinite is what lost an expert or has one twice on a rank: not worth keeping, whatever the plan is.
+    stays: NDArray[np.bool_] = np.isfinite(now) & (now <= then)
     return stays
 
 
