@@ -38,7 +38,7 @@ class Provenance:
     stages : dict of str to int
         How often each stage of the strategy ran or decided, summed over the layers.
     problem_digest : str
-        SHA-256 of the load, the cluster and the groups.
+        BLAKE2b-256 of the load, the cluster and the groups.
     version : str
         Of equipoise.
     """

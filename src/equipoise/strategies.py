@@ -177,12 +177,9 @@ class JointDescent:
         cluster = problem.cluster
         if not problem.is_hierarchical:
             return None, np.zeros(len(fixed), np.int64)
-        best = best_groupings(problem)
+        best = best_groupings(problem, fixed.astype(np.float64))
         if best is not None:
-            scale = np.divide(
-                fixed.sum(axis=1), problem.load.sum(axis=1), where=fixed.any(axis=1), out=np.zeros(len(fixed))
-            )
-            return best[0], np.repeat((best[1] * scale).astype(np.int64), cluster.num_nodes)
+            return best[0], np.repeat(np.ceil(best[1]).astype(np.int64), cluster.num_nodes)
         assert problem.num_expert_groups is not None
         from equipoise.kernels.descent.numba import plan_rows
 
@@ -264,7 +261,8 @@ class Search:
     def _busiest(self, held: NDArray[np.int32], weight: NDArray[np.int64]) -> NDArray[np.int64]:
         placement = Placement(held, self.rows.num_ranks, weight.shape[1])
         each = replica_weight(weight, placement.replica_count, held)
-        return each.reshape(len(held), self.rows.num_ranks, -1).sum(axis=2).max(axis=1)
+        busiest: NDArray[np.int64] = each.reshape(len(held), self.rows.num_ranks, -1).sum(axis=2).max(axis=1)
+        return busiest
 
 
 STRATEGIES: dict[str, type[JointDescent] | type[PrunedRestarts] | type[PlainGreedy]] = {
