@@ -12,6 +12,7 @@ from equipoise.errors import InvalidInputError
 __all__ = [
     "AsJson",
     "Backend",
+    "FirstLayer",
     "Groups",
     "Key",
     "Loads",
@@ -20,6 +21,7 @@ __all__ = [
     "Parameters",
     "Ranks",
     "Seed",
+    "SkipEmpty",
     "Slots",
     "Strategy",
     "Threads",
@@ -91,6 +93,18 @@ MaxGap = Annotated[
         metavar="X",
         help="Ask for a gap to the lower bound of at most X in every layer, 0.001 for 0.1 %; exit code 1 if missed.",
     ),
+]
+FirstLayer = Annotated[
+    int | None,
+    typer.Option(
+        "--first-layer",
+        metavar="N",
+        help="The model's id of the first layer, 3 for DeepSeek-V3 planned without its dense layers. Left out: as IN "
+        "says, else 0.",
+    ),
+]
+SkipEmpty = Annotated[
+    bool, typer.Option("--skip-empty", help="Leave out layers without tokens: dense layers, as some recorders write.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead, for machines.")]
 

@@ -6,11 +6,14 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from equipoise.errors import InvalidInputError
 
-__all__ = ["Settings", "VARIABLES"]
+if TYPE_CHECKING:
+    from equipoise.strategies import Strategy
+
+__all__ = ["VARIABLES", "Settings"]
 
 
 @dataclass(frozen=True)
@@ -72,17 +75,26 @@ class Settings:
         UnknownNameError
             If there is no such strategy, or it has no such parameter.
         """
-        if self.strategy is None and not self.parameters:
-            return  # the defaults need no check, and the strategies import numba
+        if self.strategy is not None or self.parameters:  # the defaults need no check, and choosing imports numba
+            self.choose_strategy()
+
+    def choose_strategy(self) -> Strategy:
+        """Return the strategy with its parameters.
+
+        Raises
+        ------
+        UnknownNameError
+            As ``check`` does.
+        """
         from equipoise.solver import solve
         from equipoise.strategies import choose_strategy
 
-        default = inspect.signature(solve).parameters["strategy"].default
-        choose_strategy(self.strategy or default, **self.parameters)
+        default: str = inspect.signature(solve).parameters["strategy"].default
+        return choose_strategy(self.strategy or default, **self.parameters)
 
 
 def _switch(text: str) -> bool:
-    return {"0": False, "1": True}[text] if text in "01" else _refuse()
+    return text == "1" if text in ("0", "1") else _refuse()
 
 
 def _gap(text: str) -> float:
