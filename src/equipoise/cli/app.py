@@ -15,11 +15,12 @@ from equipoise.cli.demo import demo
 from equipoise.cli.doctor import doctor
 from equipoise.cli.inspect import inspect
 from equipoise.cli.plan import plan
+from equipoise.cli.slots import slots
 from equipoise.errors import EquipoiseError
 
 __all__ = ["COMMANDS", "app"]
 
-COMMANDS: tuple[Callable[..., None], ...] = (plan, inspect, compare, demo, doctor)
+COMMANDS: tuple[Callable[..., None], ...] = (plan, inspect, compare, demo, doctor, slots)
 """A new command is a file beside this one and a place in this row; its name is the function's."""
 
 
