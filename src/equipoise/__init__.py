@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from equipoise.migration import count_transfers as count_transfers
     from equipoise.migration.frontier import Frontier as Frontier
     from equipoise.migration.frontier import frontier as frontier
+    from equipoise.migration.schedule import LinkSpeeds as LinkSpeeds
+    from equipoise.migration.schedule import MigrationSchedule as MigrationSchedule
     from equipoise.placement import Placement as Placement
     from equipoise.plan import Plan as Plan
     from equipoise.problem import Cluster as Cluster
@@ -38,8 +40,10 @@ _ROOMS = {
     "Cluster": "problem",
     "EquipoiseError": "errors",
     "Frontier": "migration.frontier",
+    "LinkSpeeds": "migration.schedule",
     "LoadStatistics": "load",
     "Metrics": "metrics",
+    "MigrationSchedule": "migration.schedule",
     "Placement": "placement",
     "PlacementProblem": "problem",
     "Plan": "plan",

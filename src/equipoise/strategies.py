@@ -261,7 +261,8 @@ class Search:
     def _busiest(self, held: NDArray[np.int32], weight: NDArray[np.int64]) -> NDArray[np.int64]:
         placement = Placement(held, self.rows.num_ranks, weight.shape[1])
         each = replica_weight(weight, placement.replica_count, held)
-        return each.reshape(len(held), self.rows.num_ranks, -1).sum(axis=2).max(axis=1)
+        busiest: NDArray[np.int64] = each.reshape(len(held), self.rows.num_ranks, -1).sum(axis=2).max(axis=1)
+        return busiest
 
 
 STRATEGIES: dict[str, type[JointDescent] | type[PrunedRestarts] | type[PlainGreedy]] = {

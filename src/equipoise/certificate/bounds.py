@@ -108,7 +108,8 @@ def company_load(problem: PlacementProblem) -> Floats:
         sigma = np.where(counted, least, 0.0).sum(axis=1)
         impossible = _slots_needed(load, np.maximum(middle - sigma, middle / 2)).sum(axis=1) > slots
         low, high = np.where(impossible, middle, low), np.where(impossible, high, middle)
-    return low
+    best: Floats = low
+    return best
 
 
 def threshold_load(problem: PlacementProblem) -> Floats:

@@ -6,7 +6,7 @@ import dataclasses
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ class MoveLittle:
     max_transfers_total: int | None
     lost_ranks: tuple[int, ...]
 
-    name = "move-little"
+    name: ClassVar[str] = "move-little"
 
     def __post_init__(self) -> None:
         for name in ("max_transfers", "max_transfers_total"):
@@ -114,7 +114,7 @@ def replan(
     else:
         found = strategy.place(smaller, seed, backend, threads)
         held = _rename(found.physical_to_logical, placement, left, smaller, problem.cluster.num_ranks, threads)
-        how, implementation = strategy, found.implementation
+        how, implementation = found.strategy, found.implementation
     table = _in_their_slots(np.where(held >= 0, held, -1), placement)
     target = Placement(table, problem.cluster.num_ranks, problem.num_logical_experts)
     certificate = _certify(problem, len(left.alive), target)

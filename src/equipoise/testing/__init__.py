@@ -8,6 +8,7 @@ from __future__ import annotations
 from equipoise.testing.brute_force import brute_force_optimum, every_share
 from equipoise.testing.checks import assert_valid_placement, avoidable_duplicates
 from equipoise.testing.instances import TINY_SHAPES, random_load, random_problems
+from equipoise.testing.replay import replay
 
 __all__ = [
     "TINY_SHAPES",
@@ -17,4 +18,5 @@ __all__ = [
     "every_share",
     "random_load",
     "random_problems",
+    "replay",
 ]

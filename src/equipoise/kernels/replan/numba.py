@@ -75,7 +75,7 @@ def _descend(held, was, weight, node, home, level, limit, curve, out):  # type: 
     cap, stale = load.max(), np.ones(experts, dtype=np.bool_)
     shift = _shift(max(cap - level, 0), ranks)
     while True:
-        h = np.argmax(load)
+        h = int(np.argmax(load))
         curve[spent] = min(curve[spent], load[h])
         if load[h] <= level:
             break
@@ -234,9 +234,9 @@ def _best_lend(h, left, held, was, node, replicas, on, where, num_where, unit, l
 
 
 @native
-def _best_shed(
+def _best_shed(  # type: ignore[no-untyped-def]
     h, left, best, held, was, node, home, replicas, on, where, num_where, unit, load, level, shift, cap, noted
-):  # type: ignore[no-untyped-def]
+):
     """Return the best way to give a slot of ``h`` to another expert, if it beats ``best``: score, slot and expert."""
     most = load[h]
     at_h = _over(most, level, shift)

@@ -19,7 +19,7 @@ def bound(
     load: NDArray[np.float64], low: NDArray[np.float64], num_ranks: int, slots_per_rank: int
 ) -> NDArray[np.float64]:
     """Raise ``low`` as far as the argument carries; see the folder's contract."""
-    raised = low.copy()
+    raised: NDArray[np.float64] = low.copy()
     if slots_per_rank > 1:
         for_each(
             lambda layer: _raise(load[layer], num_ranks, slots_per_rank, raised[layer : layer + 1]), range(len(low))

@@ -1,0 +1,479 @@
+"""What moves when: rounds of transfers from one placement to another, in which no expert is ever lost. Arrays only."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.errors import IndivisibleError, InvalidInputError, InvalidPlacementError
+from equipoise.kernels.native import native
+from equipoise.migration.remainder import check_lost_ranks
+from equipoise.placement import Placement
+from equipoise.problem import count
+from equipoise.threads import for_each
+
+__all__ = ["LinkSpeeds", "MigrationSchedule"]
+
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class LinkSpeeds:
+    """How fast weights travel, for estimates.
+
+    Parameters
+    ----------
+    local, node, remote : float
+        Bytes per second of one copy within a rank, to another rank of the node, and to another node.
+    latency : float
+        Seconds that a round costs beyond its bytes.
+    """
+
+    local: float = 1e12
+    node: float = 200e9
+    remote: float = 25e9
+    latency: float = 50e-6
+
+    def __post_init__(self) -> None:
+        for name in ("local", "node", "remote", "latency"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise InvalidInputError(f"{name} is {value!r}; it must be a finite number above 0.")
+
+
+@dataclass(frozen=True, eq=False)
+class MigrationSchedule:
+    """Ordered rounds of transfers that lead from one placement to another, layer by layer.
+
+    Parameters
+    ----------
+    current, target : Placement
+        Of the same layers and experts; rank r is the same rank in both. ``target`` has a slot for every expert. Either
+        may have more ranks, more slots a rank, or empty slots; what ``target`` leaves empty is free, not cleared.
+    num_nodes : int, default 1
+        Of equally many consecutive ranks, counted over the wider of the two.
+    lost_ranks : iterable of int, default ()
+        Ranks that neither send nor receive. ``target`` must leave their slots empty.
+    max_sends, max_receives : int, default 1
+        Transfers to and from other ranks that one rank takes part in at once.
+    bytes_per_expert : int, default 0
+        Size of one expert's weights in one layer.
+    threads : int or None, default None
+        None uses all processors. It never changes the schedule.
+
+    Attributes
+    ----------
+    num_ranks, slots_per_rank : int
+        The larger of the two placements. Slot ``r * slots_per_rank + s`` is slot s of rank r; if the placements have
+        equally many slots a rank, these are their own numbers. Slot ``num_ranks * slots_per_rank + r`` is the spare
+        buffer of rank r.
+    layer, round, source, destination, expert : int32 arrays, one entry a transfer
+        In order: by layer, then round, counted from 0 in each layer. Copies into spare buffers are the first of a
+        round, other copies within a rank come next.
+    restores : int32 array, shape (number, 3)
+        Layer, slot and expert of what no rank holds any more: to be loaded from elsewhere after the last round.
+
+    Raises
+    ------
+    InvalidPlacementError
+        If the placements are of different models, ``target`` lacks an expert or uses a lost rank.
+    IndivisibleError
+        If the nodes do not divide the ranks.
+    InvalidInputError
+        If a count or a lost rank is none.
+
+    Notes
+    -----
+    Transfers may be made one by one in this order, or all of a round at once, after its copies into spares: within a
+    round nothing else is both read and written. A slot is only overwritten when its expert has another copy that is
+    not; so at any cut between rounds, and between any two transfers, every expert that was whole on some rank that is
+    left still is: in a slot, or in a spare. Where experts wait for each other in a circle, one of them waits in the
+    spare buffer of its rank, which holds one expert at a time.
+
+    A slot is filled from its own rank if that holds the expert, else from its node, else from another; among equals
+    from the rank that has sent least, ties to the lowest slot. Not promised: that no schedule has fewer rounds.
+
+    Examples
+    --------
+    >>> schedule = MigrationSchedule(Placement([[0, 1]], 2, 2), Placement([[1, 0]], 2, 2), bytes_per_expert=10)
+    >>> list(zip(schedule.round.tolist(), schedule.source.tolist(), schedule.destination.tolist()))
+    [(0, 0, 2), (0, 1, 0), (1, 2, 1)]
+    >>> schedule.num_transfers, schedule.num_bytes, schedule.num_rounds.tolist()
+    (2, 20, [2])
+    """
+
+    current: Placement
+    target: Placement
+    num_nodes: int = 1
+    lost_ranks: Iterable[int] = ()
+    max_sends: int = 1
+    max_receives: int = 1
+    bytes_per_expert: int = 0
+    threads: int | None = field(default=None, repr=False)
+    num_ranks: int = field(init=False)
+    slots_per_rank: int = field(init=False)
+    layer: Ints = field(init=False, repr=False)
+    round: Ints = field(init=False, repr=False)
+    source: Ints = field(init=False, repr=False)
+    destination: Ints = field(init=False, repr=False)
+    expert: Ints = field(init=False, repr=False)
+    restores: Ints = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        current, target = self.current, self.target
+        for placement, name in ((current, "current"), (target, "target")):
+            if not isinstance(placement, Placement):
+                raise InvalidInputError(f"{name} is a {type(placement).__name__}; pass a Placement.")
+        if (current.num_layers, current.num_logical_experts) != (target.num_layers, target.num_logical_experts):
+            raise InvalidPlacementError(
+                f"current has {current.num_layers} layers of {current.num_logical_experts} experts, target "
+                f"{target.num_layers} of {target.num_logical_experts}; pass placements of the same model."
+            )
+        ranks = max(current.num_ranks, target.num_ranks)
+        slots = max(current.slots_per_rank, target.slots_per_rank)
+        nodes = count(self.num_nodes, "num_nodes")
+        if ranks % nodes:
+            raise IndivisibleError(
+                f"{ranks} ranks do not spread evenly over {nodes} nodes. Use a number of nodes that divides {ranks}."
+            )
+        lost = check_lost_ranks(self.lost_ranks, ranks)
+        size = self.bytes_per_expert
+        if isinstance(size, bool) or not hasattr(size, "__index__") or size < 0:
+            raise InvalidInputError(f"bytes_per_expert is {size!r}; it must be a whole number of at least 0.")
+        old, new = _widen(current, ranks, slots), _widen(target, ranks, slots)
+        _check_target(new, lost, target.num_logical_experts)
+        old[:, lost] = -1
+        checked = {
+            "num_nodes": nodes,
+            "lost_ranks": tuple(lost),
+            "max_sends": count(self.max_sends, "max_sends"),
+            "max_receives": count(self.max_receives, "max_receives"),
+            "bytes_per_expert": int(size),
+            "num_ranks": ranks,
+            "slots_per_rank": slots,
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        self._fill(old.reshape(len(old), -1), new.reshape(len(new), -1))
+
+    def _fill(self, old: Ints, new: Ints) -> None:
+        layers, slots = old.shape
+        table = np.empty((layers, 2 * slots, 4), dtype=np.int32)
+        length, restore = np.zeros(layers, dtype=np.int64), np.zeros((layers, slots), dtype=np.bool_)
+        limits = self.max_sends, min(self.max_receives, self.slots_per_rank)
+        experts = self.current.num_logical_experts
+
+        def work(layer: int) -> None:
+            length[layer] = _schedule(
+                old[layer], new[layer], experts, self.num_ranks, self.num_ranks // self.num_nodes, *limits,
+                table[layer], restore[layer]
+            )  # fmt: skip
+
+        for_each(work, range(layers), self.threads)
+        rows = np.concatenate([table[layer, : length[layer]] for layer in range(layers)])
+        arrays = {
+            "layer": np.repeat(np.arange(layers, dtype=np.int32), length),
+            **{name: np.ascontiguousarray(rows[:, i]) for i, name in enumerate(_COLUMNS)},
+        }
+        at = np.argwhere(restore).astype(np.int32)
+        arrays["restores"] = np.column_stack([at, new[at[:, 0], at[:, 1]]]).astype(np.int32)
+        for name, array in arrays.items():
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+
+    @property
+    def num_layers(self) -> int:
+        """MoE layers."""
+        return self.current.num_layers
+
+    @property
+    def num_slots(self) -> int:
+        """Slots of a layer, spare buffers not counted; the first spare has this number."""
+        return self.num_ranks * self.slots_per_rank
+
+    @cached_property
+    def num_rounds(self) -> NDArray[np.int64]:
+        """Rounds of each layer."""
+        rounds = np.zeros(self.num_layers, dtype=np.int64)
+        np.maximum.at(rounds, self.layer, self.round + 1)
+        return rounds
+
+    def rank_of(self, slot: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return the rank of each slot or spare buffer."""
+        slot = np.asarray(slot, dtype=np.int64)
+        return np.where(slot < self.num_slots, slot // self.slots_per_rank, slot - self.num_slots)
+
+    @cached_property
+    def distance(self) -> NDArray[np.int64]:
+        """How far each transfer goes: 0 within a rank, 1 within a node, 2 to another node."""
+        source, destination = self.rank_of(self.source), self.rank_of(self.destination)
+        width = self.num_ranks // self.num_nodes
+        return np.where(source == destination, 0, np.where(source // width == destination // width, 1, 2))
+
+    @property
+    def num_transfers(self) -> int:
+        """Transfers from one rank to another, over all layers."""
+        return int((self.distance > 0).sum())
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that travel from one rank to another, over all layers."""
+        return self.num_transfers * self.bytes_per_expert
+
+    def seconds(self, links: LinkSpeeds | None = None) -> float:
+        """Return an estimate of the time that all rounds take, one after the other.
+
+        A round takes as long as its busiest rank sends or receives, whichever is longer, plus the latency. An
+        estimate: links are taken to be idle otherwise, and both directions to be independent.
+        """
+        links = LinkSpeeds() if links is None else links
+        if not len(self.layer):
+            return 0.0
+        each = self.bytes_per_expert / np.array([links.local, links.node, links.remote])[self.distance]
+        first = np.cumsum(self.num_rounds) - self.num_rounds
+        number = first[self.layer] + self.round
+        busy = np.zeros((2, int(self.num_rounds.sum()), self.num_ranks))
+        np.add.at(busy[0], (number, self.rank_of(self.source)), each)
+        np.add.at(busy[1], (number, self.rank_of(self.destination)), each)
+        return float(busy.max(axis=(0, 2)).sum() + links.latency * self.num_rounds.sum())
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the schedule: ranks that have the same one make the same transfers."""
+        digest = hashlib.sha256(repr((self.num_ranks, self.slots_per_rank, self.num_nodes, self.lost_ranks)).encode())
+        for array in (
+            self.current.physical_to_logical,
+            self.target.physical_to_logical,
+            *(getattr(self, name) for name in ("layer", *_COLUMNS)),
+        ):
+            digest.update(repr(array.shape).encode() + array.astype("<i4", copy=False).tobytes())
+        return digest.hexdigest()
+
+    def summary(self) -> str:
+        """Return a line for people: transfers by distance, bytes, rounds and the estimated time."""
+        by_distance = np.bincount(self.distance, minlength=3)
+        return (
+            f"{self.num_transfers:,} transfers ({by_distance[1]:,} within a node, {by_distance[2]:,} between nodes) "
+            f"and {by_distance[0]:,} copies within ranks, {self.num_bytes:,} bytes, "
+            f"{int(self.num_rounds.sum()):,} rounds, about {self.seconds():.3g} s"
+            + (f"; {len(self.restores):,} to restore" if len(self.restores) else "")
+        )
+
+
+_COLUMNS = ("round", "source", "destination", "expert")
+
+
+def _widen(placement: Placement, ranks: int, slots: int) -> Ints:
+    """Return the slots as [layers, ranks, slots], filled up with -1."""
+    wide = np.full((placement.num_layers, ranks, slots), -1, dtype=np.int32)
+    own = placement.physical_to_logical.reshape(placement.num_layers, placement.num_ranks, -1)
+    wide[:, : placement.num_ranks, : placement.slots_per_rank] = own
+    return wide
+
+
+def _check_target(new: Ints, lost: list[int], experts: int) -> None:
+    """Insist that every expert has a slot and that lost ranks have none."""
+    for layer, row in enumerate(new):
+        held = np.bincount(row[row >= 0], minlength=experts)
+        if (held == 0).any():
+            raise InvalidPlacementError(
+                f"layer {layer} of target has no slot for expert {int(np.argmin(held))}; every expert needs one."
+            )
+        for rank in lost:
+            if (row[rank] >= 0).any():
+                raise InvalidPlacementError(
+                    f"layer {layer} of target puts expert {int(row[rank].max())} on rank {rank}, which is lost; leave "
+                    "its slots empty."
+                )
+
+
+@native
+def _schedule(old, new, experts, ranks, ranks_per_node, max_sends, max_receives, table, restore):  # type: ignore[no-untyped-def]
+    """Fill ``table`` with (round, source, destination, expert) of one layer; return how many there are."""
+    slots = len(old)
+    slots_per_rank = slots // ranks
+    content = np.full(slots + ranks, -1, dtype=np.int64)
+    content[:slots] = old
+    copies = np.zeros(experts, dtype=np.int64)
+    for x in range(slots):
+        if content[x] >= 0:
+            copies[content[x]] += 1
+    pending = np.zeros(slots, dtype=np.bool_)
+    waiting = np.zeros(ranks, dtype=np.int64)  # what each rank has still to receive
+    left = 0
+    for x in range(slots):
+        if new[x] >= 0 and new[x] != old[x]:
+            if copies[new[x]] == 0:
+                restore[x] = True
+            else:
+                pending[x] = True
+                waiting[x // slots_per_rank] += 1
+                left += 1
+    sent = np.zeros(ranks, dtype=np.int64)  # over all rounds
+    stashed = np.zeros(slots, dtype=np.bool_)  # this round: its expert is also in the spare
+    row, number = 0, 0
+    while left > 0:
+        sends, receives = np.zeros(ranks, dtype=np.int64), np.zeros(ranks, dtype=np.int64)
+        read, written = np.zeros(slots + ranks, dtype=np.bool_), np.zeros(slots + ranks, dtype=np.bool_)
+        going = np.zeros(experts, dtype=np.int64)  # copies that this round overwrites
+        start = row
+        order = np.argsort(-waiting, kind="mergesort")  # the ranks with most to receive choose first
+        # Two passes: what needs no spare, then circles, each broken by putting one of its experts into a spare.
+        for with_spare in (False, True):
+            stashed[:] = False
+            if with_spare:
+                _mark_circles(content, new, copies, going, pending, written, stashed)
+            for r in order:
+                for x in range(r * slots_per_rank, (r + 1) * slots_per_rank):
+                    if not pending[x] or written[x] or read[x] or (with_spare and not stashed[x]):
+                        continue
+                    f = content[x]
+                    if not with_spare and _waits_for(x, content, new, copies, going, pending, written, r) >= 0:
+                        continue
+                    y = _source(new[x], r, x, content, read, written, sends, sent, slots_per_rank, ranks_per_node,
+                                max_sends, receives[r] < max_receives)  # fmt: skip
+                    if y < 0:
+                        continue
+                    if with_spare:
+                        spare = slots + r
+                        if content[spare] >= 0 or written[spare]:
+                            continue
+                        _note_transfer(table, row, number, x, spare, f)
+                        row += 1
+                        written[spare] = True
+                    elif f >= 0:
+                        going[f] += 1
+                    s = y // slots_per_rank if y < slots else y - slots
+                    _note_transfer(table, row, number, y, x, new[x])
+                    row += 1
+                    read[y] = written[x] = True
+                    if s != r:
+                        sends[s] += 1
+                        sent[s] += 1
+                        receives[r] += 1
+        assert row > start
+        _sort_round(table[start:row], slots, slots_per_rank)
+        for k in range(start, row):
+            y, x, e = table[k, 1], table[k, 2], table[k, 3]
+            if content[x] >= 0:
+                copies[content[x]] -= 1
+            content[x] = e
+            copies[e] += 1
+            if x < slots:
+                pending[x] = False
+                waiting[x // slots_per_rank] -= 1
+                left -= 1
+        for r in range(ranks):  # a spare is free again once its expert has a slot, and its rank has what it wants
+            e = content[slots + r]
+            if e >= 0 and copies[e] > 1 and _local_need(e, -1, content, new, pending, written, r) < 0:
+                copies[e] -= 1
+                content[slots + r] = -1
+        number += 1
+    return row
+
+
+@native
+def _note_transfer(table, row, number, source, destination, expert):  # type: ignore[no-untyped-def]
+    table[row, 0], table[row, 1], table[row, 2], table[row, 3] = number, source, destination, expert
+
+
+@native
+def _source(e, r, x, content, read, written, sends, sent, slots_per_rank, ranks_per_node, max_sends, may_receive):  # type: ignore[no-untyped-def]
+    """Return the slot from which rank ``r`` gets ``e``, nearest first, or -1 if none can give it in this round."""
+    slots = len(content) - len(sends)
+    best, best_far, best_sent = -1, 3, np.int64(0)
+    for y in range(len(content)):
+        if content[y] != e or written[y]:
+            continue
+        s = y // slots_per_rank if y < slots else y - slots
+        far = 0 if s == r else (1 if s // ranks_per_node == r // ranks_per_node else 2)
+        if far > 0 and (not may_receive or sends[s] >= max_sends):
+            continue
+        if far < best_far or (far == best_far and sent[s] < best_sent):
+            best, best_far, best_sent = y, far, sent[s]
+    return best
+
+
+@native
+def _mark_circles(content, new, copies, going, pending, written, marked):  # type: ignore[no-untyped-def]
+    """Mark one slot in each circle of slots that wait for each other, where a spare is free.
+
+    Only slots in circles may use a spare: then a circle that has one needs nothing else to finish, and gives it back.
+    """
+    slots = len(new)
+    slots_per_rank = slots // (len(content) - slots)
+    seen = np.zeros(slots, dtype=np.int64)
+    follows = np.full(slots, -1, dtype=np.int64)
+    for x in range(slots):
+        if pending[x] and not written[x]:
+            follows[x] = _waits_for(x, content, new, copies, going, pending, written, x // slots_per_rank)
+    for first in range(slots):
+        x = first
+        while x >= 0 and seen[x] == 0:
+            seen[x] = first + 1
+            x = follows[x]
+        if x < 0 or seen[x] != first + 1:
+            continue
+        end = x
+        while True:
+            if content[slots + x // slots_per_rank] < 0:
+                marked[x] = True
+                break
+            x = follows[x]
+            if x == end:
+                break
+
+
+@native
+def _waits_for(x, content, new, copies, going, pending, written, r):  # type: ignore[no-untyped-def]
+    """Return the slot that must get what ``x`` holds before ``x`` may be overwritten, or -1 if it may be now."""
+    f = content[x]
+    if f < 0:
+        return -1
+    z = _local_need(f, x, content, new, pending, written, r)
+    if z >= 0 or copies[f] - going[f] > 1:
+        return z
+    for z in range(len(new)):
+        if new[z] == f and pending[z] and not written[z]:
+            return z
+    # Whoever wants the only copy gets it in this round: wait for nobody in particular, but wait.
+    return x
+
+
+@native
+def _local_need(e, x, content, new, pending, written, r):  # type: ignore[no-untyped-def]
+    """Return a slot of rank ``r`` that wants ``e`` when no other slot of the rank than ``x`` holds it, else -1.
+
+    Copies within a rank are free, so what is still wanted on a rank is not overwritten there.
+    """
+    slots = len(new)
+    slots_per_rank = slots // (len(content) - slots)
+    needs = -1
+    for z in range((r + 1) * slots_per_rank - 1, r * slots_per_rank - 1, -1):
+        if z != x and content[z] == e and not written[z]:
+            return -1
+        if pending[z] and not written[z] and new[z] == e:
+            needs = z
+    if x >= 0 and content[slots + r] == e:
+        return -1
+    return needs
+
+
+@native
+def _sort_round(part, slots, slots_per_rank):  # type: ignore[no-untyped-def]
+    """Order a round: copies into spares, then other copies within a rank, then the rest; otherwise as it was."""
+    kept = part.copy()
+    at = 0
+    for kind in range(3):
+        for k in range(len(kept)):
+            y, x = kept[k, 1], kept[k, 2]
+            s = y // slots_per_rank if y < slots else y - slots
+            mine = 0 if x >= slots else (1 if s == x // slots_per_rank else 2)
+            if mine == kind:
+                part[at] = kept[k]
+                at += 1
