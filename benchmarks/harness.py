@@ -118,7 +118,11 @@ def commit() -> str:
     """Return the commit of the checkout, marked if files differ from it."""
     try:
         name = _git("rev-parse", "--short=10", "HEAD")
-        return name + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
+        return name + (
+            "+changes"
+            if _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+            else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -97,7 +97,7 @@ def solve(
     mean = problem.load.sum(axis=1) / problem.cluster.num_ranks
     metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
     provenance = Provenance.of(found.strategy, seed, found.implementation, found.stages, problem.digest)
-    return Plan(problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance)
+    return Plan(problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance, problem)
 
 
 def place(

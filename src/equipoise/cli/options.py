@@ -25,6 +25,7 @@ __all__ = [
     "Slots",
     "Strategy",
     "Threads",
+    "checked_balancedness",
     "checked_gap",
     "count_of",
     "layers",
@@ -147,6 +148,15 @@ def checked_gap(max_gap: float | None) -> float | None:
     if max_gap is not None and not 0 <= max_gap < float("inf"):
         raise InvalidInputError(f"--max-gap is {max_gap}; it must be finite and not negative, such as 0.001 for 0.1 %.")
     return max_gap
+
+
+def checked_balancedness(balancedness: float) -> float:
+    """Return ``--balancedness`` if it is one: above 0 and at most 1."""
+    if not 0 < balancedness <= 1:
+        raise InvalidInputError(
+            f"--balancedness is {balancedness}; it must be above 0 and at most 1, such as 0.99. 1 is perfect balance."
+        )
+    return balancedness
 
 
 def strategy_or_default(name: str | None) -> str:

@@ -60,7 +60,7 @@ def _replay_layer(schedule: MigrationSchedule, layer: int) -> NDArray[np.int64]:
     needed = {expert for expert in held if expert != EMPTY}
     for number in range(max((step[0] for step in steps), default=-1) + 1):
         now = [step[1:] for step in steps if step[0] == number]
-        _insist(now, f"round {number} of layer {layer} is empty")
+        _insist(len(now) > 0, f"round {number} of layer {layer} is empty")
         _check_round(now, schedule, layer, number)
         waiting = {held[slot] for slot in range(slots, slots + ranks)} - {EMPTY} - set(held[:slots])
         for source, destination, expert in now:

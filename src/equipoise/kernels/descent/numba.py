@@ -32,9 +32,9 @@ SKEWED = np.array(
     ) for f in fs]
 )  # fmt: skip
 LEVEL = np.array([(f, rule) for f in (0.15, 0.3, 0.05, 0.1, 0.2, 0.25, 0.35, 0.4) for rule in (0, 1, 2)])
-SKEWED_TRIES, LEVEL_TRIES = np.array([0, 16, len(SKEWED)]), np.array([0, 2, len(LEVEL)])
+SKEWED_TRIES, LEVEL_TRIES = np.array([0, 16, len(SKEWED)]), np.array([0, 1, len(LEVEL)])
 CONVERSIONS = np.array([0, 0, 32])
-PAIRING_TRIES = np.array([4, 12, 40])
+PAIRING_TRIES = np.array([3, 6, 16])
 LINKS = 12
 
 
@@ -48,11 +48,12 @@ def plan_rows(
     threads: int | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Plan every row of ``weight``; see the folder's contract."""
-    rows, _ = weight.shape
+    rows, experts = weight.shape
     held = np.empty((rows, num_ranks, slots_per_rank), np.int32)
     stages = np.zeros((rows, len(STAGES)), np.int64)
-    order = np.argsort(-weight, axis=1, kind="stable")
-    descending = np.take_along_axis(weight, order, axis=1)
+    bits = (experts - 1).bit_length()  # weight and expert share an integer, so that one sort orders both
+    packed = np.sort((weight << bits) | (experts - 1 - np.arange(experts)), axis=1)[:, ::-1]
+    descending, order = packed >> bits, experts - 1 - (packed & ((1 << bits) - 1))
     parts = min(num_threads(threads), rows)
 
     def plan(part: int) -> None:
@@ -134,15 +135,24 @@ def _plan_row(weight, floor, max_gap, effort, ranks, best, replicas, keys, spare
 
 @native
 def _improve(ranks, target, cutoff, sums, links, stages):  # type: ignore[no-untyped-def]
-    """Swap, exchange pairs and chain swaps until the target is met or none helps the heaviest rank."""
+    """Level the ranks until none is above the target or nothing helps the heaviest; cheap means come first.
+
+    Gives up once neither swaps nor pairs bring the heaviest rank below ``cutoff``.
+    """
     num_ranks, slots = ranks.expert.shape
     while True:
-        stages[SWAPS] += descend(ranks, target, cutoff)
-        if ranks.load[ranks.order[num_ranks - 1]] <= target:
+        stages[SWAPS] += descend(ranks, target, 1)
+        heaviest = ranks.load[ranks.order[num_ranks - 1]]
+        if heaviest <= target:
             return
         if slots > 3 and swap_pairs(ranks, target, sums):
             stages[PAIRS] += 1
-        elif chain(ranks, target, links):
-            stages[CHAINS] += 1
-        else:
+            continue
+        if heaviest >= cutoff:
             return
+        others = descend(ranks, target, num_ranks)
+        stages[SWAPS] += others
+        if others == 0:
+            if not chain(ranks, target, links):
+                return
+            stages[CHAINS] += 1

@@ -115,8 +115,8 @@ def fold(weight, ranks, keys, spare):  # type: ignore[no-untyped-def]
     while (1 << bits) < max(experts, num_ranks):
         bits += 1
     mask = np.int64((1 << bits) - 1)
-    for e in range(experts):
-        keys[e] = ((weight[e] // replicas[e]) << bits) | (experts - 1 - e)
+    for i in range(experts):  # from the coldest on: only experts with replicas are out of order
+        keys[i] = ((weight[experts - 1 - i] // replicas[experts - 1 - i]) << bits) | i
     sort_ascending(keys[:experts], spare)
     at = experts - 1
     e = experts - 1 - (keys[at] & mask)
@@ -138,9 +138,10 @@ def fold(weight, ranks, keys, spare):  # type: ignore[no-untyped-def]
             g = order[i]
             if replicas[expert[g, s]] > 1 and holds(expert[g, :s], expert[g, s]):
                 clean &= _trade_in_round(expert, order, i, s)
-        for g in range(num_ranks):
+        for i in range(num_ranks):  # the lightest got the largest: the other way round is nearly in order
+            g = order[i]
             load[g] += weight[expert[g, s]] // replicas[expert[g, s]]
-            by_load[g] = (load[g] << bits) | g
+            by_load[num_ranks - 1 - i] = (load[g] << bits) | g
         sort_ascending(by_load, spare)
         for i in range(num_ranks):
             order[i] = by_load[i] & mask
