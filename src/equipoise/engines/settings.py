@@ -64,8 +64,8 @@ class Settings:
                 found[name] = read(text)
             except ValueError:
                 raise InvalidInputError(f"{prefix}{suffix} is {text!r}; {rule}.") from None
-        parameters = {name: found.pop(name) for name in ("max_gap", "effort") if name in found}
-        return cls(**found, parameters=parameters)
+        given = [name for name in ("max_gap", "effort") if name in found]
+        return cls(parameters={name: found.pop(name) for name in given}, **found)
 
     def check(self) -> None:
         """Refuse a strategy or parameter that does not exist when the engine starts, not at its first plan.
