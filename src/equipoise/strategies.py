@@ -129,7 +129,8 @@ class JointDescent:
     Stages and their order are in ``equipoise.kernels.descent``. With ``effort="thorough"``, layers that
     descent leaves above ``max_gap`` are tried by pruned restarts at their defaults too. In a hierarchical problem all
     groupings of groups to nodes are tried where they are few; nodes that are less busy than the bound
-    of the busiest are not searched further.
+    of the busiest are not searched further. Layers that stay above ``max_gap`` are compared with the plain greedy
+    plan last, so that no layer is worse than that, or by less than ``max_gap``.
     """
 
     max_gap: float = 0.001
@@ -153,9 +154,9 @@ class JointDescent:
             raise InvalidInputError(f"stop_after is {self.stop_after!r}; it must be a whole number, not negative.")
 
     def place(self, problem: PlacementProblem, seed: int, backend: str, threads: int | None) -> Found:
-        """Return the best placement of each layer that the stages found."""
+        """Return the best placement of each layer that the stages found, the plain greedy one where that is better."""
         fixed = to_fixed_point(problem.load, problem.cluster.num_ranks)
-        node_of_group, floor = self._group(problem, fixed, threads)
+        node_of_group, floor, proved = self._group(problem, fixed, threads)
         rows = split_by_node(problem, fixed, node_of_group)
         search = Search(rows, floor, self.max_gap, threads)
         strategy = self
@@ -168,24 +169,29 @@ class JointDescent:
         if self.effort == "thorough" and strategy.stop_after is None:
             search.run_restarts(seed, choose_backend(backend))
         found = rows.join(search.held, problem.num_layers)
+        layers = np.flatnonzero(search.above.reshape(problem.num_layers, -1).any(axis=1) | (not proved))
+        search.stages["plain"] = _keep_plain_greedy(problem, found, layers, threads)
         return Found(found, "numba", search.stages, strategy)
 
     def _group(
         self, problem: PlacementProblem, fixed: NDArray[np.int64], threads: int | None
-    ) -> tuple[NDArray[np.int32] | None, NDArray[np.int64]]:
-        """Return the node of each group, None for a global problem, and what each row need not go below."""
+    ) -> tuple[NDArray[np.int32] | None, NDArray[np.int64], bool]:
+        """Return the node of each group, None for a global problem, what each row need not go below, and its proof.
+
+        The last is whether no other grouping can go below it.
+        """
         cluster = problem.cluster
         if not problem.is_hierarchical:
-            return None, np.zeros(len(fixed), np.int64)
+            return None, np.zeros(len(fixed), np.int64), True
         best = best_groupings(problem, fixed.astype(np.float64))
         if best is not None:
-            return best[0], np.repeat(np.ceil(best[1]).astype(np.int64), cluster.num_nodes)
+            return best[0], np.repeat(np.ceil(best[1]).astype(np.int64), cluster.num_nodes), True
         assert problem.num_expert_groups is not None
         from equipoise.kernels.descent.numba import plan_rows
 
         nodes, groups = cluster.num_nodes, problem.num_expert_groups
         group_weight = fixed.reshape(len(fixed), groups, -1).sum(axis=2)
-        held, _ = plan_rows(
+        held, _, _ = plan_rows(
             group_weight, nodes, groups // nodes, np.zeros(len(fixed), np.int64), 0.0, "balanced", threads
         )
         node_of_group = np.empty((len(fixed), groups), np.int32)
@@ -194,7 +200,28 @@ class JointDescent:
         busiest = np.zeros((len(fixed), nodes), np.int64)
         for node in range(nodes):
             busiest[:, node] = np.where(node_of_group == node, group_weight, 0).sum(axis=1)
-        return node_of_group, np.repeat(busiest.max(axis=1) // cluster.ranks_per_node, nodes)
+        return node_of_group, np.repeat(busiest.max(axis=1) // cluster.ranks_per_node, nodes), False
+
+
+def _keep_plain_greedy(
+    problem: PlacementProblem, physical_to_logical: NDArray[np.int32], layers: NDArray[np.int64], threads: int | None
+) -> int:
+    """Put the plain greedy plan, in place, into those of ``layers`` where it is better; return in how many."""
+    if not len(layers):
+        return 0
+    part = dataclasses.replace(problem, load=problem.load[layers])
+    plain = PlainGreedy().place(part, 0, "numba", threads).physical_to_logical
+    fixed, ranks = to_fixed_point(part.load, problem.cluster.num_ranks), problem.cluster.num_ranks
+    better = busiest_rank(plain, fixed, ranks) < busiest_rank(physical_to_logical[layers], fixed, ranks)
+    physical_to_logical[layers[better]] = plain[better]
+    return int(better.sum())
+
+
+def busiest_rank(held: NDArray[np.int32], weight: NDArray[np.int64], num_ranks: int) -> NDArray[np.int64]:
+    """Return what the busiest rank of each row carries, in the integers that planning adds."""
+    each = replica_weight(weight, Placement(held, num_ranks, weight.shape[1]).replica_count, held)
+    busiest: NDArray[np.int64] = each.reshape(len(held), num_ranks, -1).sum(axis=2).max(axis=1)
+    return busiest
 
 
 @dataclass
@@ -209,6 +236,7 @@ class Search:
     def __post_init__(self) -> None:
         self.slots_per_rank = self.rows.num_slots // self.rows.num_ranks
         self.held = np.empty((len(self.rows.weight), self.rows.num_slots), np.int32)
+        self.above = np.ones(len(self.rows.weight), np.bool_)
         self.stages = dict.fromkeys((*STAGES, "restarts"), 0)
 
     def run(self, effort: str, chosen: Any = slice(None)) -> None:
@@ -216,7 +244,7 @@ class Search:
         from equipoise.kernels.descent.numba import plan_rows
 
         weight, floor = self.rows.weight[chosen], self.floor[chosen]
-        held, counts = plan_rows(
+        held, counts, self.above[chosen] = plan_rows(
             weight, self.rows.num_ranks, self.slots_per_rank, floor, self.max_gap, effort, self.threads
         )
         self.held[chosen] = held.reshape(len(held), -1)
@@ -226,7 +254,7 @@ class Search:
     def run_in_units(self, effort: str, deadline: float | None, stop_after: int | None) -> int:
         """Plan the rows above the target again, 8 at a time, until a limit is met; return the units done."""
         start = time.monotonic()
-        todo = self._above()
+        todo = np.flatnonzero(self.above)
         units = [todo[at : at + 8] for at in range(0, len(todo), 8)]
         for done, unit in enumerate(units):
             if done == stop_after or (deadline is not None and time.monotonic() - start >= deadline):
@@ -238,31 +266,16 @@ class Search:
         """Try pruned restarts on the rows above the target, and keep them where they are better."""
         from equipoise.kernels.replication.numba import replicate
 
-        chosen = self._above()
+        chosen = np.flatnonzero(self.above)
         if not len(chosen):
             return
         weight = np.ascontiguousarray(self.rows.weight[chosen])
         counts = replicate(weight, self.rows.num_slots, self.rows.num_ranks)
         held = pack_replicas(weight, self.rows, *counts, Settings(), seed, backend, self.threads)
-        better = self._busiest(held, weight) < self._busiest(self.held[chosen], weight)
+        ranks = self.rows.num_ranks
+        better = busiest_rank(held, weight, ranks) < busiest_rank(self.held[chosen], weight, ranks)
         self.held[chosen[better]] = held[better]
         self.stages["restarts"] += int(better.sum())
-
-    def _above(self) -> NDArray[np.int64]:
-        """Return the rows whose busiest rank is above the target."""
-        from equipoise.kernels.replication.numba import replicate
-
-        weight, rows = self.rows.weight, self.rows
-        _, replica_count = replicate(weight, rows.num_slots, rows.num_ranks)
-        bound = np.maximum(weight.sum(axis=1) / rows.num_ranks, (weight / replica_count).max(axis=1))
-        bound = np.maximum(bound, self.floor)
-        return np.flatnonzero(self._busiest(self.held, weight) > bound * (1.0 + self.max_gap))
-
-    def _busiest(self, held: NDArray[np.int32], weight: NDArray[np.int64]) -> NDArray[np.int64]:
-        placement = Placement(held, self.rows.num_ranks, weight.shape[1])
-        each = replica_weight(weight, placement.replica_count, held)
-        busiest: NDArray[np.int64] = each.reshape(len(held), self.rows.num_ranks, -1).sum(axis=2).max(axis=1)
-        return busiest
 
 
 STRATEGIES: dict[str, type[JointDescent] | type[PrunedRestarts] | type[PlainGreedy]] = {
