@@ -19,6 +19,7 @@ ORDER = (
     ("backends", "problem"),
     ("replication", "packing", "placement", "hierarchy"),
     ("certificate",),
+    ("search",),
     ("strategies",),
     ("capacity",),
     ("plan",),

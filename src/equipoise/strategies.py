@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.backends import Backend, choose_backend
+from equipoise.backends import choose_backend
 from equipoise.errors import InvalidInputError, UnknownNameError
-from equipoise.fixed_point import replica_weight, to_fixed_point
-from equipoise.hierarchy import NodeRows, best_groupings, split_by_node
-from equipoise.kernels.descent import EFFORTS, STAGES
-from equipoise.packing import Settings, pack_items, separate_duplicates
+from equipoise.fixed_point import to_fixed_point
+from equipoise.hierarchy import best_groupings, split_by_node
+from equipoise.kernels.descent import EFFORTS
+from equipoise.packing import Settings, pack_items
 from equipoise.placement import Placement
 from equipoise.problem import PlacementProblem
+from equipoise.search import Search, pack_replicas
 
 __all__ = ["STRATEGIES", "JointDescent", "PlainGreedy", "PrunedRestarts", "Strategy", "choose_strategy"]
 
@@ -75,26 +75,6 @@ class PrunedRestarts(Settings):
         return Found(rows.join(held, problem.num_layers), chosen.name, stages, self)
 
 
-def pack_replicas(
-    weight: NDArray[np.int64],
-    rows: NodeRows,
-    physical_to_logical: NDArray[np.int32],
-    replica_count: NDArray[np.int32],
-    settings: Settings,
-    seed: int,
-    backend: Backend,
-    threads: int | None,
-) -> NDArray[np.int32]:
-    """Return the expert in each slot: the given replicas packed by pruned restarts, duplicates moved apart."""
-    item = replica_weight(weight, replica_count, physical_to_logical)
-    rank, place = pack_items(item, rows.num_ranks, settings, seed, backend, threads)
-    slot = (rank * (rows.num_slots // rows.num_ranks) + place).astype(np.int64)
-    held = np.empty_like(physical_to_logical)
-    np.put_along_axis(held, slot, physical_to_logical, axis=1)
-    separate_duplicates(held, rows.num_ranks, weight)
-    return held
-
-
 @dataclass(frozen=True)
 class PlainGreedy:
     """The published method: d'Hondt replica counts, then one greedy packing. It is restart 0 of pruned restarts."""
@@ -129,8 +109,7 @@ class JointDescent:
     Stages and their order are in ``equipoise.kernels.descent``. With ``effort="thorough"``, layers that
     descent leaves above ``max_gap`` are tried by pruned restarts at their defaults too. In a hierarchical problem all
     groupings of groups to nodes are tried where they are few; nodes that are less busy than the bound
-    of the busiest are not searched further. Layers that stay above ``max_gap`` are compared with the plain greedy
-    plan last, so that no layer is worse than that, or by less than ``max_gap``.
+    of the busiest are not searched further.
     """
 
     max_gap: float = 0.001
@@ -154,9 +133,9 @@ class JointDescent:
             raise InvalidInputError(f"stop_after is {self.stop_after!r}; it must be a whole number, not negative.")
 
     def place(self, problem: PlacementProblem, seed: int, backend: str, threads: int | None) -> Found:
-        """Return the best placement of each layer that the stages found, the plain greedy one where that is better."""
+        """Return the best placement of each layer that the stages found."""
         fixed = to_fixed_point(problem.load, problem.cluster.num_ranks)
-        node_of_group, floor, proved = self._group(problem, fixed, threads)
+        node_of_group, floor = self._group(problem, fixed, threads)
         rows = split_by_node(problem, fixed, node_of_group)
         search = Search(rows, floor, self.max_gap, threads)
         strategy = self
@@ -169,23 +148,22 @@ class JointDescent:
         if self.effort == "thorough" and strategy.stop_after is None:
             search.run_restarts(seed, choose_backend(backend))
         found = rows.join(search.held, problem.num_layers)
-        layers = np.flatnonzero(search.above.reshape(problem.num_layers, -1).any(axis=1) | (not proved))
-        search.stages["plain"] = _keep_plain_greedy(problem, found, layers, threads)
+        if problem.is_hierarchical or not search.within.all():
+            # Elsewhere descent has looked at the plain answer itself; here that may group, or move apart, otherwise.
+            plain = PlainGreedy().place(problem, seed, "numba", threads)
+            found = _better_layers(problem, found, plain.physical_to_logical)
         return Found(found, "numba", search.stages, strategy)
 
     def _group(
         self, problem: PlacementProblem, fixed: NDArray[np.int64], threads: int | None
-    ) -> tuple[NDArray[np.int32] | None, NDArray[np.int64], bool]:
-        """Return the node of each group, None for a global problem, what each row need not go below, and its proof.
-
-        The last is whether no other grouping can go below it.
-        """
+    ) -> tuple[NDArray[np.int32] | None, NDArray[np.int64]]:
+        """Return the node of each group, None for a global problem, and what each row need not go below."""
         cluster = problem.cluster
         if not problem.is_hierarchical:
-            return None, np.zeros(len(fixed), np.int64), True
+            return None, np.zeros(len(fixed), np.int64)
         best = best_groupings(problem, fixed.astype(np.float64))
         if best is not None:
-            return best[0], np.repeat(np.ceil(best[1]).astype(np.int64), cluster.num_nodes), True
+            return best[0], np.repeat(np.ceil(best[1]).astype(np.int64), cluster.num_nodes)
         assert problem.num_expert_groups is not None
         from equipoise.kernels.descent.numba import plan_rows
 
@@ -200,82 +178,14 @@ class JointDescent:
         busiest = np.zeros((len(fixed), nodes), np.int64)
         for node in range(nodes):
             busiest[:, node] = np.where(node_of_group == node, group_weight, 0).sum(axis=1)
-        return node_of_group, np.repeat(busiest.max(axis=1) // cluster.ranks_per_node, nodes), False
+        return node_of_group, np.repeat(busiest.max(axis=1) // cluster.ranks_per_node, nodes)
 
 
-def _keep_plain_greedy(
-    problem: PlacementProblem, physical_to_logical: NDArray[np.int32], layers: NDArray[np.int64], threads: int | None
-) -> int:
-    """Put the plain greedy plan, in place, into those of ``layers`` where it is better; return in how many."""
-    if not len(layers):
-        return 0
-    part = dataclasses.replace(problem, load=problem.load[layers])
-    plain = PlainGreedy().place(part, 0, "numba", threads).physical_to_logical
-    fixed, ranks = to_fixed_point(part.load, problem.cluster.num_ranks), problem.cluster.num_ranks
-    better = busiest_rank(plain, fixed, ranks) < busiest_rank(physical_to_logical[layers], fixed, ranks)
-    physical_to_logical[layers[better]] = plain[better]
-    return int(better.sum())
-
-
-def busiest_rank(held: NDArray[np.int32], weight: NDArray[np.int64], num_ranks: int) -> NDArray[np.int64]:
-    """Return what the busiest rank of each row carries, in the integers that planning adds."""
-    each = replica_weight(weight, Placement(held, num_ranks, weight.shape[1]).replica_count, held)
-    busiest: NDArray[np.int64] = each.reshape(len(held), num_ranks, -1).sum(axis=2).max(axis=1)
-    return busiest
-
-
-@dataclass
-class Search:
-    """The rows of a problem while joint descent works on them, harder and harder."""
-
-    rows: NodeRows
-    floor: NDArray[np.int64]
-    max_gap: float
-    threads: int | None
-
-    def __post_init__(self) -> None:
-        self.slots_per_rank = self.rows.num_slots // self.rows.num_ranks
-        self.held = np.empty((len(self.rows.weight), self.rows.num_slots), np.int32)
-        self.above = np.ones(len(self.rows.weight), np.bool_)
-        self.stages = dict.fromkeys((*STAGES, "restarts"), 0)
-
-    def run(self, effort: str, chosen: Any = slice(None)) -> None:
-        """Plan the chosen rows with ``effort``; a greater effort includes all that a smaller one does."""
-        from equipoise.kernels.descent.numba import plan_rows
-
-        weight, floor = self.rows.weight[chosen], self.floor[chosen]
-        held, counts, self.above[chosen] = plan_rows(
-            weight, self.rows.num_ranks, self.slots_per_rank, floor, self.max_gap, effort, self.threads
-        )
-        self.held[chosen] = held.reshape(len(held), -1)
-        for stage, number in zip(STAGES, counts.sum(axis=0).tolist(), strict=True):
-            self.stages[stage] += number
-
-    def run_in_units(self, effort: str, deadline: float | None, stop_after: int | None) -> int:
-        """Plan the rows above the target again, 8 at a time, until a limit is met; return the units done."""
-        start = time.monotonic()
-        todo = np.flatnonzero(self.above)
-        units = [todo[at : at + 8] for at in range(0, len(todo), 8)]
-        for done, unit in enumerate(units):
-            if done == stop_after or (deadline is not None and time.monotonic() - start >= deadline):
-                return done
-            self.run(effort, unit)
-        return len(units)
-
-    def run_restarts(self, seed: int, backend: Backend) -> None:
-        """Try pruned restarts on the rows above the target, and keep them where they are better."""
-        from equipoise.kernels.replication.numba import replicate
-
-        chosen = np.flatnonzero(self.above)
-        if not len(chosen):
-            return
-        weight = np.ascontiguousarray(self.rows.weight[chosen])
-        counts = replicate(weight, self.rows.num_slots, self.rows.num_ranks)
-        held = pack_replicas(weight, self.rows, *counts, Settings(), seed, backend, self.threads)
-        ranks = self.rows.num_ranks
-        better = busiest_rank(held, weight, ranks) < busiest_rank(self.held[chosen], weight, ranks)
-        self.held[chosen[better]] = held[better]
-        self.stages["restarts"] += int(better.sum())
+def _better_layers(problem: PlacementProblem, found: NDArray[np.int32], other: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return each layer from whichever placement has the less busy rank, ``found`` if they are equal."""
+    ranks, experts = problem.cluster.num_ranks, problem.num_logical_experts
+    ours, theirs = (Placement(held, ranks, experts).rank_load(problem.load).max(axis=1) for held in (found, other))
+    return np.where((theirs < ours)[:, None], other, found)
 
 
 STRATEGIES: dict[str, type[JointDescent] | type[PrunedRestarts] | type[PlainGreedy]] = {
