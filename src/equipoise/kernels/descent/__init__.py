@@ -39,6 +39,7 @@ EFFORTS = {"fast": 0, "balanced": 1, "thorough": 2}
 """What the search may cost on a layer that stays above the target, in descents:
 
 fast        1: the first start only.
-balanced    up to 17 under heavy skew, most of them given up early, and up to 3 elsewhere.
+balanced    up to 17 under heavy skew, most of them given up early, and up to 3 elsewhere. With at most 64 slots
+            as much as below, but for restarts: few items seldom come near the bound, and cost little.
 thorough    up to 40, then conversions, and pruned restarts last.
 """

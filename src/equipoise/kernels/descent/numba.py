@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from equipoise.kernels.descent import EFFORTS, STAGES
 from equipoise.kernels.descent.improve import chain, convert, descend, swap_pairs
-from equipoise.kernels.descent.pairing import search_counts
+from equipoise.kernels.descent.pairing import pair, search_counts
 from equipoise.kernels.descent.start import count_least_largest, count_relaxed, deal_greedily, fold
 from equipoise.kernels.descent.state import new_ranks, set_ranks
 from equipoise.kernels.native import native
@@ -36,6 +36,7 @@ SKEWED_TRIES, LEVEL_TRIES = np.array([0, 16, len(SKEWED)]), np.array([0, 1, len(
 CONVERSIONS = np.array([0, 0, 32])
 PAIRING_TRIES = np.array([3, 6, 16])
 LINKS = 12
+SMALL = 64  # slots; few items seldom come near the bound, and all that can be tried costs little
 
 
 def plan_rows(
@@ -89,32 +90,35 @@ def _plan_row(weight, floor, max_gap, effort, ranks, best, replicas, keys, spare
     largest = count_least_largest(weight, num_ranks * slots, num_ranks, ranks.replicas)
     bound = max(-(-weight.sum() // num_ranks), largest, floor)
     target = np.int64(bound * (1.0 + max_gap * (1.0 - 1e-9)))  # so that rounding cannot lift the gap above max_gap
-    if slots == 2:
-        stages[PAIRED] += search_counts(
-            weight, bound, max_gap, PAIRING_TRIES[effort], ranks.replicas, ranks.expert, keys, spare
-        )
-        separate(ranks.expert, weight)
-        set_ranks(ranks, weight, keys, spare)
-    else:
-        fold(weight, ranks, keys, spare)
-    _improve(ranks, target, NEVER, sums, links, stages)
-    reached = _keep(ranks, best, replicas)
-    if slots <= 2:
+    paired = _descend_first(weight, bound, target, max_gap, effort, ranks, keys, spare, sums, links, stages)
+    aim = reached = _keep(ranks, best, replicas)
+    if slots == 1 or reached <= paired:
         return reached <= target
-    if reached > bound and deal_greedily(
-        weight, ranks, keys, reached, ranks.expert
-    ):  # never worse than the plain answer
+    for level in range(effort if slots == 2 else 0):  # pairs had to be parted, and less search may have parted fewer
+        count_least_largest(weight, num_ranks * slots, num_ranks, ranks.replicas)
+        _descend_first(weight, bound, target, max_gap, level, ranks, keys, spare, sums, links, stages)
+        if level == 0:
+            aim = ranks.load[ranks.order[-1]]
+        if ranks.load[ranks.order[-1]] < reached:
+            reached = _keep(ranks, best, replicas)
+    # Never worse than the plain answer; with two slots a rank ``fold`` has not left the order that this needs.
+    if slots > 2 and reached > bound and deal_greedily(weight, ranks, keys, reached, ranks.expert):
         separate(ranks.expert, weight)
         set_ranks(ranks, weight, keys, spare)
         _improve(ranks, target, reached, sums, links, stages)
         if ranks.load[ranks.order[-1]] < reached:
             reached = _keep(ranks, best, replicas)
+    small = num_ranks * slots <= SMALL
+    if small and effort > 0:
+        effort = len(CONVERSIONS) - 1
+    if not small and slots > 2:
+        aim = target  # where that is out of reach, the change that it asks for is too small
     relaxations, tries = (SKEWED, SKEWED_TRIES) if 2 * largest > target else (LEVEL, LEVEL_TRIES)
     for attempt in range(tries[effort]):
         if reached <= target:
             return True
         f, rule = relaxations[attempt]
-        relaxed = largest + f * max(target - largest, 1)
+        relaxed = largest + f * max(aim - largest, 1)
         count_relaxed(weight, num_ranks * slots, num_ranks, relaxed, np.int64(rule), ranks.replicas)
         fold(weight, ranks, keys, spare)
         _improve(ranks, target, reached, sums, links, stages)
@@ -135,6 +139,26 @@ def _plan_row(weight, floor, max_gap, effort, ranks, best, replicas, keys, spare
         reached = _keep(ranks, best, replicas)
         stages[CONVERTED] += 1
     return reached <= target
+
+
+@native
+def _descend_first(weight, bound, target, max_gap, effort, ranks, keys, spare, sums, links, stages):  # type: ignore[no-untyped-def]
+    """Deal the replicas, or pair them where ranks have two slots, and improve that.
+
+    Returns the heaviest pair, which no other placement of the same counts undercuts; 0 where nothing was paired.
+    """
+    paired = np.int64(0)
+    if ranks.expert.shape[1] == 2:
+        stages[PAIRED] += search_counts(
+            weight, bound, max_gap, PAIRING_TRIES[effort], ranks.replicas, ranks.expert, keys, spare
+        )
+        paired = pair(weight, ranks.replicas, ranks.expert, keys, spare)
+        separate(ranks.expert, weight)
+        set_ranks(ranks, weight, keys, spare)
+    else:
+        fold(weight, ranks, keys, spare)
+    _improve(ranks, target, NEVER, sums, links, stages)
+    return paired
 
 
 @native

@@ -70,7 +70,6 @@ def search_counts(weight, bound, max_gap, tries, replicas, expert, keys, spare):
             moved += moves
         if heaviest > goal * (1.0 + 1.0 / GRID):
             failed = max(failed, min(goal, reached))
-    pair(weight, replicas, expert, keys, spare)
     return moved
 
 
