@@ -16,12 +16,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import harness
 import numpy as np
 import torch
-from baselines import plain_torch
 from numpy.typing import NDArray
 
+import harness
+from baselines import plain_torch
 from equipoise.fixed_point import to_fixed_point
 from equipoise.kernels import counter, counter_torch
 from equipoise.kernels.packing import Settings, numba

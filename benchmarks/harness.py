@@ -47,22 +47,23 @@ def replicas(load: NDArray[np.float64], num_slots: int) -> NDArray[np.float64]:
 
 
 def time_call(call: Callable[[], Any], repeats: int) -> dict[str, Any]:
-    """Call once for the first time, then ``repeats`` times.
+    """Call once for the first time, then ``repeats`` times, at least once.
 
     Returns seconds (first, best, median), the last result, and ``others``: the share of all processors that
-    other processes took meanwhile, None where the system does not say.
+    other processes took during the repeats, None where the system does not say.
     """
-    times = []
-    result = None
+    start = time.perf_counter()
+    result = call()
+    first = time.perf_counter() - start
+    steady = []
     before = _busy()
-    for _ in range(repeats + 1):
+    for _ in range(repeats):
         start = time.perf_counter()
         result = call()
-        times.append(time.perf_counter() - start)
-    others = _share_of_others(before, _busy(), sum(times))
-    steady = times[1:] or times
+        steady.append(time.perf_counter() - start)
+    others = _share_of_others(before, _busy(), sum(steady))
     return {
-        "first": times[0],
+        "first": first,
         "best": min(steady),
         "median": statistics.median(steady),
         "result": result,
@@ -117,7 +118,11 @@ def commit() -> str:
     """Return the commit of the checkout, marked if files differ from it."""
     try:
         name = _git("rev-parse", "--short=10", "HEAD")
-        return name + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
+        return name + (
+            "+changes"
+            if _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+            else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

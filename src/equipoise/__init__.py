@@ -15,6 +15,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from equipoise.capacity import Capacity as Capacity
+    from equipoise.capacity import slots_for as slots_for
     from equipoise.certificate import Certificate as Certificate
     from equipoise.errors import EquipoiseError as EquipoiseError
     from equipoise.load import LoadStatistics as LoadStatistics
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ROOMS = {
+    "Capacity": "capacity",
     "Certificate": "certificate",
     "Cluster": "problem",
     "EquipoiseError": "errors",
@@ -46,6 +49,7 @@ _ROOMS = {
     "Plan": "plan",
     "count_transfers": "migration",
     "frontier": "migration.frontier",
+    "slots_for": "capacity",
     "solve": "solver",
 }
 

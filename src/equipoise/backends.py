@@ -55,6 +55,8 @@ BACKENDS = {
     for backend in (
         Backend("reference", "cpu", (), "nothing to install"),
         Backend("numba", "cpu", ("numba",), "pip install numba"),
+        Backend("torch", "any", ("torch",), "pip install 'equipoise[torch]'"),
+        Backend("triton", "cuda", ("torch", "triton"), "pip install 'equipoise[torch]' triton"),
     )
 }
 

@@ -15,13 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.arrays import as_load, like
-from equipoise.backends import choose_backend
+from equipoise.arrays import as_load, is_torch, like
+from equipoise.backends import Backend, choose_backend
+from equipoise.certificate import check_placement
 from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError
 from equipoise.fixed_point import to_fixed_point
-from equipoise.packing import Settings, pack_items
-from equipoise.problem import Cluster, PlacementProblem, count
-from equipoise.solver import solve
+from equipoise.packing import Settings, check_seed, pack_items
+from equipoise.packing.on_device import pack_tensors, place_tensors, stays_on_device
+from equipoise.problem import Cluster, PlacementProblem, check_counts, count
+from equipoise.solver import place
+from equipoise.strategies import PrunedRestarts, choose_strategy
 
 __all__ = ["balanced_packing", "rebalance_experts", "replicate_experts"]
 
@@ -78,15 +81,19 @@ def balanced_packing(
     >>> np.bincount(pack_index[0], weights=[6, 5, 4, 3, 2, 2]).tolist()
     [11.0, 11.0]
     """
-    load, num_packs = _weights(weight), count(num_packs, "num_packs")
+    num_packs, chosen = count(num_packs, "num_packs"), _backend(backend, weight)
+    device_bound = stays_on_device(weight, chosen)
+    load = _two_axes(weight) if device_bound else _weights(weight)
     items = load.shape[1]
     if items % num_packs:
         raise IndivisibleError(
             f"{items} items do not fill {num_packs} packs evenly. Use a number of packs that divides {items}."
         )
     settings = Settings(restarts, refined, noise, swaps, extremes)
+    if device_bound:
+        return pack_tensors(weight, num_packs, settings, seed, chosen)
     fixed = to_fixed_point(load, num_packs)
-    pack_index, rank_in_pack = pack_items(fixed, num_packs, settings, seed, choose_backend(backend), threads)
+    pack_index, rank_in_pack = pack_items(fixed, num_packs, settings, seed, chosen, threads)
     return like(weight, pack_index.astype(np.int64), rank_in_pack.astype(np.int64))
 
 
@@ -186,18 +193,39 @@ def rebalance_experts(
     >>> logcnt.tolist()
     [[2, 2, 1, 1]]
     """
-    load = _weights(weight)
     num_groups, num_nodes = count(num_groups, "num_groups"), count(num_nodes, "num_nodes")
     hierarchical = num_groups % num_nodes == 0
     cluster = Cluster.from_slots(num_gpus, num_replicas, num_nodes if hierarchical else 1)
-    problem = PlacementProblem(load, cluster, num_groups if hierarchical else None)
-    plan = solve(problem, strategy, seed=seed, backend=backend, threads=threads, **parameters)
-    maps = plan.placement.physical_to_logical, plan.placement.logical_to_physical, plan.placement.replica_count
+    groups = num_groups if hierarchical else None
+    chosen = choose_strategy(strategy, **parameters)
+    if isinstance(chosen, PrunedRestarts):
+        kernel = _backend(backend, weight)
+        if stays_on_device(weight, kernel):
+            check_counts(_two_axes(weight).shape[1], cluster, groups)
+            return place_tensors(weight, cluster, groups if num_nodes > 1 else None, chosen, seed, kernel)
+    problem = PlacementProblem(_weights(weight), cluster, groups)
+    _, placement = place(problem, chosen, check_seed(seed), backend, threads)
+    check_placement(problem, placement)
+    maps = placement.physical_to_logical, placement.logical_to_physical, placement.replica_count
     return like(weight, *(array.astype(np.int64) for array in maps))
 
 
-def _weights(weight: Any) -> Any:
-    """Return the weights as a checked float64 array of two axes; a third would be summed, which nobody asked for."""
+def _backend(name: str, weight: Any) -> Backend:
+    """Return the backend for weights that live where these do."""
+    return choose_backend(name, weight.device.type if is_torch(weight) else "cpu")
+
+
+def _two_axes(weight: Any) -> Any:
+    """Return the weights if they have two axes and are not empty; a third would be summed, which nobody asked for."""
     if getattr(weight, "ndim", 2) != 2:
         raise InvalidInputError(f"weight has shape {tuple(weight.shape)}; it must be (layers, experts).")
-    return as_load(weight, "weight")
+    if 0 in getattr(weight, "shape", ()):
+        raise InvalidInputError(
+            f"weight has shape {tuple(weight.shape)}, which is empty; it needs a layer and an expert."
+        )
+    return weight
+
+
+def _weights(weight: Any) -> Any:
+    """Return the weights as a checked float64 array on the host."""
+    return as_load(_two_axes(weight), "weight")

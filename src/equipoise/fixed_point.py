@@ -13,22 +13,27 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NUM_BITS", "replica_weight", "to_fixed_point"]
+__all__ = ["NUM_BITS", "fixed_point_bits", "replica_weight", "to_fixed_point"]
 
 NUM_BITS = 40
+
+
+def fixed_point_bits(num_items: int, num_packs: int) -> int:
+    """Return the bits of the largest item: 40, less for very large layers.
+
+    The sum of a row stays below 2**52, which float64 holds exactly, and leaves room beside it for a pack
+    number in an int64.
+    """
+    return min(NUM_BITS, 52 - num_items.bit_length(), 62 - num_items.bit_length() - num_packs.bit_length())
 
 
 def to_fixed_point(load: NDArray[np.float64], num_packs: int = 1) -> NDArray[np.int64]:
     """Return each row of ``load`` scaled to integers with the largest at 2**bits; zero rows stay zero.
 
-    ``bits`` is 40, less where the sum of a row would exceed 2**52 (exact in float64) or would not
-    leave room beside it for a pack number in an int64.
-
     >>> to_fixed_point(np.array([[1.0, 0.5], [0.0, 0.0]])).tolist() == [[2**40, 2**39], [0, 0]]
     True
     """
-    items = load.shape[-1]
-    bits = min(NUM_BITS, 52 - items.bit_length(), 62 - items.bit_length() - num_packs.bit_length())
+    bits = fixed_point_bits(load.shape[-1], num_packs)
     largest = load.max(axis=-1, keepdims=True)
     share = np.divide(load, largest, out=np.zeros_like(load), where=largest > 0)
     fixed: NDArray[np.int64] = np.rint(share * float(2**bits)).astype(np.int64)

@@ -44,14 +44,18 @@ def all_groupings(num_groups: int, num_nodes: int) -> NDArray[np.int32] | None:
     return np.array(table, dtype=np.int32)
 
 
-def best_groupings(problem: PlacementProblem) -> tuple[NDArray[np.int32], NDArray[np.float64]] | None:
+def best_groupings(
+    problem: PlacementProblem, load: NDArray[np.float64]
+) -> tuple[NDArray[np.int32], NDArray[np.float64]] | None:
     """Return the best grouping of each layer and what no grouping undercuts, or None if there are too many to try.
+
+    ``load`` is the problem's, or the integers that stand for it in planning.
 
     Returns
     -------
     node_of_group : int32 array, shape (num_layers, num_expert_groups)
     bound : float64 array, shape (num_layers,)
-        Tokens per window on the busiest rank; see ``equipoise.kernels.grouping``.
+        What the busiest rank carries at least, in the unit of ``load``; see ``equipoise.kernels.grouping``.
     """
     from equipoise.kernels.grouping.numba import choose
 
@@ -61,7 +65,7 @@ def best_groupings(problem: PlacementProblem) -> tuple[NDArray[np.int32], NDArra
     if table is None:
         return None
     slots_per_node = cluster.num_slots // cluster.num_nodes
-    chosen, bound = choose(problem.load, table, cluster.num_nodes, cluster.ranks_per_node, slots_per_node)
+    chosen, bound = choose(load, table, cluster.num_nodes, cluster.ranks_per_node, slots_per_node)
     return table[chosen], bound
 
 

@@ -16,11 +16,22 @@ from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError
 from equipoise.files import write_atomically
 from equipoise.metrics import Metrics
 from equipoise.placement import Placement
-from equipoise.problem import Cluster, count
+from equipoise.problem import Cluster, PlacementProblem, count
 
-__all__ = ["Plan", "Provenance"]
+__all__ = ["LIFTED_BY", "Plan", "Provenance"]
 
 FORMAT, VERSION = "equipoise.plan", 1
+
+MEAN, SLOTS, GROUPS = "the mean", "replication granularity", "expert groups on nodes"
+LIFTED_BY = {
+    MEAN: "beyond the gap there is nothing to gain; only more ranks lift it",
+    SLOTS: "replicas come in whole slots; more redundant experts lift it",
+    GROUPS: "whole groups make one node too busy; planning globally lifts it",
+}
+"""What can hold the busiest rank up, in words, and what would lift it."""
+
+_BINDING = {"mean": MEAN, "replica": SLOTS, "company": SLOTS, "threshold": SLOTS, "grouping": GROUPS}
+WORTH_ASKING = 0.99  # mean balancedness below which the summary says how many slots would reach it
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,7 @@ class Provenance:
     stages : dict of str to int
         How often each stage of the strategy ran or decided, summed over the layers.
     problem_digest : str
-        SHA-256 of the load, the cluster and the groups.
+        BLAKE2b-256 of the load, the cluster and the groups.
     version : str
         Of equipoise.
     """
@@ -81,6 +92,8 @@ class Plan:
     certificate : Certificate
     metrics : Metrics
     provenance : Provenance
+    problem : PlacementProblem or None, default None
+        What was asked, where it is still known: it is not saved, and lets ``summary`` say how many slots it would take.
 
     Examples
     --------
@@ -96,9 +109,15 @@ class Plan:
     certificate: Certificate
     metrics: Metrics
     provenance: Provenance
+    problem: PlacementProblem | None = dataclasses.field(default=None, repr=False)
 
-    def summary(self) -> str:
-        """Return a few lines for people: shape, balancedness, gap, what binds, and how it was found."""
+    def summary(self, balancedness: float = WORTH_ASKING) -> str:
+        """Return a few lines for people: shape, balancedness, gap, what binds, what would lift it, how it was found.
+
+        Where replication granularity binds and the mean balancedness is below the one given, the fewest slots that
+        reach it are looked for, by planning anew with more and more slots: that takes as long as a few plans. A plan
+        that was read back no longer knows its load, and names the command that finds them.
+        """
         placement, metrics, certificate, how = self.placement, self.metrics, self.certificate, self.provenance
         cluster = self.cluster
         shape = (
@@ -109,18 +128,68 @@ class Plan:
             shape += f", {cluster.num_nodes} nodes"
         if self.num_expert_groups is not None:
             shape += f", {self.num_expert_groups} expert groups"
-        binding = {name: certificate.bound.count(name) for name in dict.fromkeys(certificate.bound)}
         duplicates = int(metrics.num_duplicates.sum())
-        found = ", ".join(f"{name} {number:,}" for name, number in how.stages.items())
+        found = ", ".join(f"{name} {number:,}" for name, number in how.stages.items() if number)
         rows = (
             ("plan", shape),
             ("balancedness", f"mean {metrics.mean_balancedness:.4f}, worst layer {metrics.worst_balancedness:.4f}"),
             ("gap to bound", f"mean {certificate.mean_gap:.4%}, worst layer {certificate.max_gap:.4%}"),
-            ("bound", ", ".join(f"{name} in {number} layers" for name, number in binding.items())),
+            *(("bound by", line) for line in self._binding()),
+            *(("to reach", line) for line in self._to_reach(balancedness)),
             ("duplicates", f"{duplicates or 'no'} rank{'s hold' if duplicates != 1 else ' holds'} an expert twice"),
             ("found by", f"{how.strategy}, seed {how.seed}, {how.implementation}" + (f"; {found}" if found else "")),
         )
         return "\n".join(f"{name:<13} {text}" for name, text in rows)
+
+    @property
+    def binding(self) -> dict[str, int]:
+        """In how many layers each row of ``LIFTED_BY`` is the reason why the busiest rank cannot carry less.
+
+        Layers without tokens are left out: nothing is to be gained there.
+
+        >>> import equipoise as eq
+        >>> eq.solve(eq.PlacementProblem([[9, 1, 1, 1], [1, 1, 1, 1]], eq.Cluster(4, 1))).binding
+        {'the mean': 1, 'replication granularity': 1}
+        """
+        names = [
+            _BINDING.get(bound, bound)
+            for bound, lower in zip(self.certificate.bound, self.certificate.lower_bound, strict=True)
+            if lower > 0
+        ]
+        order = sorted(dict.fromkeys(names), key=lambda name: [*LIFTED_BY, name].index(name))
+        return {name: names.count(name) for name in order}
+
+    def _binding(self) -> list[str]:
+        lines = [
+            f"{name} in {number} {'layer' if number == 1 else 'layers'}"
+            + (f": {LIFTED_BY[name]}" if name in LIFTED_BY else "")
+            for name, number in self.binding.items()
+        ]
+        return lines or ["nothing: no layer has tokens"]
+
+    def _to_reach(self, balancedness: float) -> list[str]:
+        """Return the line that says how many slots a mean balancedness takes, where more than the mean binds."""
+        if not {SLOTS, GROUPS} & set(self.binding) or self.metrics.mean_balancedness >= balancedness:
+            return []
+        target, cluster = f"mean balancedness {balancedness:g}", self.cluster
+        if self.problem is None:
+            groups = f" --nodes {cluster.num_nodes} --groups {self.num_expert_groups}" if self.num_expert_groups else ""
+            return [f"{target}: equipoise slots LOADS --ranks {cluster.num_ranks}{groups} says how many slots it takes"]
+        from equipoise.capacity import slots_for
+
+        capacity = slots_for(self.problem, balancedness)
+        answer = capacity.mean
+        if answer.never:
+            return [f"{target}: no number of slots is enough, expert groups on nodes prevent it"]
+        if answer.found is None:
+            return [f"{target}: not found with up to {capacity.points[-1].num_slots:,} slots"]
+        redundant = answer.found - self.placement.num_logical_experts
+        line = f"{target}: {answer.found:,} slots, {redundant:,} of them redundant"
+        if answer.found <= cluster.num_slots:
+            line += ", with strategy joint-descent"
+        if answer.undecided:
+            line += f"; {', '.join(f'{number:,}' for number in answer.undecided)} may do"
+        return [line]
 
     def to_json(self) -> str:
         """Return the plan as JSON text: the same text for the same plan."""
@@ -209,10 +278,7 @@ class Plan:
 
 
 def _check_complete(placement: Placement) -> None:
-    """Insist that every slot holds an expert and every expert has a slot, as in every plan that was made."""
-    if (placement.physical_to_logical < 0).any():
-        layer, slot = (int(i) for i in np.argwhere(placement.physical_to_logical < 0)[0])
-        raise FileFormatError(f"layer {layer}, slot {slot} is empty")
+    """Insist that every expert has a slot, as in every plan that was made; slots of lost ranks may be empty."""
     if (placement.replica_count == 0).any():
         layer, expert = (int(i) for i in np.argwhere(placement.replica_count == 0)[0])
         raise FileFormatError(f"layer {layer} has no slot for expert {expert}")

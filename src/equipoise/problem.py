@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from equipoise.arrays import as_load
 from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError
 
-__all__ = ["Cluster", "PlacementProblem"]
+__all__ = ["Cluster", "PlacementProblem", "check_counts", "count"]
 
 
 def count(value: Any, name: str) -> int:
@@ -99,6 +99,20 @@ class Cluster:
         return self.num_ranks // self.num_nodes
 
 
+def check_counts(num_experts: int, cluster: Cluster, num_expert_groups: int | None) -> None:
+    """Insist that the slots hold the experts and that the groups, if any, divide them."""
+    if cluster.num_slots < num_experts:
+        raise InfeasibleError(
+            f"{cluster.num_slots} slots cannot hold {num_experts} logical experts, which need one slot each. "
+            f"Add at least {num_experts - cluster.num_slots} slots per layer."
+        )
+    if num_expert_groups is not None and num_experts % num_expert_groups:
+        raise IndivisibleError(
+            f"{num_experts} logical experts do not form {num_expert_groups} equal groups. "
+            f"Use a number of groups that divides {num_experts}, or None to plan globally."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class PlacementProblem:
     """A load, the cluster that is to carry it, and the expert groups, if any.
@@ -140,20 +154,9 @@ class PlacementProblem:
             raise InvalidInputError(f"cluster is {self.cluster!r}; pass a Cluster(num_ranks=..., slots_per_rank=...).")
         load = as_load(self.load)
         object.__setattr__(self, "load", load)
-        experts, slots = load.shape[1], self.cluster.num_slots
-        if slots < experts:
-            raise InfeasibleError(
-                f"{slots} slots cannot hold {experts} logical experts, which need one slot each. "
-                f"Add at least {experts - slots} slots per layer."
-            )
         if self.num_expert_groups is not None:
-            groups = count(self.num_expert_groups, "num_expert_groups")
-            object.__setattr__(self, "num_expert_groups", groups)
-            if experts % groups:
-                raise IndivisibleError(
-                    f"{experts} logical experts do not form {groups} equal groups. "
-                    f"Use a number of groups that divides {experts}, or None to plan globally."
-                )
+            object.__setattr__(self, "num_expert_groups", count(self.num_expert_groups, "num_expert_groups"))
+        check_counts(load.shape[1], self.cluster, self.num_expert_groups)
 
     @property
     def num_layers(self) -> int:
@@ -181,9 +184,9 @@ class PlacementProblem:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the question: the same on every machine that sees the same load and cluster."""
+        """BLAKE2b of the question, 256 bits: the same on every machine that sees the same load and cluster."""
         cluster = self.cluster
         head = (*self.load.shape, cluster.num_ranks, cluster.slots_per_rank, cluster.num_nodes, self.num_expert_groups)
-        digest = hashlib.sha256(repr(head).encode())
+        digest = hashlib.blake2b(repr(head).encode(), digest_size=32)
         digest.update(self.load.astype("<f8", copy=False).tobytes())
         return digest.hexdigest()

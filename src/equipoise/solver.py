@@ -12,9 +12,9 @@ from equipoise.packing import check_seed
 from equipoise.placement import Placement
 from equipoise.plan import Plan, Provenance
 from equipoise.problem import PlacementProblem
-from equipoise.strategies import choose_strategy
+from equipoise.strategies import Found, Strategy, choose_strategy
 
-__all__ = ["solve"]
+__all__ = ["place", "solve"]
 
 
 def solve(
@@ -92,10 +92,17 @@ def solve(
         raise InvalidInputError(
             "max_transfers, max_transfers_total and lost_ranks count from a placement in force; pass current=placement."
         )
-    found = chosen.place(problem, seed, backend, threads)
-    placement = Placement(found.physical_to_logical, problem.cluster.num_ranks, problem.num_logical_experts)
+    found, placement = place(problem, chosen, seed, backend, threads)
     certificate = certify(problem, placement)
     mean = problem.load.sum(axis=1) / problem.cluster.num_ranks
     metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
     provenance = Provenance.of(found.strategy, seed, found.implementation, found.stages, problem.digest)
-    return Plan(problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance)
+    return Plan(problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance, problem)
+
+
+def place(
+    problem: PlacementProblem, strategy: Strategy, seed: int, backend: str, threads: int | None
+) -> tuple[Found, Placement]:
+    """Return what ``strategy`` finds and its placement, without the proof: for callers that only want the maps."""
+    found = strategy.place(problem, seed, backend, threads)
+    return found, Placement(found.physical_to_logical, problem.cluster.num_ranks, problem.num_logical_experts)

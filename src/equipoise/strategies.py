@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.backends import Backend, choose_backend
+from equipoise.backends import choose_backend
 from equipoise.errors import InvalidInputError, UnknownNameError
-from equipoise.fixed_point import replica_weight, to_fixed_point
-from equipoise.hierarchy import NodeRows, best_groupings, split_by_node
-from equipoise.kernels.descent import EFFORTS, STAGES
-from equipoise.packing import Settings, pack_items, separate_duplicates
+from equipoise.fixed_point import to_fixed_point
+from equipoise.hierarchy import best_groupings, split_by_node
+from equipoise.kernels.descent import EFFORTS
+from equipoise.packing import Settings, pack_items
 from equipoise.placement import Placement
 from equipoise.problem import PlacementProblem
+from equipoise.search import Search, pack_replicas
 
 __all__ = ["STRATEGIES", "JointDescent", "PlainGreedy", "PrunedRestarts", "Strategy", "choose_strategy"]
 
@@ -73,26 +73,6 @@ class PrunedRestarts(Settings):
         held = pack_replicas(rows.weight, rows, *counts, self, seed, chosen, threads)
         stages = {"restarts": self.restarts * len(held), "refined": min(self.refined, self.restarts) * len(held)}
         return Found(rows.join(held, problem.num_layers), chosen.name, stages, self)
-
-
-def pack_replicas(
-    weight: NDArray[np.int64],
-    rows: NodeRows,
-    physical_to_logical: NDArray[np.int32],
-    replica_count: NDArray[np.int32],
-    settings: Settings,
-    seed: int,
-    backend: Backend,
-    threads: int | None,
-) -> NDArray[np.int32]:
-    """Return the expert in each slot: the given replicas packed by pruned restarts, duplicates moved apart."""
-    item = replica_weight(weight, replica_count, physical_to_logical)
-    rank, place = pack_items(item, rows.num_ranks, settings, seed, backend, threads)
-    slot = (rank * (rows.num_slots // rows.num_ranks) + place).astype(np.int64)
-    held = np.empty_like(physical_to_logical)
-    np.put_along_axis(held, slot, physical_to_logical, axis=1)
-    separate_duplicates(held, rows.num_ranks, weight)
-    return held
 
 
 @dataclass(frozen=True)
@@ -168,6 +148,10 @@ class JointDescent:
         if self.effort == "thorough" and strategy.stop_after is None:
             search.run_restarts(seed, choose_backend(backend))
         found = rows.join(search.held, problem.num_layers)
+        if problem.is_hierarchical or not search.within.all():
+            # Elsewhere descent has looked at the plain answer itself; here that may group, or move apart, otherwise.
+            plain = PlainGreedy().place(problem, seed, "numba", threads)
+            found = _better_layers(problem, found, plain.physical_to_logical)
         return Found(found, "numba", search.stages, strategy)
 
     def _group(
@@ -177,18 +161,15 @@ class JointDescent:
         cluster = problem.cluster
         if not problem.is_hierarchical:
             return None, np.zeros(len(fixed), np.int64)
-        best = best_groupings(problem)
+        best = best_groupings(problem, fixed.astype(np.float64))
         if best is not None:
-            scale = np.divide(
-                fixed.sum(axis=1), problem.load.sum(axis=1), where=fixed.any(axis=1), out=np.zeros(len(fixed))
-            )
-            return best[0], np.repeat((best[1] * scale).astype(np.int64), cluster.num_nodes)
+            return best[0], np.repeat(np.ceil(best[1]).astype(np.int64), cluster.num_nodes)
         assert problem.num_expert_groups is not None
         from equipoise.kernels.descent.numba import plan_rows
 
         nodes, groups = cluster.num_nodes, problem.num_expert_groups
         group_weight = fixed.reshape(len(fixed), groups, -1).sum(axis=2)
-        held, _ = plan_rows(
+        held, _, _ = plan_rows(
             group_weight, nodes, groups // nodes, np.zeros(len(fixed), np.int64), 0.0, "balanced", threads
         )
         node_of_group = np.empty((len(fixed), groups), np.int32)
@@ -200,71 +181,11 @@ class JointDescent:
         return node_of_group, np.repeat(busiest.max(axis=1) // cluster.ranks_per_node, nodes)
 
 
-@dataclass
-class Search:
-    """The rows of a problem while joint descent works on them, harder and harder."""
-
-    rows: NodeRows
-    floor: NDArray[np.int64]
-    max_gap: float
-    threads: int | None
-
-    def __post_init__(self) -> None:
-        self.slots_per_rank = self.rows.num_slots // self.rows.num_ranks
-        self.held = np.empty((len(self.rows.weight), self.rows.num_slots), np.int32)
-        self.stages = dict.fromkeys((*STAGES, "restarts"), 0)
-
-    def run(self, effort: str, chosen: Any = slice(None)) -> None:
-        """Plan the chosen rows with ``effort``; a greater effort includes all that a smaller one does."""
-        from equipoise.kernels.descent.numba import plan_rows
-
-        weight, floor = self.rows.weight[chosen], self.floor[chosen]
-        held, counts = plan_rows(
-            weight, self.rows.num_ranks, self.slots_per_rank, floor, self.max_gap, effort, self.threads
-        )
-        self.held[chosen] = held.reshape(len(held), -1)
-        for stage, number in zip(STAGES, counts.sum(axis=0).tolist(), strict=True):
-            self.stages[stage] += number
-
-    def run_in_units(self, effort: str, deadline: float | None, stop_after: int | None) -> int:
-        """Plan the rows above the target again, 8 at a time, until a limit is met; return the units done."""
-        start = time.monotonic()
-        todo = self._above()
-        units = [todo[at : at + 8] for at in range(0, len(todo), 8)]
-        for done, unit in enumerate(units):
-            if done == stop_after or (deadline is not None and time.monotonic() - start >= deadline):
-                return done
-            self.run(effort, unit)
-        return len(units)
-
-    def run_restarts(self, seed: int, backend: Backend) -> None:
-        """Try pruned restarts on the rows above the target, and keep them where they are better."""
-        from equipoise.kernels.replication.numba import replicate
-
-        chosen = self._above()
-        if not len(chosen):
-            return
-        weight = np.ascontiguousarray(self.rows.weight[chosen])
-        counts = replicate(weight, self.rows.num_slots, self.rows.num_ranks)
-        held = pack_replicas(weight, self.rows, *counts, Settings(), seed, backend, self.threads)
-        better = self._busiest(held, weight) < self._busiest(self.held[chosen], weight)
-        self.held[chosen[better]] = held[better]
-        self.stages["restarts"] += int(better.sum())
-
-    def _above(self) -> NDArray[np.int64]:
-        """Return the rows whose busiest rank is above the target."""
-        from equipoise.kernels.replication.numba import replicate
-
-        weight, rows = self.rows.weight, self.rows
-        _, replica_count = replicate(weight, rows.num_slots, rows.num_ranks)
-        bound = np.maximum(weight.sum(axis=1) / rows.num_ranks, (weight / replica_count).max(axis=1))
-        bound = np.maximum(bound, self.floor)
-        return np.flatnonzero(self._busiest(self.held, weight) > bound * (1.0 + self.max_gap))
-
-    def _busiest(self, held: NDArray[np.int32], weight: NDArray[np.int64]) -> NDArray[np.int64]:
-        placement = Placement(held, self.rows.num_ranks, weight.shape[1])
-        each = replica_weight(weight, placement.replica_count, held)
-        return each.reshape(len(held), self.rows.num_ranks, -1).sum(axis=2).max(axis=1)
+def _better_layers(problem: PlacementProblem, found: NDArray[np.int32], other: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return each layer from whichever placement has the less busy rank, ``found`` if they are equal."""
+    ranks, experts = problem.cluster.num_ranks, problem.num_logical_experts
+    ours, theirs = (Placement(held, ranks, experts).rank_load(problem.load).max(axis=1) for held in (found, other))
+    return np.where((theirs < ours)[:, None], other, found)
 
 
 STRATEGIES: dict[str, type[JointDescent] | type[PrunedRestarts] | type[PlainGreedy]] = {

@@ -220,7 +220,7 @@ BAD = {
     "JSON, a boolean": (b"[[1, true]]", "layer 0, expert 1 is true; it must be a number"),
     "JSON, null": (b"[[1, 2], [null, 1]]", "layer 1, expert 0 is null"),
     "JSON, an object inside": (b'[[1, 2], {"a": 1}]', "layer 1 is an object with keys; it must be a list"),
-    "JSON, no known key": (text({"records": [], "meta": 1}), "its keys are 'records', 'meta'. Name one"),
+    "JSON, no known key": (text({"recorded": [], "meta": 1}), "its keys are 'recorded', 'meta'. Name one"),
     "JSON, no keys": (b"{}", "its keys are none"),
     "JSON, many keys": (text({str(i): 1 for i in range(50)}), "'9' and 40 more"),
     "JSON, count is null": (text({"logical_count": None}), "logical_count is null; it must be a nested list"),

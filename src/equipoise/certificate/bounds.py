@@ -8,13 +8,24 @@ R ranks, S slots a rank, P = R S slots.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.fixed_point import to_fixed_point
+from equipoise.hierarchy import best_groupings
 from equipoise.problem import PlacementProblem
 
-__all__ = ["BOUNDS", "lower_bounds", "mean_rank_load", "replica_load"]
+__all__ = [
+    "BOUNDS",
+    "company_load",
+    "grouping_load",
+    "lower_bounds",
+    "mean_rank_load",
+    "replica_load",
+    "threshold_load",
+]
 
 Floats = NDArray[np.float64]
 
@@ -29,16 +40,29 @@ def replica_load(problem: PlacementProblem) -> Floats:
     """Some replica weighs at least t*, however the slots are given out. Domain: every problem.
 
     If no replica is to weigh more than t, expert e needs max(1, ceil(w_e / t)) slots. t* is the least t for
-    which these fit into P; the rank that holds a replica of that size carries no less.
+    which these fit into P; the rank that holds a replica of that size carries no less. The counts that
+    reach t* are known (see ``equipoise.kernels.replication``); that they are the best is checked here, by counting the
+    slots that anything smaller would need.
     """
+    from equipoise.kernels.replication.numba import replicate
+
     load, slots = problem.load, problem.cluster.num_slots
+    _, replica_count = replicate(to_fixed_point(load), slots, slots)
+    largest: Floats = (load / replica_count).max(axis=1)
+    proved = (largest == 0) | (_slots_needed(load, largest * (1 - 1e-13)).sum(axis=1) > slots)
+    if not proved.all():  # the counts were made on rounded loads, and a tie was decided the other way
+        largest[~proved] = _bisect_largest_replica(load[~proved], slots)
+    return largest
+
+
+def _bisect_largest_replica(load: Floats, slots: int) -> Floats:
+    """Return a size that is too small for every replica to keep to, as large as 64 halvings find."""
     low, high = np.zeros(len(load)), load.max(axis=1)
     for _ in range(64):
         middle = (low + high) / 2
         fits = _slots_needed(load, middle).sum(axis=1) <= slots
         low, high = np.where(fits, low, middle), np.where(fits, middle, high)
-    largest: Floats = (load / _slots_needed(load, high)).max(axis=1)
-    return largest
+    return low
 
 
 def _slots_needed(load: Floats, largest: Floats) -> Floats:
@@ -48,15 +72,75 @@ def _slots_needed(load: Floats, largest: Floats) -> Floats:
     return needed
 
 
-BOUNDS: dict[str, Callable[[PlacementProblem], Floats]] = {
-    "mean": mean_rank_load,
-    "replica": replica_load,
-}
+def grouping_load(problem: PlacementProblem) -> Floats:
+    """Whole groups on nodes leave some node with too much, whichever way they are put. Domain: few groupings.
+
+    For each way to put equally many groups on each node, the busiest node's ranks carry at least its mean
+    rank load and its own t*; the least of that over all ways is a bound. 0 where the problem is not
+    hierarchical or the ways are too many to try.
+    """
+    best = best_groupings(problem, problem.load) if problem.is_hierarchical else None
+    return np.zeros(problem.num_layers) if best is None else best[1]
+
+
+def company_load(problem: PlacementProblem) -> Floats:
+    """A large replica does not have its rank to itself: T must leave room for S - 1 others. Domain: S >= 2.
+
+    Let T be the busiest rank, n_e = max(1, ceil(w_e / T)) the slots that e needs and s = P - sum n_e the rest. No
+    replica of f weighs less than r_f = w_f / (n_f + s), and beside a replica of more than T / 2 lies no second one of
+    its expert. The other S - 1 slots of its rank hold experts with n_f = 1 once each, save for s
+    repetitions, or experts with n_f > 1: together at least sigma, the sum of the S - 1 - s least r_f, the
+    least r_f with n_f > 1 standing for as many as wanted. So no replica exceeds max(T - sigma, T / 2), and T is
+    impossible if that needs more than P slots. What is impossible for T is so for all less: sigma and
+    s only shrink. With no redundant experts this is the heaviest expert plus the S - 1 lightest.
+    """
+    load, slots, others = problem.load, problem.cluster.num_slots, problem.cluster.slots_per_rank - 1
+    low = np.maximum(mean_rank_load(problem), load.max(axis=1) / problem.cluster.num_ranks)
+    high = load.sum(axis=1)
+    for _ in range(50 if others else 0):
+        middle = (low + high) / 2
+        need = _slots_needed(load, middle)
+        spare = np.maximum(slots - need.sum(axis=1), 0)
+        least = load / (need + spare[:, None])
+        repeated = np.where(need > 1, least, np.inf).min(axis=1, keepdims=True)
+        least = np.minimum(np.sort(np.where(need > 1, np.inf, least), axis=1), repeated)[:, :others]
+        counted = np.arange(least.shape[1]) < others - spare[:, None]
+        sigma = np.where(counted, least, 0.0).sum(axis=1)
+        impossible = _slots_needed(load, np.maximum(middle - sigma, middle / 2)).sum(axis=1) > slots
+        low, high = np.where(impossible, middle, low), np.where(impossible, high, middle)
+    best: Floats = low
+    return best
+
+
+def threshold_load(problem: PlacementProblem) -> Floats:
+    """Large replicas need small company, and slots make only so much of it. Domain: S >= 2.
+
+    See ``equipoise.kernels.threshold``.
+    """
+    from equipoise.kernels.threshold.numba import bound
+
+    low = np.maximum(mean_rank_load(problem), replica_load(problem))
+    return bound(problem.load, low, problem.cluster.num_ranks, problem.cluster.slots_per_rank)
+
+
+Bound = Callable[[PlacementProblem], Floats]
+CHEAP: dict[str, Bound] = {"mean": mean_rank_load, "replica": replica_load, "grouping": grouping_load}
+DEAR: dict[str, Bound] = {"company": company_load, "threshold": threshold_load}
+BOUNDS: dict[str, Bound] = CHEAP | DEAR
 """The arguments by name, the plainest first: of equal bounds the first is named."""
 
+CLOSE = 0.005  # relative; a layer that cheap bounds prove to be this good is not worth dear ones
 
-def lower_bounds(problem: PlacementProblem) -> tuple[Floats, tuple[str, ...]]:
+
+def lower_bounds(problem: PlacementProblem, achieved: Floats | None = None) -> tuple[Floats, tuple[str, ...]]:
     """Return the best bound of each layer and the name of its argument.
+
+    Parameters
+    ----------
+    problem : PlacementProblem
+    achieved : float64 array, shape (num_layers,), optional
+        A busiest rank that some placement reaches. The bounds in ``DEAR``, which take milliseconds, are then
+        left out for layers that those in ``CHEAP`` bring within half a percent of it.
 
     Returns
     -------
@@ -64,7 +148,20 @@ def lower_bounds(problem: PlacementProblem) -> tuple[Floats, tuple[str, ...]]:
         Tokens per window.
     bound : tuple of str, one per layer
     """
-    names = list(BOUNDS)
-    values = np.stack([BOUNDS[name](problem) for name in names])
-    best = values.argmax(axis=0)
-    return values.max(axis=0), tuple(names[i] for i in best)
+    names = np.full(problem.num_layers, "mean", dtype=object)
+    best = mean_rank_load(problem)
+
+    def improve(name: str, layers: NDArray[np.int64], values: Floats) -> None:
+        better = values > best[layers]
+        names[layers[better]] = name
+        best[layers[better]] = values[better]
+
+    everything = np.arange(problem.num_layers)
+    for name, cheap in CHEAP.items():
+        improve(name, everything, cheap(problem))
+    open_ = everything if achieved is None else np.flatnonzero(achieved > best * (1 + CLOSE))
+    if len(open_):
+        part = replace(problem, load=problem.load[open_])
+        for name, dear in DEAR.items():
+            improve(name, open_, dear(part))
+    return best, tuple(names)

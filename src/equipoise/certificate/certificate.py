@@ -99,5 +99,6 @@ def certify(problem: PlacementProblem, placement: Placement) -> Certificate:
     ([4.0], [4.0], ('mean',))
     """
     rank_load = check_placement(problem, placement)
-    lower, names = lower_bounds(problem)
-    return Certificate(lower, rank_load.max(axis=1), names)
+    largest = rank_load.max(axis=1)
+    lower, names = lower_bounds(problem, achieved=largest)
+    return Certificate(lower, largest, names)

@@ -50,56 +50,62 @@ def check_placement(
             f"{placement.num_logical_experts} experts; the problem has {layers} layers of {slots} slots on {ranks} "
             f"ranks for {experts} experts."
         )
-    rank_load = np.zeros((layers, ranks))
-    rank_of_slot = np.arange(slots) // cluster.slots_per_rank
-    for layer in range(layers):
-        row = table[layer]
-        filled = row >= 0
-        if not (allow_empty or filled.all()):
-            raise InvalidPlacementError(f"layer {layer}, slot {int(np.argmin(filled))} is empty; fill every slot.")
-        replicas = np.bincount(row[filled], minlength=experts)
-        if (replicas == 0).any():
-            raise InvalidPlacementError(
-                f"layer {layer} has no slot for expert {int(np.argmax(replicas == 0))}; every expert needs one."
-            )
-        if not allow_duplicates:
-            _refuse_duplicates(layer, row.reshape(ranks, -1))
-        held = row[filled]
-        np.add.at(rank_load[layer], rank_of_slot[filled], problem.load[layer][held] / replicas[held])
+    empty = table < 0
+    if empty.any() and not allow_empty:
+        layer, slot = _first(empty)
+        raise InvalidPlacementError(f"layer {layer}, slot {slot} is empty; fill every slot.")
+    cell = table + np.arange(layers, dtype=np.int64)[:, None] * experts  # one number for each (layer, expert)
+    replicas = np.bincount(cell[~empty], minlength=layers * experts)
+    if (replicas == 0).any():
+        layer, expert = divmod(int(np.argmin(replicas)), experts)
+        raise InvalidPlacementError(f"layer {layer} has no slot for expert {expert}; every expert needs one.")
+    if not allow_duplicates:
+        _refuse_duplicates(table.reshape(layers, ranks, -1))
     if problem.is_hierarchical:
         _check_groups(problem, table)
+    each = problem.load.ravel() / replicas
+    slot_load = np.where(empty, 0.0, each[cell])
+    rank_load: NDArray[np.float64] = slot_load.reshape(layers, ranks, -1).sum(axis=2)
     return rank_load
 
 
-def _refuse_duplicates(layer: int, held: NDArray[np.int32]) -> None:
-    for rank, experts in enumerate(held):
-        once, times = np.unique(experts[experts >= 0], return_counts=True)
-        if (times > 1).any():
-            raise InvalidPlacementError(
-                f"layer {layer}, rank {rank} holds expert {int(once[np.argmax(times > 1)])} "
-                f"{int(times.max())} times; once is enough."
-            )
+def _first(wrong: NDArray[np.bool_]) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), wrong.shape))
+
+
+def _refuse_duplicates(held: NDArray[np.int32]) -> None:
+    """Insist that no rank holds an expert twice; ``held`` [layers, ranks, slots per rank]."""
+    held = np.sort(held, axis=2)
+    twice = (held[:, :, 1:] == held[:, :, :-1]) & (held[:, :, 1:] >= 0)
+    if twice.any():
+        layer, rank, at = _first(twice)
+        times = int((held[layer, rank] == held[layer, rank, at]).sum())
+        raise InvalidPlacementError(
+            f"layer {layer}, rank {rank} holds expert {held[layer, rank, at]} {times} times; once is enough."
+        )
 
 
 def _check_groups(problem: PlacementProblem, table: NDArray[np.int32]) -> None:
     """Insist that each expert group lies on one node and that nodes hold equally many."""
     assert problem.num_expert_groups is not None
-    nodes = problem.cluster.num_nodes
-    group_size = problem.num_logical_experts // problem.num_expert_groups
-    node_of_slot = np.arange(table.shape[1]) // (table.shape[1] // nodes)
-    for layer, row in enumerate(table):
-        node_of_group: dict[int, int] = {}
-        for expert, node in zip(row.tolist(), node_of_slot.tolist(), strict=True):
-            if expert < 0:
-                continue
-            home = node_of_group.setdefault(expert // group_size, node)
-            if home != node:
-                raise InvalidPlacementError(
-                    f"layer {layer} has group {expert // group_size} on nodes {home} and {node}; "
-                    "an expert group must lie whole on one node."
-                )
-        held = np.bincount(list(node_of_group.values()), minlength=nodes)
-        if (held != held[0]).any():
-            raise InvalidPlacementError(
-                f"layer {layer} has {held.tolist()} expert groups on its nodes; every node needs the same number."
-            )
+    groups, nodes = problem.num_expert_groups, problem.cluster.num_nodes
+    layers, slots = table.shape
+    group = table // (problem.num_logical_experts // groups)
+    node = np.arange(slots) // (slots // nodes)
+    cell = (np.arange(layers)[:, None] * groups + group) * nodes + node
+    here = np.bincount(cell[table >= 0], minlength=layers * groups * nodes).reshape(layers, groups, nodes) > 0
+    torn = here.sum(axis=2) > 1
+    if torn.any():
+        layer, which = _first(torn)
+        homes = np.flatnonzero(here[layer, which]).tolist()
+        raise InvalidPlacementError(
+            f"layer {layer} has group {which} on nodes {homes[0]} and {homes[1]}; "
+            "an expert group must lie whole on one node."
+        )
+    held = here.sum(axis=1)
+    uneven = (held != held[:, :1]).any(axis=1)
+    if uneven.any():
+        (layer,) = _first(uneven)
+        raise InvalidPlacementError(
+            f"layer {layer} has {held[layer].tolist()} expert groups on its nodes; every node needs the same number."
+        )

@@ -12,6 +12,7 @@ from equipoise.errors import InvalidInputError
 __all__ = [
     "AsJson",
     "Backend",
+    "FirstLayer",
     "Groups",
     "Key",
     "Loads",
@@ -20,9 +21,11 @@ __all__ = [
     "Parameters",
     "Ranks",
     "Seed",
+    "SkipEmpty",
     "Slots",
     "Strategy",
     "Threads",
+    "checked_balancedness",
     "checked_gap",
     "count_of",
     "layers",
@@ -92,6 +95,18 @@ MaxGap = Annotated[
         help="Ask for a gap to the lower bound of at most X in every layer, 0.001 for 0.1 %; exit code 1 if missed.",
     ),
 ]
+FirstLayer = Annotated[
+    int | None,
+    typer.Option(
+        "--first-layer",
+        metavar="N",
+        help="The model's id of the first layer, 3 for DeepSeek-V3 planned without its dense layers. Left out: as IN "
+        "says, else 0.",
+    ),
+]
+SkipEmpty = Annotated[
+    bool, typer.Option("--skip-empty", help="Leave out layers without tokens: dense layers, as some recorders write.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead, for machines.")]
 
 
@@ -133,6 +148,15 @@ def checked_gap(max_gap: float | None) -> float | None:
     if max_gap is not None and not 0 <= max_gap < float("inf"):
         raise InvalidInputError(f"--max-gap is {max_gap}; it must be finite and not negative, such as 0.001 for 0.1 %.")
     return max_gap
+
+
+def checked_balancedness(balancedness: float) -> float:
+    """Return ``--balancedness`` if it is one: above 0 and at most 1."""
+    if not 0 < balancedness <= 1:
+        raise InvalidInputError(
+            f"--balancedness is {balancedness}; it must be above 0 and at most 1, such as 0.99. 1 is perfect balance."
+        )
+    return balancedness
 
 
 def strategy_or_default(name: str | None) -> str:

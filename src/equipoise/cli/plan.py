@@ -91,7 +91,9 @@ def plan(
     if as_json:
         print_json(_report(found, statistics, elapsed, max_gap, out))
     else:
-        print(found.summary())
+        with progress("looking for the fewest slots"):
+            summary = found.summary()
+        print(summary)
         if statistics.empty_layers:
             print(f"{'no tokens':<13} in {options.layers(statistics.empty_layers)}")
         print(f"{'time':<13} {seconds(elapsed)}")
@@ -125,6 +127,7 @@ def _report(
         "max_gap": found.certificate.max_gap,
         "max_gap_asked_for": max_gap,
         "max_gap_met": None if max_gap is None else found.certificate.max_gap <= max_gap,
+        "binding": found.binding,
         "num_duplicates": int(found.metrics.num_duplicates.sum()),
         "seconds": elapsed,
         "written_to": None if out is None else str(out),

@@ -4,12 +4,16 @@
 file                   idea
 =====================  ==================================================================================
 ``settings.py``        what the environment says to a plug-in
-``replan.py``          from an engine's counts and its placement in force to the next one
+``planning.py``        from an engine's counts and its placement in force to the next one
+``warming.py``           compile what a plug-in calls before an engine waits for it
+``layered.py``           a placement as files have it: with the model's layer ids
 ``vllm.py``            plug-in: takes the place of vLLM's default policy
 ``sglang.py``          plug-in: takes the place of SGLang's ``rebalance_experts``
 ``vllm_ascend.py``     a policy for vLLM-Ascend, and its expert maps
 ``tensorrt_llm.py``    load-balancer YAML and statistics folders
 ``omni_infer.py``      0/1 patterns
+``sglang_maps.py``       static maps for ``--init-expert-location``
+``load_files.py``        writers of loads; ``equipoise.load`` reads them
 ``deepseek.py``        the three tensors of the published signature
 ``formats.py``         the table of files, and how they are told apart
 =====================  ==================================================================================

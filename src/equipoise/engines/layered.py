@@ -13,7 +13,7 @@ from equipoise.errors import InvalidInputError
 from equipoise.load import LoadStatistics
 from equipoise.placement import Placement
 
-__all__ = ["LayeredPlacement", "fill_layers", "refuse_duplicates"]
+__all__ = ["LayeredPlacement", "fill_layers", "refuse_duplicates", "shifted"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +97,17 @@ class LayeredPlacement:
             )
         return replace(self, num_ranks=num_ranks)
 
+    def select(self, keep: NDArray[np.bool_]) -> LayeredPlacement:
+        """Return the layers where ``keep`` is true, each under its own id."""
+        if not keep.any():
+            raise InvalidInputError(f"{self.source} has no layer with tokens; plan on a load that has some.")
+        ids = tuple(layer for layer, kept in zip(self.layer_ids, keep, strict=True) if kept)
+        return replace(self, physical_to_logical=self.physical_to_logical[keep], layer_ids=ids)
+
+    def starting_at(self, first_layer: int | None) -> LayeredPlacement:
+        """Return the same placement with ids that count from ``first_layer``; None keeps them."""
+        return replace(self, layer_ids=shifted(self.layer_ids, first_layer))
+
     def by_rank(self, wanted_by: str) -> NDArray[np.int32]:
         """Return the experts of each rank: int32, shape (num_layers, num_ranks, slots_per_rank)."""
         if self.num_ranks is None:
@@ -105,6 +116,15 @@ class LayeredPlacement:
                 "that; name the number of ranks."
             )
         return self.physical_to_logical.reshape(len(self.layer_ids), self.num_ranks, -1)
+
+
+def shifted(layer_ids: tuple[int, ...], first: int | None) -> tuple[int, ...]:
+    """Return the ids moved so that they start at ``first``; None leaves them.
+
+    >>> shifted((0, 1, 2), 3)
+    (3, 4, 5)
+    """
+    return layer_ids if first is None else tuple(layer - layer_ids[0] + first for layer in layer_ids)
 
 
 def fill_layers(array: NDArray[Any], layer_ids: tuple[int, ...], filler: NDArray[Any]) -> NDArray[Any]:

@@ -6,11 +6,14 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from equipoise.errors import InvalidInputError
 
-__all__ = ["Settings", "VARIABLES"]
+if TYPE_CHECKING:
+    from equipoise.strategies import Strategy
+
+__all__ = ["VARIABLES", "Settings"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Settings:
     strategy : str or None, default None
         A name in ``equipoise.strategies``; None is the default of ``equipoise.solve``.
     parameters : dict
-        Of the strategy, such as ``max_gap``; empty leaves the strategy's own defaults.
+        ``max_gap`` and ``effort`` of the strategy; empty leaves the strategy's own defaults.
     threads : int or None, default None
         Most threads for one plan; None uses all processors that the process may run on.
     plans : tuple of str
@@ -61,8 +64,8 @@ class Settings:
                 found[name] = read(text)
             except ValueError:
                 raise InvalidInputError(f"{prefix}{suffix} is {text!r}; {rule}.") from None
-        parameters = {name: found.pop(name) for name in ("max_gap",) if name in found}
-        return cls(**found, parameters=parameters)
+        given = [name for name in ("max_gap", "effort") if name in found]
+        return cls(parameters={name: found.pop(name) for name in given}, **found)
 
     def check(self) -> None:
         """Refuse a strategy or parameter that does not exist when the engine starts, not at its first plan.
@@ -72,17 +75,26 @@ class Settings:
         UnknownNameError
             If there is no such strategy, or it has no such parameter.
         """
-        if self.strategy is None and not self.parameters:
-            return  # the defaults need no check, and the strategies import numba
+        if self.strategy is not None or self.parameters:  # the defaults need no check, and choosing imports numba
+            self.choose_strategy()
+
+    def choose_strategy(self) -> Strategy:
+        """Return the strategy with its parameters.
+
+        Raises
+        ------
+        UnknownNameError
+            As ``check`` does.
+        """
         from equipoise.solver import solve
         from equipoise.strategies import choose_strategy
 
-        default = inspect.signature(solve).parameters["strategy"].default
-        choose_strategy(self.strategy or default, **self.parameters)
+        default: str = inspect.signature(solve).parameters["strategy"].default
+        return choose_strategy(self.strategy or default, **self.parameters)
 
 
 def _switch(text: str) -> bool:
-    return {"0": False, "1": True}[text] if text in "01" else _refuse()
+    return text == "1" if text in ("0", "1") else _refuse()
 
 
 def _gap(text: str) -> float:
@@ -104,6 +116,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "": ("enabled", _switch, "set it to 0 to switch equipoise off, or leave it out"),
     "_STRATEGY": ("strategy", str, "name a strategy"),
     "_MAX_GAP": ("max_gap", _gap, "it must be a number of at least 0, such as 0.01 for one percent"),
+    "_EFFORT": ("effort", str, "name an effort of the strategy"),
     "_THREADS": ("threads", _threads, "it must be a whole number of at least 1"),
     "_PLAN": (
         "plans",

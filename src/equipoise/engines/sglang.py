@@ -110,7 +110,7 @@ def _refuse(reason: str) -> None:
 
 
 def _make_hook(builtin: Any, settings: Settings) -> Any:
-    from equipoise.engines.replan import SavedPlans
+    from equipoise.engines.planning import SavedPlans
 
     settings.check()
     saved = SavedPlans.read(settings.plans)
@@ -151,9 +151,8 @@ def _rebalance(arguments: tuple[Any, ...], settings: Settings, saved: Any, seen:
     import numpy as np
     import torch
 
-    from equipoise.engines.replan import replan
+    from equipoise.engines.planning import describe, plan_next
     from equipoise.errors import IndivisibleError
-    from equipoise.placement import Placement
 
     tokens, num_slots, slots_per_rank, num_groups, num_nodes = arguments
     if num_slots % slots_per_rank:
@@ -164,18 +163,17 @@ def _rebalance(arguments: tuple[Any, ...], settings: Settings, saved: Any, seen:
     num_ranks = num_slots // slots_per_rank
     shape = (*tokens.shape[-2:], num_slots, num_ranks)
     if saved.plans:
-        placement, line = saved.find(*shape).placement, f"a saved plan of {shape[0]} layers"
-        quiet = False
+        found = saved.find(*shape)
     else:
         current = _in_force(shape)
         # Windows are summed on the tensor's own device: what comes back is one window, not all of them.
         load = tokens.sum(dim=0) if tokens.ndim == 3 else tokens
-        result = replan(load, num_slots, num_groups, num_nodes, num_ranks, settings, current)
-        placement, line = Placement(result.physical_to_logical, num_ranks, shape[1]), result.summary()
-        quiet = not result.certificate.max_rank_load.any()
-    if not quiet and shape not in seen:
+        found = plan_next(load, num_slots, num_groups, num_nodes, num_ranks, settings, current)
+    # The proof costs time: once is enough.
+    if shape not in seen and (saved.plans or bool(tokens.any())):
         seen.add(shape)
-        log.info("equipoise's first plan: %s.", line)
+        log.info("equipoise's first plan: %s.", describe(found))
+    placement = found.placement
     maps = placement.physical_to_logical, placement.logical_to_physical, placement.replica_count
     slots, places, counts = (torch.from_numpy(array.astype(np.int64)) for array in maps)
     return slots, places, counts

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.arrays import as_numpy, is_torch
+from equipoise.arrays import as_numpy
 from equipoise.engines.layered import LayeredPlacement, fill_layers
 from equipoise.errors import FileFormatError, InvalidInputError, MissingDependencyError
 
@@ -48,13 +48,9 @@ def read_map(document: Mapping[Any, Any], path: Path) -> LayeredPlacement:
 def table_of(value: Any, path: Path) -> LayeredPlacement:
     """Return a nested list or a tensor as a placement whose rows are the model's layers from 0."""
     try:
-        table = as_numpy(value, f"{path}: {KEY}") if is_torch(value) else np.array(value)
-        if table.ndim != 2 or table.dtype.kind not in "iu":
-            raise FileFormatError(f"{path}: {KEY} must hold whole numbers in rows of equal length, one row a layer.")
+        table = as_numpy(value, f"{path}: {KEY}")
         return LayeredPlacement(table, tuple(range(len(table))), source=str(path))
-    except FileFormatError:
-        raise
-    except (InvalidInputError, ValueError, OverflowError) as error:
+    except InvalidInputError as error:
         raise FileFormatError(str(error)) from None
 
 

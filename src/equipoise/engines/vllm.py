@@ -91,7 +91,7 @@ def _refuse(reason: str) -> None:
 
 def _make_policy(builtin: type, settings: Settings) -> type:
     """Return a policy class in the place of ``builtin``, whose other methods it inherits."""
-    from equipoise.engines.replan import SavedPlans
+    from equipoise.engines.planning import SavedPlans
 
     settings.check()
     saved = SavedPlans.read(settings.plans)
@@ -124,20 +124,17 @@ def _rebalance(arguments: tuple[Any, ...], settings: Settings, saved: Any, seen:
     import numpy as np
     import torch
 
-    from equipoise.engines.replan import replan
+    from equipoise.engines.planning import describe, plan_next
 
     weight, num_replicas, num_groups, num_nodes, num_ranks, current = arguments
     shape = (*weight.shape, num_replicas, num_ranks)
     if saved.plans:
-        plan = saved.find(*shape)
-        table, line = plan.placement.physical_to_logical, f"a saved plan of {shape[0]} layers"
-        quiet = False
+        found = saved.find(*shape)
     else:
         held = None if current is None else current.detach().cpu().numpy()
-        result = replan(weight, num_replicas, num_groups, num_nodes, num_ranks, settings, held)
-        table, line = result.physical_to_logical, result.summary()
-        quiet = not result.certificate.max_rank_load.any()  # the profiling run has no load, and says nothing
-    if not quiet and shape not in seen:
+        found = plan_next(weight, num_replicas, num_groups, num_nodes, num_ranks, settings, held)
+    # The profiling run has no load, and a plan for it says nothing. The proof costs time: once is enough.
+    if shape not in seen and (saved.plans or bool(weight.any())):
         seen.add(shape)
-        log.info("equipoise's first plan: %s.", line)
-    return torch.from_numpy(table.astype(np.int64))
+        log.info("equipoise's first plan: %s.", describe(found))
+    return torch.from_numpy(found.placement.physical_to_logical.astype(np.int64))

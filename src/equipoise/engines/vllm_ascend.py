@@ -80,7 +80,7 @@ class EquipoisePolicy:
         InvalidInputError
             If the table is not full and complete, or the workload has another shape.
         """
-        from equipoise.engines.replan import replan
+        from equipoise.engines.planning import describe, plan_next
         from equipoise.placement import Placement
 
         table, tokens = _checked(current_expert_table, expert_workload)
@@ -89,15 +89,15 @@ class EquipoisePolicy:
         experts = int(held.max()) + 1
         load = np.zeros((layers, experts))
         np.add.at(load, (np.arange(layers)[:, None], held), tokens.reshape(layers, -1))
-        result = replan(load, ranks * slots_per_rank, 1, 1, ranks, self.settings, held)
-        new = result.physical_to_logical
+        result = plan_next(load, ranks * slots_per_rank, 1, 1, ranks, self.settings, held)
+        new = np.array(result.placement.physical_to_logical)
         doubled = Placement(new, ranks, experts).num_duplicates > 0  # more replicas than ranks leave no way round it
         new[doubled] = held[doubled]
         before, after = (Placement(t, ranks, experts).rank_load(load).max(axis=1) for t in (held, new))
         ratio = np.divide(after, before, out=np.ones(layers), where=before > 0)
         if self._first and before.any():
             self._first = False
-            log.info("equipoise's first plan: %s.", result.summary())
+            log.info("equipoise's first plan: %s.", describe(result))
         change = int(not np.array_equal(new, held))
         return change, np.argsort(ratio, kind="stable"), new.astype(np.int64).reshape(table.shape)
 

@@ -56,7 +56,7 @@ def keep_slots(physical_to_logical: Any, current: Any, num_ranks: int) -> Ints:
 
 
 def slot_tables(physical_to_logical: Any, current: Any, num_ranks: int) -> tuple[Ints, Ints, int]:
-    """Return both placements as contiguous int32 arrays with as many layers, and the slots of a rank."""
+    """Return both placements as int32 arrays of their own with as many layers, and the slots of a rank."""
     num_ranks = count(num_ranks, "num_ranks")
     tables = []
     for value, name in ((physical_to_logical, "physical_to_logical"), (current, "current")):
@@ -66,7 +66,8 @@ def slot_tables(physical_to_logical: Any, current: Any, num_ranks: int) -> tuple
                 f"{name} has shape {array.shape} and type {array.dtype}; it must hold integers in the shape "
                 "(layers, slots)."
             )
-        tables.append(np.ascontiguousarray(array, dtype=np.int32))
+        # A copy, because the native code would be compiled once more for a read-only array.
+        tables.append(np.array(array, dtype=np.int32, order="C"))
     new, old = tables
     if len(new) != len(old):
         raise InvalidPlacementError(

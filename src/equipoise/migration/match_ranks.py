@@ -79,26 +79,30 @@ def match_ranks(
 def _match(new, old, slots_per_rank, ranks_per_node, experts, matched):  # type: ignore[no-untyped-def]
     layers, slots = new.shape
     ranks = slots // slots_per_rank
-    overlap = np.empty((ranks_per_node, ranks_per_node), dtype=np.int64)
-    on_rank = np.empty((ranks_per_node, experts), dtype=np.bool_)
-    counted = np.full(experts, -1, dtype=np.int64)
+    stay = np.empty((ranks_per_node, ranks_per_node), dtype=np.int64)  # less one for each expert that would stay
+    # The old slots of a node that hold an expert are a chain: the last of them, then each the one before it.
+    last, before = np.empty(experts, dtype=np.int64), np.empty(slots, dtype=np.int64)
+    counted = np.empty(experts, dtype=np.int64)
     for layer in range(layers):
         for first in range(0, ranks, ranks_per_node):
-            on_rank[:] = False
-            for h in range(ranks_per_node):
-                for s in range((first + h) * slots_per_rank, (first + h + 1) * slots_per_rank):
-                    if s < old.shape[1] and old[layer, s] >= 0:
-                        on_rank[h, old[layer, s]] = True
-            overlap[:] = 0
+            last[:] = -1
+            for s in range(first * slots_per_rank, min((first + ranks_per_node) * slots_per_rank, old.shape[1])):
+                e = old[layer, s]
+                if e >= 0 and (last[e] < 0 or last[e] // slots_per_rank != s // slots_per_rank):
+                    before[s] = last[e]
+                    last[e] = s
+            stay[:] = 0
             counted[:] = -1
             for g in range(ranks_per_node):
                 for s in range((first + g) * slots_per_rank, (first + g + 1) * slots_per_rank):
                     e = new[layer, s]
                     if e >= 0 and counted[e] != g:
                         counted[e] = g
-                        for h in range(ranks_per_node):
-                            overlap[g, h] += on_rank[h, e]
-            taken_by = assign(-overlap)
+                        held = last[e]
+                        while held >= 0:
+                            stay[g, held // slots_per_rank - first] -= 1
+                            held = before[held]
+            taken_by = assign(stay)
             for h in range(ranks_per_node):
                 to, source = (first + h) * slots_per_rank, (first + taken_by[h]) * slots_per_rank
                 for s in range(slots_per_rank):

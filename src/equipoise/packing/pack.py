@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arrays import as_numpy
 from equipoise.backends import Backend
 from equipoise.errors import InvalidInputError
 from equipoise.kernels import counter
@@ -31,9 +32,11 @@ def pack_items(
         return np.tile(np.arange(items, dtype=np.int32), (rows, 1)), np.zeros((rows, items), dtype=np.int32)
     kernel = backend.load()
     options = {"threads": threads} if backend.name == "numba" else {}
+    if backend.name in ("torch", "triton"):
+        options = {"device": kernel.default_device()}
     key = counter.row_key(weight >> KEY_SHIFT, check_seed(seed))
     pack_index, rank_in_pack = kernel.pack(weight, num_packs, settings, key, **options)
-    return pack_index, rank_in_pack
+    return as_numpy(pack_index, "pack_index"), as_numpy(rank_in_pack, "rank_in_pack")
 
 
 def check_seed(seed: int) -> int:

@@ -11,36 +11,55 @@ __all__ = ["assign"]
 
 @native
 def assign(cost):  # type: ignore[no-untyped-def]
-    """Return for each column the row that takes it at the least total cost: one shortest augmenting path a row."""
+    """Return for each column the row that takes it at the least total cost: one shortest augmenting path a row.
+
+    Prices keep every reduced cost at 0 or more, and are changed once a path: a column that a path passed at distance
+    d, when the path ends at distance D, becomes D - d dearer to all rows. Of columns equally near, a free one ends the
+    path at once; with overlaps for costs, which tie often, most paths are short for that reason.
+    """
     n = len(cost)
-    row_price, column_price = np.zeros(n + 1, dtype=np.int64), np.zeros(n + 1, dtype=np.int64)
-    row_of, came_from = np.full(n + 1, -1, dtype=np.int64), np.zeros(n + 1, dtype=np.int64)
-    distance, done = np.empty(n + 1, dtype=np.int64), np.empty(n + 1, dtype=np.bool_)
-    for row in range(n):
-        row_of[n] = row  # column n is where every path starts
+    row_price, column_price = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+    row_of, column_of = np.full(n, -1, dtype=np.int64), np.full(n, -1, dtype=np.int64)
+    distance, came_from = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
+    open_columns = np.empty(n, dtype=np.int64)
+    for start in range(n):
         distance[:] = np.iinfo(np.int64).max
-        done[:] = False
-        at = n
-        while row_of[at] >= 0:
-            done[at] = True
+        for column in range(n):
+            open_columns[column] = column
+        num_open, row, reached = n, start, np.int64(0)
+        end = -1
+        while end < 0:
             nearest, shortest = -1, np.iinfo(np.int64).max
-            for column in range(n):
-                if done[column]:
-                    continue
-                reach = cost[row_of[at], column] - row_price[row_of[at]] - column_price[column]
+            base = reached - row_price[row]
+            for i in range(num_open):
+                column = open_columns[i]
+                reach = base + cost[row, column] - column_price[column]
                 if reach < distance[column]:
                     distance[column] = reach
-                    came_from[column] = at
-                if distance[column] < shortest:
-                    nearest, shortest = column, distance[column]
-            for column in range(n + 1):
-                if done[column]:
-                    row_price[row_of[column]] += shortest
-                    column_price[column] -= shortest
-                elif column < n:
-                    distance[column] -= shortest
-            at = nearest
-        while at != n:
-            row_of[at] = row_of[came_from[at]]
-            at = came_from[at]
-    return row_of[:n]
+                    came_from[column] = row
+                tie = distance[column] == shortest
+                if distance[column] < shortest or (tie and row_of[column] < 0 <= row_of[open_columns[nearest]]):
+                    nearest, shortest = i, distance[column]
+            reached = shortest
+            column = open_columns[nearest]
+            # The open columns are the first ones; the closed ones stay behind them, for the prices.
+            num_open -= 1
+            open_columns[nearest], open_columns[num_open] = open_columns[num_open], column
+            if row_of[column] < 0:
+                end = column
+            else:
+                row = row_of[column]
+        row_price[start] += reached
+        for i in range(num_open, n):
+            column = open_columns[i]
+            if column != end:
+                row_price[row_of[column]] += reached - distance[column]
+                column_price[column] -= reached - distance[column]
+        column = end
+        while True:
+            row = came_from[column]
+            row_of[column] = row
+            column, column_of[row] = column_of[row], column
+            if row == start:
+                break
+    return row_of

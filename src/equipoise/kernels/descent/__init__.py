@@ -1,10 +1,11 @@
 """Joint descent: replica counts and packing decided together. The contract.
 
-    plan_rows(weight, num_ranks, slots_per_rank, floor, max_gap, effort, threads) -> held, stages
+    plan_rows(weight, num_ranks, slots_per_rank, floor, max_gap, effort, threads) -> held, stages, within
 
 ``weight`` int64 [rows, experts] from ``to_fixed_point``; ``floor`` int64 [rows], a load that the busiest rank
 need not go below even if it could (0 for none); ``held`` int32 [rows, ranks, slots per rank], the expert
-in each slot; ``stages`` int64 [rows, len(STAGES)], how often each stage acted. Rows are independent, so their order
+in each slot; ``stages`` int64 [rows, len(STAGES)], how often each stage acted; ``within`` bool [rows], whether the
+row is proved to be within ``max_gap``. Rows are independent, so their order
 and the number of threads do not matter.
 
 Each stage is one file or one function, and stops the row as soon as the busiest rank is within
@@ -38,6 +39,7 @@ EFFORTS = {"fast": 0, "balanced": 1, "thorough": 2}
 """What the search may cost on a layer that stays above the target, in descents:
 
 fast        1: the first start only.
-balanced    up to 17 under heavy skew, most of them given up early, and up to 3 elsewhere.
+balanced    up to 17 under heavy skew, most of them given up early, and up to 3 elsewhere. With at most 64 slots
+            as much as below, but for restarts: few items seldom come near the bound, and cost little.
 thorough    up to 40, then conversions, and pruned restarts last.
 """

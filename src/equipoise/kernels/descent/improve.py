@@ -15,18 +15,18 @@ __all__ = ["chain", "convert", "descend", "swap_pairs"]
 
 
 @native
-def descend(ranks, target, cutoff):  # type: ignore[no-untyped-def]
-    """Swap replicas until no rank above ``target`` has a swap left; return the number of swaps.
+def descend(ranks, target, depth):  # type: ignore[no-untyped-def]
+    """Swap replicas until none of the ``depth`` heaviest ranks above ``target`` has a swap left; return the swaps.
 
     The heaviest rank comes first, then the next heaviest: a rank that is stuck may come free when
-    others have changed. Gives up as soon as the heaviest rank is stuck at ``cutoff`` or more.
+    others have changed.
     """
     load, order = ranks.load, ranks.order
     num_ranks = len(load)
     swaps = before = down = 0
     while True:
-        if down == num_ranks - 1 or load[order[num_ranks - 1 - down]] <= target:
-            if swaps == before:
+        if down == min(depth, num_ranks - 1) or load[order[num_ranks - 1 - down]] <= target:
+            if swaps == before or depth == 1:
                 return swaps
             before, down = swaps, 0
             continue
@@ -35,8 +35,6 @@ def descend(ranks, target, cutoff):  # type: ignore[no-untyped-def]
         if h >= 0:
             exchange(ranks, g, i, h, j)
             swaps += 1
-        elif down == 0 and load[g] >= cutoff:
-            return swaps
         else:
             down += 1
 

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from equipoise.kernels.descent import EFFORTS, STAGES
 from equipoise.kernels.descent.improve import chain, convert, descend, swap_pairs
-from equipoise.kernels.descent.pairing import search_counts
-from equipoise.kernels.descent.start import count_least_largest, count_relaxed, fold
+from equipoise.kernels.descent.pairing import pair, search_counts
+from equipoise.kernels.descent.start import count_least_largest, count_relaxed, deal_greedily, fold
 from equipoise.kernels.descent.state import new_ranks, set_ranks
 from equipoise.kernels.native import native
 from equipoise.kernels.separate.numba import separate
@@ -32,10 +32,11 @@ SKEWED = np.array(
     ) for f in fs]
 )  # fmt: skip
 LEVEL = np.array([(f, rule) for f in (0.15, 0.3, 0.05, 0.1, 0.2, 0.25, 0.35, 0.4) for rule in (0, 1, 2)])
-SKEWED_TRIES, LEVEL_TRIES = np.array([0, 16, len(SKEWED)]), np.array([0, 2, len(LEVEL)])
+SKEWED_TRIES, LEVEL_TRIES = np.array([0, 16, len(SKEWED)]), np.array([0, 1, len(LEVEL)])
 CONVERSIONS = np.array([0, 0, 32])
-PAIRING_TRIES = np.array([4, 12, 40])
+PAIRING_TRIES = np.array([3, 6, 16])
 LINKS = 12
+SMALL = 64  # slots; few items seldom come near the bound, and all that can be tried costs little
 
 
 def plan_rows(
@@ -46,25 +47,26 @@ def plan_rows(
     max_gap: float,
     effort: str,
     threads: int | None = None,
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
     """Plan every row of ``weight``; see the folder's contract."""
-    rows, _ = weight.shape
+    rows, experts = weight.shape
     held = np.empty((rows, num_ranks, slots_per_rank), np.int32)
-    stages = np.zeros((rows, len(STAGES)), np.int64)
-    order = np.argsort(-weight, axis=1, kind="stable")
-    descending = np.take_along_axis(weight, order, axis=1)
+    stages, within = np.zeros((rows, len(STAGES)), np.int64), np.empty(rows, np.bool_)
+    bits = (experts - 1).bit_length()  # weight and expert share an integer, so that one sort orders both
+    packed = np.sort((weight << bits) | (experts - 1 - np.arange(experts)), axis=1)[:, ::-1]
+    descending, order = packed >> bits, experts - 1 - (packed & ((1 << bits) - 1))
     parts = min(num_threads(threads), rows)
 
     def plan(part: int) -> None:
         _plan_rows(descending[part::parts], order[part::parts], floor[part::parts], max_gap, EFFORTS[effort],
-                   held[part::parts], stages[part::parts])  # fmt: skip
+                   held[part::parts], stages[part::parts], within[part::parts])  # fmt: skip
 
     for_each(plan, range(parts), threads)
-    return held, stages
+    return held, stages, within
 
 
 @native
-def _plan_rows(weight, names, floor, max_gap, effort, held, stages):  # type: ignore[no-untyped-def]
+def _plan_rows(weight, names, floor, max_gap, effort, held, stages, within):  # type: ignore[no-untyped-def]
     _, num_ranks, slots = held.shape
     experts = weight.shape[1]
     ranks, best = new_ranks(num_ranks, slots, experts), np.empty((num_ranks, slots), np.int64)
@@ -73,8 +75,9 @@ def _plan_rows(weight, names, floor, max_gap, effort, held, stages):  # type: ig
                    np.empty(max(experts + num_ranks, num_ranks * slots), np.int64))  # fmt: skip
     sums, links = np.empty((3, slots * (slots - 1) // 2), np.int64), np.empty((LINKS, 4), np.int64)
     for row in range(len(weight)):
-        _plan_row(weight[row], floor[row], max_gap, effort, ranks, best, replicas, keys, spare, sums, links,
-                  stages[row])  # fmt: skip
+        within[row] = _plan_row(
+            weight[row], floor[row], max_gap, effort, ranks, best, replicas, keys, spare, sums, links, stages[row]
+        )
         for g in range(num_ranks):
             for s in range(slots):
                 held[row, g, s] = names[row, best[g, s]]
@@ -82,67 +85,110 @@ def _plan_rows(weight, names, floor, max_gap, effort, held, stages):  # type: ig
 
 @native
 def _plan_row(weight, floor, max_gap, effort, ranks, best, replicas, keys, spare, sums, links, stages):  # type: ignore[no-untyped-def]
-    """Fill ``best`` [ranks, slots] with the best placement found; ``weight`` descends."""
+    """Fill ``best`` [ranks, slots] with the best placement found; return whether it meets the target."""
     num_ranks, slots = best.shape
     largest = count_least_largest(weight, num_ranks * slots, num_ranks, ranks.replicas)
     bound = max(-(-weight.sum() // num_ranks), largest, floor)
     target = np.int64(bound * (1.0 + max_gap * (1.0 - 1e-9)))  # so that rounding cannot lift the gap above max_gap
-    if slots == 2:
+    paired = _descend_first(weight, bound, target, max_gap, effort, ranks, keys, spare, sums, links, stages)
+    aim = reached = _keep(ranks, best, replicas)
+    if slots == 1 or reached <= paired:
+        return reached <= target
+    for level in range(effort if slots == 2 else 0):  # pairs had to be parted, and less search may have parted fewer
+        count_least_largest(weight, num_ranks * slots, num_ranks, ranks.replicas)
+        _descend_first(weight, bound, target, max_gap, level, ranks, keys, spare, sums, links, stages)
+        if level == 0:
+            aim = ranks.load[ranks.order[-1]]
+        if ranks.load[ranks.order[-1]] < reached:
+            reached = _keep(ranks, best, replicas)
+    # Never worse than the plain answer; with two slots a rank ``fold`` has not left the order that this needs.
+    if slots > 2 and reached > bound and deal_greedily(weight, ranks, keys, reached, ranks.expert):
+        separate(ranks.expert, weight)
+        set_ranks(ranks, weight, keys, spare)
+        _improve(ranks, target, reached, sums, links, stages)
+        if ranks.load[ranks.order[-1]] < reached:
+            reached = _keep(ranks, best, replicas)
+    small = num_ranks * slots <= SMALL
+    if small and effort > 0:
+        effort = len(CONVERSIONS) - 1
+    if not small and slots > 2:
+        aim = target  # where that is out of reach, the change that it asks for is too small
+    relaxations, tries = (SKEWED, SKEWED_TRIES) if 2 * largest > target else (LEVEL, LEVEL_TRIES)
+    for attempt in range(tries[effort]):
+        if reached <= target:
+            return True
+        f, rule = relaxations[attempt]
+        relaxed = largest + f * max(aim - largest, 1)
+        count_relaxed(weight, num_ranks * slots, num_ranks, relaxed, np.int64(rule), ranks.replicas)
+        fold(weight, ranks, keys, spare)
+        _improve(ranks, target, reached, sums, links, stages)
+        if ranks.load[ranks.order[-1]] < reached:
+            reached = _keep(ranks, best, replicas)
+            stages[RELAXED] += 1
+    for _ in range(CONVERSIONS[effort]):
+        if reached <= target:
+            return True
+        ranks.expert[:] = best
+        ranks.replicas[:] = replicas
+        set_ranks(ranks, weight, keys, spare)
+        if not convert(ranks, weight, target, keys, spare):
+            break
+        _improve(ranks, target, NEVER, sums, links, stages)
+        if ranks.load[ranks.order[-1]] >= reached:
+            break
+        reached = _keep(ranks, best, replicas)
+        stages[CONVERTED] += 1
+    return reached <= target
+
+
+@native
+def _descend_first(weight, bound, target, max_gap, effort, ranks, keys, spare, sums, links, stages):  # type: ignore[no-untyped-def]
+    """Deal the replicas, or pair them where ranks have two slots, and improve that.
+
+    Returns the heaviest pair, which no other placement of the same counts undercuts; 0 where nothing was paired.
+    """
+    paired = np.int64(0)
+    if ranks.expert.shape[1] == 2:
         stages[PAIRED] += search_counts(
             weight, bound, max_gap, PAIRING_TRIES[effort], ranks.replicas, ranks.expert, keys, spare
         )
+        paired = pair(weight, ranks.replicas, ranks.expert, keys, spare)
         separate(ranks.expert, weight)
         set_ranks(ranks, weight, keys, spare)
     else:
         fold(weight, ranks, keys, spare)
     _improve(ranks, target, NEVER, sums, links, stages)
-    reached = ranks.load[ranks.order[-1]]
+    return paired
+
+
+@native
+def _keep(ranks, best, replicas):  # type: ignore[no-untyped-def]
+    """Copy the placement of ``ranks`` and return its busiest rank."""
     best[:] = ranks.expert
     replicas[:] = ranks.replicas
-    if slots <= 2:
-        return
-    relaxations, tries = (SKEWED, SKEWED_TRIES) if 2 * largest > target else (LEVEL, LEVEL_TRIES)
-    for attempt in range(tries[effort]):
-        if reached <= target:
-            return
-        f, rule = relaxations[attempt]
-        relaxed = largest + f * max(target - largest, 1)
-        count_relaxed(weight, num_ranks * slots, num_ranks, relaxed, np.int64(rule), ranks.replicas)
-        fold(weight, ranks, keys, spare)
-        _improve(ranks, target, reached, sums, links, stages)
-        if ranks.load[ranks.order[-1]] < reached:
-            reached = ranks.load[ranks.order[-1]]
-            best[:] = ranks.expert
-            replicas[:] = ranks.replicas
-            stages[RELAXED] += 1
-    for _ in range(CONVERSIONS[effort]):
-        if reached <= target:
-            return
-        ranks.expert[:] = best
-        ranks.replicas[:] = replicas
-        set_ranks(ranks, weight, keys, spare)
-        if not convert(ranks, weight, target, keys, spare):
-            return
-        _improve(ranks, target, NEVER, sums, links, stages)
-        if ranks.load[ranks.order[-1]] >= reached:
-            return
-        reached = ranks.load[ranks.order[-1]]
-        best[:] = ranks.expert
-        replicas[:] = ranks.replicas
-        stages[CONVERTED] += 1
+    return ranks.load[ranks.order[-1]]
 
 
 @native
 def _improve(ranks, target, cutoff, sums, links, stages):  # type: ignore[no-untyped-def]
-    """Swap, exchange pairs and chain swaps until the target is met or none helps the heaviest rank."""
+    """Level the ranks until none is above the target or nothing helps the heaviest; cheap means come first.
+
+    Gives up once neither swaps nor pairs bring the heaviest rank below ``cutoff``.
+    """
     num_ranks, slots = ranks.expert.shape
     while True:
-        stages[SWAPS] += descend(ranks, target, cutoff)
-        if ranks.load[ranks.order[num_ranks - 1]] <= target:
+        stages[SWAPS] += descend(ranks, target, 1)
+        heaviest = ranks.load[ranks.order[num_ranks - 1]]
+        if heaviest <= target:
             return
         if slots > 3 and swap_pairs(ranks, target, sums):
             stages[PAIRS] += 1
-        elif chain(ranks, target, links):
-            stages[CHAINS] += 1
-        else:
+            continue
+        if heaviest >= cutoff:
             return
+        others = descend(ranks, target, num_ranks)
+        stages[SWAPS] += others
+        if others == 0:
+            if not chain(ranks, target, links):
+                return
+            stages[CHAINS] += 1

@@ -8,7 +8,7 @@ from equipoise.kernels.descent.state import holds, set_ranks, sort_ascending
 from equipoise.kernels.native import native
 from equipoise.kernels.separate.numba import separate
 
-__all__ = ["count_least_largest", "count_relaxed", "fold"]
+__all__ = ["count_least_largest", "count_relaxed", "deal_greedily", "fold"]
 
 SPREAD_LARGEST, SPREAD_HALVES, SPREAD_COLDEST = 0, 1, 2
 
@@ -115,8 +115,8 @@ def fold(weight, ranks, keys, spare):  # type: ignore[no-untyped-def]
     while (1 << bits) < max(experts, num_ranks):
         bits += 1
     mask = np.int64((1 << bits) - 1)
-    for e in range(experts):
-        keys[e] = ((weight[e] // replicas[e]) << bits) | (experts - 1 - e)
+    for i in range(experts):  # from the coldest on: only experts with replicas are out of order
+        keys[i] = ((weight[experts - 1 - i] // replicas[experts - 1 - i]) << bits) | i
     sort_ascending(keys[:experts], spare)
     at = experts - 1
     e = experts - 1 - (keys[at] & mask)
@@ -138,15 +138,49 @@ def fold(weight, ranks, keys, spare):  # type: ignore[no-untyped-def]
             g = order[i]
             if replicas[expert[g, s]] > 1 and holds(expert[g, :s], expert[g, s]):
                 clean &= _trade_in_round(expert, order, i, s)
-        for g in range(num_ranks):
+        for i in range(num_ranks):  # the lightest got the largest: the other way round is nearly in order
+            g = order[i]
             load[g] += weight[expert[g, s]] // replicas[expert[g, s]]
-            by_load[g] = (load[g] << bits) | g
+            by_load[num_ranks - 1 - i] = (load[g] << bits) | g
         sort_ascending(by_load, spare)
         for i in range(num_ranks):
             order[i] = by_load[i] & mask
     if not clean:
         separate(expert, weight)
-    set_ranks(ranks, weight, keys, spare)
+    set_ranks(ranks, weight, by_load, spare)  # and leave the experts' order, which deal_greedily can use
+
+
+@native
+def deal_greedily(weight, ranks, keys, limit, expert):  # type: ignore[no-untyped-def]
+    """Fill ``expert`` [ranks, slots] as the published method does, each replica to the lightest rank with room.
+
+    ``keys`` is as ``fold`` left it for the same replica counts. Returns whether every rank stays below ``limit``;
+    if one does not, ``expert`` is left half filled.
+    """
+    num_ranks, slots = expert.shape
+    experts = len(weight)
+    bits = 0
+    while (1 << bits) < max(experts, num_ranks):
+        bits += 1
+    mask = np.int64((1 << bits) - 1)
+    packed, size = keys[experts : experts + num_ranks], ranks.order
+    for g in range(num_ranks):
+        packed[g] = g
+        size[g] = 0
+    for at in range(experts - 1, -1, -1):
+        e = experts - 1 - (keys[at] & mask)
+        for _ in range(ranks.replicas[e]):
+            lightest = packed[0]
+            for g in range(1, num_ranks):
+                lightest = min(lightest, packed[g])
+            g = lightest & mask
+            load = (lightest >> bits) + (keys[at] >> bits)
+            if load >= limit:
+                return False
+            expert[g, size[g]] = e
+            size[g] += 1
+            packed[g] = (load << bits) | g if size[g] < slots else np.int64(2**62)
+    return True
 
 
 @native

@@ -39,7 +39,10 @@ def new_ranks(num_ranks, slots, experts):  # type: ignore[no-untyped-def]
 
 @native
 def sort_ascending(keys, spare):  # type: ignore[no-untyped-def]
-    """Sort ``keys`` in place; ``spare`` is at least as long. Insertion in runs of 8, then merging."""
+    """Sort ``keys`` in place; ``spare`` is at least as long. Insertion in runs of 8, then merging.
+
+    Runs that are in order already are left alone, so keys that are nearly sorted cost little.
+    """
     n = len(keys)
     for start in range(0, n, 8):
         for i in range(start + 1, min(start + 8, n)):
@@ -51,17 +54,25 @@ def sort_ascending(keys, spare):  # type: ignore[no-untyped-def]
             keys[j + 1] = key
     width = 8
     while width < n:
-        spare[:n] = keys
-        for low in range(0, n, 2 * width):
-            middle, high = min(low + width, n), min(low + 2 * width, n)
-            i, j = low, middle
-            for k in range(low, high):
-                if j >= high or (i < middle and spare[i] <= spare[j]):
+        for low in range(0, n - width, 2 * width):
+            middle, high = low + width, min(low + 2 * width, n)
+            if keys[middle - 1] <= keys[middle]:
+                continue
+            for i in range(low, middle):
+                spare[i] = keys[i]
+            i, j, k = low, middle, low
+            while i < middle and j < high:  # what is left on the right is in place already
+                if spare[i] <= keys[j]:
                     keys[k] = spare[i]
                     i += 1
                 else:
-                    keys[k] = spare[j]
+                    keys[k] = keys[j]
                     j += 1
+                k += 1
+            while i < middle:
+                keys[k] = spare[i]
+                i += 1
+                k += 1
         width *= 2
 
 

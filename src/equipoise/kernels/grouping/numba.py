@@ -38,7 +38,7 @@ def _choose(load, table, num_nodes, ranks_per_node, slots_per_node, chosen, boun
             means[k] = node_load.max() / ranks_per_node
         best = np.inf
         while True:
-            k = np.argmin(means)
+            k = int(np.argmin(means))
             if means[k] >= best:
                 break
             promise = means[k]

@@ -17,7 +17,7 @@ from equipoise.kernels.counter import ITEM_STEP, MASK
 from equipoise.kernels.counter_torch import mix, uniforms
 from equipoise.kernels.packing import Settings
 
-__all__ = ["as_tensors", "fingerprint", "hash_weights", "pack", "prune", "scales", "select"]
+__all__ = ["as_tensors", "default_device", "fingerprint", "hash_weights", "pack", "prune", "scales", "select"]
 
 MAX = 2**63 - 1
 FULL = 2**62  # added to a pack that has no room left; above any load
@@ -51,6 +51,11 @@ def pack(
         for row in range(0, rows, rows_at_once)
     ]
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def default_device() -> torch.device:
+    """Return where weights that come from the host are packed: on CUDA where it is there."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def as_tensors(weight: Any, key: Any, device: torch.device | str | None) -> tuple[Tensor, Tensor]:

@@ -32,9 +32,9 @@ from torch import Tensor
 from equipoise.errors import InvalidInputError, MissingDependencyError
 from equipoise.kernels import counter
 from equipoise.kernels.packing import Settings
-from equipoise.kernels.packing.torch import as_tensors, hash_weights, prune, scales, select
+from equipoise.kernels.packing.torch import as_tensors, default_device, hash_weights, prune, scales, select
 
-__all__ = ["MOST_ITEMS", "MOST_PACKS", "pack"]
+__all__ = ["MOST_ITEMS", "MOST_PACKS", "default_device", "pack"]
 
 MOST_ITEMS, MOST_PACKS = 1024, 256
 

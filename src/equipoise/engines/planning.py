@@ -2,52 +2,49 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.certificate import Certificate
+from equipoise.certificate import Certificate, certify
 from equipoise.engines.settings import Settings
 from equipoise.errors import InvalidInputError
 from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import Cluster, PlacementProblem
 
-__all__ = ["Replan", "SavedPlans", "replan"]
+__all__ = ["Next", "SavedPlans", "describe", "plan_next"]
 
 
 @dataclass(frozen=True, eq=False)
-class Replan:
-    """The next placement, and how good it is on the load that it was made for.
+class Next:
+    """The next placement, and the problem that it answers.
 
     Attributes
     ----------
-    physical_to_logical : int32 array, shape (num_layers, num_slots)
-    certificate : Certificate
+    problem : PlacementProblem
+    placement : Placement
     stayed : int
         Layers that keep the placement in force, because none better was found.
     how : str
         For people: what planned.
     """
 
-    physical_to_logical: NDArray[np.int32]
-    certificate: Certificate
+    problem: PlacementProblem
+    placement: Placement
     stayed: int
     how: str
 
-    def summary(self) -> str:
-        """Return one line for a log."""
-        layers, slots = self.physical_to_logical.shape
-        return (
-            f"{layers} layers, {slots} slots; gap to the proved lower bound mean {self.certificate.mean_gap:.3%}, "
-            f"worst layer {self.certificate.max_gap:.3%} ({self.how})"
-        )
+    @cached_property
+    def certificate(self) -> Certificate:
+        """How far the placement can be from the best one: computed when asked for, since an engine waits for a plan."""
+        return certify(self.problem, self.placement)
 
 
-def replan(
+def plan_next(
     load: Any,
     num_slots: int,
     num_groups: int | None,
@@ -55,7 +52,7 @@ def replan(
     num_ranks: int,
     settings: Settings,
     current: Any = None,
-) -> Replan:
+) -> Next:
     """Plan as an engine asks for it, and change no more of the placement in force than the plan needs.
 
     Parameters
@@ -71,11 +68,10 @@ def replan(
 
     Returns
     -------
-    Replan
-        The same for the same arguments in every process. No rank holds an expert twice as long as a
-        placement without that exists. With ``current``: the ranks of a node are relabelled so that most
-        experts stay, an expert that stays on its rank keeps its slot, and a layer keeps its placement whole
-        if the plan would not make its busiest rank lighter.
+    Next
+        The same for the same arguments in every process. With ``current``: the ranks of a node are relabelled so
+        that most experts stay, an expert that stays on its rank keeps its slot, and in a global plan a layer keeps its
+        placement whole if the new one would not make its busiest rank lighter.
 
     Raises
     ------
@@ -85,45 +81,45 @@ def replan(
         If the load or a setting breaks its rule.
     """
     from equipoise.migration import keep_slots, match_ranks
-    from equipoise.solver import solve
 
     groups = num_groups or 1
     hierarchical = groups % num_nodes == 0
     cluster = Cluster.from_slots(num_ranks, num_slots, num_nodes if hierarchical else 1)
     problem = PlacementProblem(load, cluster, groups if hierarchical else None)
-    options = (
-        settings.parameters if settings.strategy is None else {"strategy": settings.strategy, **settings.parameters}
-    )
-    plan = solve(problem, threads=settings.threads, **options)
-    table, certificate, stayed = plan.placement.physical_to_logical, plan.certificate, 0
-    how = f"{plan.provenance.strategy}, {plan.provenance.implementation}"
+    found = settings.choose_strategy().place(problem, 0, "auto", settings.threads)
+    table, stays = found.physical_to_logical, np.zeros(problem.num_layers, dtype=np.bool_)
     if current is not None:
         table = match_ranks(table, current, num_ranks, cluster.num_nodes, settings.threads)
         table = keep_slots(table, current, num_ranks)
-        stays, largest = _no_worse(problem, current, certificate)
-        table[stays] = np.asarray(current)[stays]
-        certificate = dataclasses.replace(certificate, max_rank_load=largest)
-        stayed = int(stays.sum())
-    return Replan(table, certificate, stayed, how)
+        stays = _no_worse(problem, current, table)
+        if stays.any():
+            table[stays] = np.asarray(current)[stays]
+    placement = Placement(table, num_ranks, problem.num_logical_experts)
+    return Next(problem, placement, int(stays.sum()), f"{found.strategy.name}, {found.implementation}")
 
 
-def _no_worse(
-    problem: PlacementProblem, current: Any, certificate: Certificate
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Return which layers of ``current`` already are as good as the plan, and the busiest rank of the better one."""
+def _no_worse(problem: PlacementProblem, current: Any, new: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return in which layers the busiest rank of ``current`` carries no more than that of ``new``."""
+    from equipoise.kernels.busiest.numba import busiest
+
     table = np.asarray(current)
-    layers, ranks = problem.num_layers, problem.cluster.num_ranks
-    largest = certificate.max_rank_load
     # Groups on nodes are the planner's business: a hierarchical placement in force is always planned anew.
-    if table.shape != (layers, problem.cluster.num_slots) or problem.cluster.num_nodes > 1:
-        return np.zeros(layers, dtype=np.bool_), largest
-    # A placement that lost a rank has -1, and one from elsewhere may have ids of another model.
-    valid: NDArray[np.bool_] = np.all((table >= 0) & (table < problem.num_logical_experts), axis=1)
-    placement = Placement(np.where(valid[:, None], table, 0), ranks, problem.num_logical_experts)
-    valid &= (placement.replica_count > 0).all(axis=1) & (placement.num_duplicates == 0)
-    now = placement.rank_load(problem.load).max(axis=1)
-    stays = valid & (now <= largest)
-    return stays, np.where(stays, now, largest)
+    if table.shape != new.shape or problem.cluster.num_nodes > 1:
+        return np.zeros(len(new), dtype=np.bool_)
+    now, then = (busiest(slots, problem.load, problem.cluster.num_ranks) for slots in (table, new))
+    # Infinite is what lost an expert or has one twice on a rank: not worth keeping, whatever the plan is.
+    stays: NDArray[np.bool_] = np.isfinite(now) & (now <= then)
+    return stays
+
+
+def describe(found: Next | Plan) -> str:
+    """Return one line for a log: the shape, the gap, and what planned."""
+    placement, certificate = found.placement, found.certificate
+    how = found.how if isinstance(found, Next) else f"a saved plan by {found.provenance.strategy}"
+    return (
+        f"{placement.num_layers} layers, {placement.num_slots} slots; gap to the proved lower bound mean "
+        f"{certificate.mean_gap:.3%}, worst layer {certificate.max_gap:.3%} ({how})"
+    )
 
 
 @dataclass(frozen=True)

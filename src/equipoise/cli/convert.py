@@ -1,0 +1,99 @@
+"""``equipoise convert``: from one engine's file to another's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from equipoise.cli import options
+from equipoise.cli.console import print_json
+
+if TYPE_CHECKING:
+    from equipoise.load import LoadStatistics
+
+__all__ = ["convert"]
+
+Source = Annotated[
+    Path,
+    typer.Argument(
+        metavar="IN", help="A load, a placement or a plan: any file that equipoise reads.", show_default=False
+    ),
+]
+To = Annotated[
+    str,
+    typer.Option(
+        "--to",
+        metavar="NAME",
+        help="Placements: sglang, sglang-pt, tensorrt-llm, vllm-ascend, omni-infer, deepseek. Loads: sglang-count, "
+        "sglang-stat, sglang-per-pass, lmdeploy, tensorrt-llm-statistics, deepseek-load.",
+        show_default=False,
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write, whole or not at all.")]
+Ranks = Annotated[
+    int | None, typer.Option("--ranks", metavar="N", help="EP ranks of a placement whose file does not say.")
+]
+TopK = Annotated[
+    int | None,
+    typer.Option("--experts-per-token", metavar="K", help="For tensorrt-llm-statistics, which says so too."),
+]
+
+
+def convert(
+    source: Source,
+    to: To,
+    out: Out,
+    ranks: Ranks = None,
+    experts_per_token: TopK = None,
+    first_layer: options.FirstLayer = None,
+    skip_empty: options.SkipEmpty = False,
+    key: options.Key = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Write what one engine's file holds as another engine's file.
+
+    \b
+    equipoise convert balancer.yaml --to vllm-ascend --ranks 32 --out map.json
+    equipoise convert expert_statistic/ --to sglang-count --out counts.json
+    equipoise convert dump.pt --to deepseek-load --skip-empty --out weight.pt
+
+    What IN is, is told by its content. What the other format cannot express is refused with the reason.
+    """
+    from equipoise.engines.formats import find_load_format, find_placement_format, read_placement, save_load
+    from equipoise.engines.formats import save_placement as save
+    from equipoise.errors import InvalidInputError
+    from equipoise.load import read_load
+
+    placement = read_placement(source)
+    if placement is not None:
+        find_placement_format(to)
+        if skip_empty:
+            raise InvalidInputError(f"{source} is a placement, which says nothing of tokens; leave out --skip-empty.")
+        save(placement.with_ranks(ranks).starting_at(first_layer), to, out)
+    else:
+        find_load_format(to)
+        if ranks is not None:
+            raise InvalidInputError(f"{source} is a load, which is on no ranks; leave out --ranks.")
+        load = _named(read_load(source, key=key), first_layer, skip_empty)
+        save_load(load, to, out, experts_per_token=experts_per_token)
+    if as_json:
+        print_json({"to": to, "holds": "load" if placement is None else "placement", "written_to": str(out)})
+    else:
+        print(f"{'written to':<13} {out}")
+
+
+def _named(load: LoadStatistics, first_layer: int | None, skip_empty: bool) -> LoadStatistics:
+    """Return the load without empty layers, if asked, and with its layers counted from ``first_layer``, if given."""
+    import dataclasses
+
+    import numpy as np
+
+    from equipoise.engines.layered import shifted
+
+    keep = np.setdiff1d(np.arange(load.num_layers), load.empty_layers if skip_empty else ())
+    ids = tuple(load.layer_ids[i] for i in keep)
+    return dataclasses.replace(
+        load, tokens_per_expert=load.tokens_per_expert[:, keep], layer_ids=shifted(ids, first_layer)
+    )

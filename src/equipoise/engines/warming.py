@@ -1,0 +1,29 @@
+"""Compile what an engine's first plan needs, before an engine waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from equipoise.engines.planning import describe, plan_next
+from equipoise.engines.settings import Settings
+
+__all__ = ["warm_up"]
+
+
+def warm_up(strategies: Iterable[str | None] = (None,)) -> None:
+    """Plan a few tiny problems as an engine would, by each of ``strategies``; None is the default one.
+
+    What is compiled stays on disk, so that another process finds it: beside this package, or in the folder that
+    ``NUMBA_CACHE_DIR`` names if that is not writable.
+    """
+    # Small, but with a layer of zeros, spare slots, groups, and a placement in force of another shape, so that all
+    # loops are met. Natively compiled code depends on the kinds of arrays and not on their shapes.
+    load = np.array([[9.0, 4.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0], [0.0] * 8, [5.0, 5.0, 4.0, 3.0, 9.0, 1.0, 1.0, 2.0]])
+    current = np.tile(np.arange(16) % 8, (3, 1))
+    for strategy in strategies:
+        settings = Settings(strategy=strategy)
+        for groups, nodes in ((1, 1), (4, 2), (3, 2)):
+            for held in (None, current[:, :12], current):
+                describe(plan_next(load, 12, groups, nodes, 4, settings, held))

@@ -1,0 +1,98 @@
+"""The rows of a problem while joint descent works on them, harder and harder."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.backends import Backend
+from equipoise.fixed_point import replica_weight
+from equipoise.hierarchy import NodeRows
+from equipoise.kernels.descent import STAGES
+from equipoise.packing import Settings, pack_items, separate_duplicates
+from equipoise.placement import Placement
+
+__all__ = ["Search", "pack_replicas"]
+
+
+def pack_replicas(
+    weight: NDArray[np.int64],
+    rows: NodeRows,
+    physical_to_logical: NDArray[np.int32],
+    replica_count: NDArray[np.int32],
+    settings: Settings,
+    seed: int,
+    backend: Backend,
+    threads: int | None,
+) -> NDArray[np.int32]:
+    """Return the expert in each slot: the given replicas packed by pruned restarts, duplicates moved apart."""
+    item = replica_weight(weight, replica_count, physical_to_logical)
+    rank, place = pack_items(item, rows.num_ranks, settings, seed, backend, threads)
+    slot = (rank * (rows.num_slots // rows.num_ranks) + place).astype(np.int64)
+    held = np.empty_like(physical_to_logical)
+    np.put_along_axis(held, slot, physical_to_logical, axis=1)
+    separate_duplicates(held, rows.num_ranks, weight)
+    return held
+
+
+@dataclass
+class Search:
+    """The rows of a problem while joint descent works on them, harder and harder."""
+
+    rows: NodeRows
+    floor: NDArray[np.int64]
+    max_gap: float
+    threads: int | None
+
+    def __post_init__(self) -> None:
+        self.slots_per_rank = self.rows.num_slots // self.rows.num_ranks
+        self.held = np.empty((len(self.rows.weight), self.rows.num_slots), np.int32)
+        self.within = np.zeros(len(self.held), np.bool_)
+        self.stages = dict.fromkeys((*STAGES, "restarts"), 0)
+
+    def run(self, effort: str, chosen: Any = slice(None)) -> None:
+        """Plan the chosen rows with ``effort``; a greater effort includes all that a smaller one does."""
+        from equipoise.kernels.descent.numba import plan_rows
+
+        weight, floor = self.rows.weight[chosen], self.floor[chosen]
+        held, counts, self.within[chosen] = plan_rows(
+            weight, self.rows.num_ranks, self.slots_per_rank, floor, self.max_gap, effort, self.threads
+        )
+        self.held[chosen] = held.reshape(len(held), -1)
+        for stage, number in zip(STAGES, counts.sum(axis=0).tolist(), strict=True):
+            self.stages[stage] += number
+
+    def run_in_units(self, effort: str, deadline: float | None, stop_after: int | None) -> int:
+        """Plan the rows above the target again, 8 at a time, until a limit is met; return the units done."""
+        start = time.monotonic()
+        todo = np.flatnonzero(~self.within)
+        units = [todo[at : at + 8] for at in range(0, len(todo), 8)]
+        for done, unit in enumerate(units):
+            if done == stop_after or (deadline is not None and time.monotonic() - start >= deadline):
+                return done
+            self.run(effort, unit)
+        return len(units)
+
+    def run_restarts(self, seed: int, backend: Backend) -> None:
+        """Try pruned restarts on the rows above the target, and keep them where they are better."""
+        from equipoise.kernels.replication.numba import replicate
+
+        chosen = np.flatnonzero(~self.within)
+        if not len(chosen):
+            return
+        weight = np.ascontiguousarray(self.rows.weight[chosen])
+        counts = replicate(weight, self.rows.num_slots, self.rows.num_ranks)
+        held = pack_replicas(weight, self.rows, *counts, Settings(), seed, backend, self.threads)
+        better = self._busiest(held, weight) < self._busiest(self.held[chosen], weight)
+        self.held[chosen[better]] = held[better]
+        self.stages["restarts"] += int(better.sum())
+
+    def _busiest(self, held: NDArray[np.int32], weight: NDArray[np.int64]) -> NDArray[np.int64]:
+        placement = Placement(held, self.rows.num_ranks, weight.shape[1])
+        each = replica_weight(weight, placement.replica_count, held)
+        busiest: NDArray[np.int64] = each.reshape(len(held), self.rows.num_ranks, -1).sum(axis=2).max(axis=1)
+        return busiest

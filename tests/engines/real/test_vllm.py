@@ -1,0 +1,233 @@
+"""Inside the real vLLM: its own plug-in loader, its own table of policies, its own accounting.
+
+Run by ``make test-engines``, in the environment that ``tests/engines/environments.py`` builds. Each test that needs
+a fresh engine runs a script in a process of its own; what the script prints last is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("vllm")
+pytestmark = pytest.mark.engines
+
+START = """
+import json, logging, sys, time
+import numpy as np, torch
+from vllm.distributed.eplb import policy
+from vllm.plugins import load_plugins_by_group
+lines = []
+class Keep(logging.Handler):
+    def emit(self, record): lines.append((record.levelname, record.getMessage()))
+log = logging.getLogger("vllm.equipoise"); log.addHandler(Keep()); log.setLevel(logging.INFO)
+builtin = policy.EPLB_POLICIES["default"]
+def load_again():
+    import vllm.plugins
+    vllm.plugins.plugins_loaded = False
+    vllm.plugins.load_general_plugins()
+def loads(layers=58, experts=256, seed=0):
+    heat = np.random.default_rng(seed).gamma(0.8, 1.0, (layers, experts))
+    return torch.from_numpy((1e5 * heat).astype(np.int32))
+def answer(**values): print(json.dumps(values))
+"""
+
+
+def run(script, **environment):
+    """Return what ``script`` prints last, as JSON, from a process that has vLLM and no plug-in but ours."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("EQUIPOISE_VLLM")}
+    done = subprocess.run(
+        [sys.executable, "-c", START + script],
+        env={**clean, "VLLM_PLUGINS": "equipoise", **environment},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_the_engines_own_loader_puts_our_policy_in_the_engines_own_table():
+    found = run("""
+load_again(); first = policy.EPLB_POLICIES["default"]
+load_again(); second = policy.EPLB_POLICIES["default"]
+from vllm.distributed.eplb import eplb_utils
+import vllm.distributed.eplb.policy as again
+answer(name=first.__name__, same=first is second, lines=lines, table=again.EPLB_POLICIES is policy.EPLB_POLICIES,
+       policy=issubclass(first, policy.AbstractEplbPolicy))
+""")
+    assert found["name"] == "EquipoisePolicy"
+    assert found["same"]
+    assert found["table"]
+    assert found["policy"]
+    ((level, line),) = found["lines"]
+    assert level == "INFO"
+    assert "replaced DefaultEplbPolicy" in line
+
+
+def test_the_off_switch_leaves_the_built_in_policy_and_restores_it():
+    found = run("""
+import os
+load_again(); on = policy.EPLB_POLICIES["default"] is not builtin
+os.environ["EQUIPOISE_VLLM"] = "0"
+load_again(); off = policy.EPLB_POLICIES["default"] is builtin
+answer(on=on, off=off)
+""")
+    assert found == {"on": True, "off": True}
+    assert run('load_again(); answer(off=policy.EPLB_POLICIES["default"] is builtin)', EQUIPOISE_VLLM="0")["off"]
+
+
+PLANS = """
+def accounting(weight, table, ranks):
+    counts = torch.zeros_like(weight, dtype=torch.float64)
+    counts = counts.scatter_add_(1, table, torch.ones_like(table, dtype=torch.float64))
+    slot = torch.gather(weight.double() / counts, 1, table)
+    return slot.reshape(len(table), ranks, -1).sum(-1)
+def stays(new, old, ranks):
+    stayed = kept = 0
+    for a, b in zip(new.reshape(len(new), ranks, -1).tolist(), old.reshape(len(old), ranks, -1).tolist()):
+        for here, there in zip(a, b):
+            stayed += sum(min(here.count(e), there.count(e)) for e in set(here))
+            kept += sum(x == y for x, y in zip(here, there))
+    return stayed, kept
+"""
+
+
+def test_a_fresh_plan_keeps_the_contract_and_beats_the_built_in_one():
+    found = run(
+        PLANS
+        + """
+load_again(); ours = policy.EPLB_POLICIES["default"]
+old = torch.arange(288).repeat(58, 1) % 256
+weight = loads()
+report = {}
+for name, planner in (("ours", ours), ("builtin", builtin)):
+    out = planner.rebalance_experts(weight, 288, 8, 1, 32, old)
+    again = planner.rebalance_experts(weight, 288, 8, 1, 32, old)
+    per_rank = accounting(weight, out, 32)
+    stayed, kept = stays(out, old, 32)
+    report[name] = dict(
+        type=[str(out.dtype), out.device.type, list(out.shape)], complete=all(len(set(r)) == 256 for r in out.tolist()),
+        repeat=torch.equal(out, again), busiest=per_rank.max(1).values.sum().item(),
+        duplicates=sum(len(r) - len(set(r)) for l in out.reshape(58, 32, 9).tolist() for r in l),
+        stayed=stayed, kept=kept)
+answer(lines=lines, **report)
+"""
+    )
+    ours, builtin = found["ours"], found["builtin"]
+    assert ours["type"] == builtin["type"] == ["torch.int64", "cpu", [58, 288]]
+    assert ours["complete"]
+    assert ours["repeat"]
+    assert ours["busiest"] < builtin["busiest"]
+    assert ours["duplicates"] == 0
+    assert ours["stayed"] == ours["kept"] > builtin["kept"]
+    assert [level for level, _ in found["lines"]] == ["INFO", "INFO"]
+    assert "gap to the proved lower bound" in found["lines"][1][1]
+
+
+def test_profile_runs_elastic_maps_and_bad_counts_are_taken_as_the_contract_says():
+    found = run("""
+load_again(); ours = policy.EPLB_POLICIES["default"]
+weight = loads(4, 64)
+profile = ours.rebalance_experts(torch.zeros(4, 64, dtype=torch.int32), 72, 8, 1, 8, torch.arange(72).repeat(4, 1) % 64)
+held = ours.rebalance_experts(weight, 72, 1, 1, 8, None)
+grown = torch.cat([held, torch.full((4, 18), -1)], 1)
+up = ours.rebalance_experts(loads(4, 64, 1), 90, 1, 1, 10, grown)
+down = ours.rebalance_experts(loads(4, 64, 2), 72, 1, 1, 8, up)
+odd = ours.rebalance_experts(weight, 72, 3, 2, 8, held)
+nodes = ours.rebalance_experts(weight, 72, 8, 2, 8, held)
+failures = []
+for call in ((torch.ones(2, 7), 7, 2, 2, 4), (torch.ones(2, 8), 4, 1, 1, 4)):
+    for planner in (ours, builtin):
+        try:
+            planner.rebalance_experts(*call)
+        except AssertionError:
+            failures.append(True)
+answer(profile=list(profile.shape), up=list(up.shape), down=list(down.shape), odd=list(odd.shape),
+       least=int(min(up.min(), down.min())), failures=failures,
+       whole=[len(set((r[:36] // 8).tolist()) & set((r[36:] // 8).tolist())) for r in nodes])
+""")
+    assert found["profile"] == found["down"] == found["odd"] == [4, 72]
+    assert found["up"] == [4, 90]
+    assert found["least"] == 0
+    assert found["failures"] == [True] * 4
+    assert found["whole"] == [0] * 4
+
+
+def test_a_changed_signature_is_refused_with_one_line():
+    found = run("""
+class Changed(builtin):
+    @classmethod
+    def rebalance_experts(cls, weight, num_replicas, num_groups, num_nodes, num_ranks, old_map=None, health=None):
+        return None
+policy.EPLB_POLICIES["default"] = Changed
+load_again()
+answer(same=policy.EPLB_POLICIES["default"] is Changed, lines=lines)
+""")
+    assert found["same"]
+    ((level, line),) = found["lines"]
+    assert level == "WARNING"
+    assert "does not know this vLLM (0.33.0" in line
+
+
+def test_a_saved_plan_is_the_static_map_that_vllm_does_not_have(tmp_path):
+    import equipoise as eq
+
+    plan = eq.solve(eq.PlacementProblem([[5, 4, 3, 2, 1, 1]] * 2, eq.Cluster(num_ranks=4, slots_per_rank=2)))
+    plan.save(tmp_path / "plan.json")
+    script = """
+load_again(); ours = policy.EPLB_POLICIES["default"]
+table = ours.rebalance_experts(loads(2, 6, 5), 8, 1, 1, 4, None)
+try:
+    ours.rebalance_experts(loads(3, 6), 8, 1, 1, 4, None)
+except ValueError as error:
+    answer(table=table.tolist(), error=str(error))
+"""
+    found = run(script, EQUIPOISE_VLLM_PLAN=str(tmp_path / "plan.json"))
+    assert found["table"] == plan.placement.physical_to_logical.tolist()
+    assert "no saved plan fits this engine" in found["error"]
+
+
+def test_loading_the_plug_in_adds_less_than_half_a_second_to_a_process_that_has_vllm():
+    found = run("""
+start = time.perf_counter()
+load_again()
+answer(seconds=time.perf_counter() - start, numba="numba" in sys.modules)
+""")
+    assert found["seconds"] < 0.5
+    assert not found["numba"]
+
+
+COMPILED = """
+import gc
+from numba.core.dispatcher import Dispatcher
+kernels = [d for d in gc.get_objects() if isinstance(d, Dispatcher)]
+missed = [d.py_func.__qualname__ for d in kernels if sum(d.stats.cache_misses.values())]
+hits = sum(sum(d.stats.cache_hits.values()) for d in kernels)
+"""
+
+
+def test_nothing_is_compiled_in_the_first_rebalance_after_a_warm_up(tmp_path):
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run(
+        [sys.executable, "-c", "from equipoise.engines.warming import warm_up; warm_up()"],
+        env={**os.environ, **cache}, check=True, timeout=300,
+    )  # fmt: skip
+    found = run(
+        """
+load_again(); ours = policy.EPLB_POLICIES["default"]
+old = torch.arange(288).repeat(58, 1) % 256
+ours.rebalance_experts(torch.zeros(58, 256, dtype=torch.int32), 288, 8, 1, 32, old)
+for groups, nodes in ((8, 1), (8, 4), (3, 2)):
+    held = ours.rebalance_experts(loads(), 288, groups, nodes, 32, old)
+    ours.rebalance_experts(loads(seed=1), 288, groups, nodes, 32, held)
+ours.rebalance_experts(loads(), 320, 8, 1, 64, None)
+"""
+        + COMPILED
+        + "answer(missed=missed, hits=hits)",
+        **cache,
+    )
+    assert found["missed"] == []
+    assert found["hits"] > 0

@@ -1,0 +1,45 @@
+"""What the environment says to a plug-in."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from equipoise.engines.settings import Settings
+from equipoise.errors import InvalidInputError, UnknownNameError
+
+
+def test_nothing_set_means_the_defaults():
+    assert Settings.from_environment("EQUIPOISE_VLLM", {}) == Settings()
+    assert Settings.from_environment("EQUIPOISE_VLLM", {"EQUIPOISE_VLLM": " ", "EQUIPOISE_VLLM_PLAN": ""}) == Settings()
+
+
+def test_every_variable_is_read():
+    environment = {
+        "X": "1",
+        "X_STRATEGY": "plain-greedy",
+        "X_MAX_GAP": "0.01",
+        "X_EFFORT": "fast",
+        "X_THREADS": "2",
+        "X_PLAN": os.pathsep.join(("a.json", "b.json")),
+    }
+    assert Settings.from_environment("X", environment) == Settings(
+        True, "plain-greedy", {"max_gap": 0.01, "effort": "fast"}, 2, ("a.json", "b.json")
+    )
+    assert not Settings.from_environment("X", {"X": "0"}).enabled
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("X", "no"), ("X", "01"), ("X_MAX_GAP", "-1"), ("X_MAX_GAP", "nan"), ("X_MAX_GAP", "little"), ("X_THREADS", "0")],
+)
+def test_a_value_that_breaks_its_rule_is_named(variable, value):
+    with pytest.raises(InvalidInputError, match=f"{variable} is '{value}'; "):
+        Settings.from_environment("X", {variable: value})
+
+
+def test_a_strategy_that_does_not_exist_is_refused_when_the_engine_starts():
+    with pytest.raises(UnknownNameError, match="'nearest'"):
+        Settings(strategy="nearest").check()
+    Settings().check()

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from readme import README, comparable, examples
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Examples write files; and their output must not depend on the terminal of whoever runs the tests."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "TTY_COMPATIBLE", "FORCE_TERMINAL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_what_the_readme_shows_is_what_is_printed_apart_from_times() -> None:
+    ran = list(examples(README.read_text(encoding="utf-8")))
+    assert len(ran) >= 2
+    for example in ran:
+        assert comparable(example.printed) == comparable(example.shown), (
+            f"the README shows something else for:\n{example.source}\npython tests/readme.py writes what is printed."
+        )
+
+
+def test_commands_in_the_readme_exist_with_the_options_shown() -> None:
+    from typer.main import get_command
+
+    from equipoise.cli.app import app
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    shell = "".join(re.findall(r"^```sh\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL))
+    lines = re.findall(r"^equipoise (\w+)(.*?)(?:#.*)?$", shell, re.MULTILINE)
+    assert len(lines) >= 5
+    for name, rest in lines:
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        assert set(re.findall(r"--[\w-]+", rest)) <= known
+
+
+def test_the_readme_explains_every_bound() -> None:
+    from equipoise.certificate import BOUNDS
+
+    text = README.read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in text for name in BOUNDS)
+
+
+def test_links_in_the_readme_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8")):
+        assert (README.parent / target).exists(), target
