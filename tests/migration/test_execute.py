@@ -24,9 +24,7 @@ def migrate_all(rank, pairs):
         weights = processes.weights_of(current, rank, schedule.slots_per_rank)
 
         def restore(layer, slot, expert, weights=weights):
-            weights[layer][0][slot] = (
-                processes.weights_of(eq.Placement([[expert]], 1, expert + 1), 0, 1)[0][0][0] + layer
-            )
+            weights[layer][0][slot] = processes.weights_of(eq.Placement([[expert]], 1, expert + 1), 0, 1)[0][0][0] + layer
             weights[layer][1][slot] = expert
 
         migration = Migration(schedule, weights, peers, timeout=20.0, restore=restore)
@@ -61,10 +59,7 @@ def test_random_pairs_reach_their_target_between_four_processes():
 def swaps(layers=2, experts=12):
     """Return a pair on four ranks where everything is one of a kind and moves in circles, and a replica or two."""
     rng = np.random.default_rng(5)
-    tables = [
-        np.stack([np.append(rng.permutation(experts), rng.integers(0, experts, 4)) for _ in range(layers)])
-        for _ in "ab"
-    ]
+    tables = [np.stack([np.append(rng.permutation(experts), rng.integers(0, experts, 4)) for _ in range(layers)]) for _ in "ab"]
     return tuple(eq.Placement(table, SIZE, experts) for table in tables)
 
 
