@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench clean
+.PHONY: help demo test test-engines bench clean
 
 help: ## Show this list.
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 demo: $(VENV)/.runtime ## Plan a generated DeepSeek-V3 load, before and after. No torch needed.
 	@$(BIN)/equipoise demo
@@ -20,6 +20,9 @@ test: $(VENV)/.development ## Lint, types, tests and the examples in docstrings 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+test-engines: $(VENV)/.development ## Run the plug-ins inside the real vLLM and SGLang; fetches their wheels once.
+	$(BIN)/python tests/engines/environments.py
 
 bench: $(VENV)/.development ## Check, then time, against the programs that equipoise is measured by.
 	$(BIN)/python benchmarks/packing.py

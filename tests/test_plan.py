@@ -130,7 +130,6 @@ def first_slot(value: Any) -> Callable[[list[list[Any]]], list[list[Any]]]:
     "change",
     [
         edit("physical_to_logical", first_slot(99)),
-        edit("physical_to_logical", first_slot(-1)),
         edit("physical_to_logical", first_slot(0.5)),
         edit("physical_to_logical", first_slot(None)),
         edit("physical_to_logical", lambda rows: [[0] * len(rows[0]), *rows[1:]]),
@@ -181,3 +180,11 @@ def test_saving_over_a_plan_keeps_its_permissions(plan: eq.Plan, tmp_path: Path)
     path.chmod(0o640)
     plan.save(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_plan_that_leaves_the_slots_of_a_lost_rank_empty_comes_back_whole(tmp_path: Path) -> None:
+    problem = eq.PlacementProblem(np.random.default_rng(1).gamma(0.5, size=(3, 8)), eq.Cluster(4, 3))
+    plan = eq.solve(problem, current=solve(problem).placement, lost_ranks=[1])
+    assert (plan.placement.physical_to_logical < 0).any()
+    plan.save(tmp_path / "plan.json")
+    assert eq.Plan.load(tmp_path / "plan.json").placement == plan.placement

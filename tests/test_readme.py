@@ -39,6 +39,13 @@ def test_commands_in_the_readme_exist_with_the_options_shown() -> None:
         assert set(re.findall(r"--[\w-]+", rest)) <= known
 
 
+def test_the_readme_explains_every_bound() -> None:
+    from equipoise.certificate import BOUNDS
+
+    text = README.read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in text for name in BOUNDS)
+
+
 def test_links_in_the_readme_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8")):
         assert (README.parent / target).exists(), target

@@ -78,3 +78,12 @@ def test_the_public_check_raises_assertion_errors() -> None:
         assert_valid_placement(PROBLEM, Placement([[0, 1, 2, 0, 1, 2]], 2, 4))
     with pytest.raises(AssertionError, match="already holds the same expert"):
         assert_valid_placement(PROBLEM, Placement([[0, 0, 2, 1, 1, 3]], 2, 4))
+
+
+def test_slots_may_be_empty_only_where_that_is_allowed() -> None:
+    placement = Placement([[0, 1, -1, 2, 3, -1]], 2, 4)
+    with pytest.raises(InvalidPlacementError, match="layer 0, slot 2 is empty"):
+        check_placement(PROBLEM, placement)
+    assert check_placement(PROBLEM, placement, allow_empty=True, allow_duplicates=False).tolist() == [[6.0, 2.0]]
+    with pytest.raises(InvalidPlacementError, match="no slot for expert 3"):
+        check_placement(PROBLEM, Placement([[0, 1, -1, 2, 0, -1]], 2, 4), allow_empty=True)

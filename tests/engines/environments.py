@@ -15,6 +15,8 @@ import site
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -66,14 +68,11 @@ def build(engine: Engine) -> None:
     """Build the environment of ``engine`` if it is not there whole."""
     finished = engine.folder / "finished"
     if finished.exists():
+        share(engine)
         return
     print(f"building {engine.folder}", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(engine.folder)], check=True)
-    inside = subprocess.run(
-        [str(engine.python), "-c", "import site; print(site.getsitepackages()[0])"],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    Path(inside.stdout.strip(), "shared.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+    share(engine)
     constraints = engine.folder / "constraints.txt"
     constraints.write_text("".join(f"{package}=={version(package)}\n" for package in SHARED))
     pip = [str(engine.python), "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
@@ -82,13 +81,25 @@ def build(engine: Engine) -> None:
     finished.touch()
 
 
-def run(engine: Engine, arguments: list[str]) -> int:
-    """Run the tests of ``engine`` in its environment, with equipoise installed from this tree in front."""
+def share(engine: Engine) -> None:
+    """Let the environment see what is installed beside the interpreter that runs this file, whichever that is now."""
+    folder = engine.folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    (folder / "shared.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+
+
+@contextmanager
+def installed(engine: Engine) -> Iterator[dict[str, str]]:
+    """Install equipoise from this tree for ``engine``, in front of all else; yield the variables that say so."""
     with tempfile.TemporaryDirectory() as target:
         pip = [str(engine.python), "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
         subprocess.run([*pip, "--target", target, str(ROOT)], check=True)
-        environment = {**os.environ, "PYTHONPATH": target}
-        command = [str(engine.python), "-m", "pytest", "-m", "engines", str(engine.tests), *arguments]
+        yield {**os.environ, "PYTHONPATH": target}
+
+
+def run(engine: Engine) -> int:
+    """Run the tests of ``engine`` in its environment; return their exit status."""
+    with installed(engine) as environment:
+        command = [str(engine.python), "-m", "pytest", "-m", "engines", str(engine.tests)]
         return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
@@ -102,7 +113,7 @@ def main(names: list[str]) -> int:
     status = 0
     for name in names or list(ENGINES):
         build(ENGINES[name])
-        status = max(status, run(ENGINES[name], []))
+        status = max(status, run(ENGINES[name]))
     return status
 
 

@@ -20,11 +20,12 @@ def test_every_variable_is_read():
         "X": "1",
         "X_STRATEGY": "plain-greedy",
         "X_MAX_GAP": "0.01",
+        "X_EFFORT": "fast",
         "X_THREADS": "2",
         "X_PLAN": os.pathsep.join(("a.json", "b.json")),
     }
     assert Settings.from_environment("X", environment) == Settings(
-        True, "plain-greedy", {"max_gap": 0.01}, 2, ("a.json", "b.json")
+        True, "plain-greedy", {"max_gap": 0.01, "effort": "fast"}, 2, ("a.json", "b.json")
     )
     assert not Settings.from_environment("X", {"X": "0"}).enabled
 

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch, caplog):
-    for suffix in ("", "_STRATEGY", "_MAX_GAP", "_THREADS", "_PLAN"):
+    for suffix in ("", "_STRATEGY", "_MAX_GAP", "_EFFORT", "_THREADS", "_PLAN"):
         monkeypatch.delenv(vllm.PREFIX + suffix, raising=False)
     caplog.set_level(logging.INFO, "vllm.equipoise")
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import numpy as np
 import pytest
+
+import equipoise as eq
+from equipoise.errors import DisagreementError, RanksLostError
+from equipoise.migration.execute import Migration
+from equipoise.migration.peers import Peers
 from migration import processes
 from migration.test_schedule import random_pair
 
-import equipoise as eq
-from equipoise.errors import DisagreementError, InvalidInputError, RanksLostError
-from equipoise.migration.execute import Migration
-from equipoise.migration.peers import Peers
-
-SIZE = 4
+SIZE, TIMEOUT = 4, 5.0
 
 
 def migrate_all(rank, pairs):
@@ -24,7 +26,9 @@ def migrate_all(rank, pairs):
         weights = processes.weights_of(current, rank, schedule.slots_per_rank)
 
         def restore(layer, slot, expert, weights=weights):
-            weights[layer][0][slot] = processes.weights_of(eq.Placement([[expert]], 1, expert + 1), 0, 1)[0][0][0] + layer
+            weights[layer][0][slot] = (
+                processes.weights_of(eq.Placement([[expert]], 1, expert + 1), 0, 1)[0][0][0] + layer
+            )
             weights[layer][1][slot] = expert
 
         migration = Migration(schedule, weights, peers, timeout=20.0, restore=restore)
@@ -59,7 +63,10 @@ def test_random_pairs_reach_their_target_between_four_processes():
 def swaps(layers=2, experts=12):
     """Return a pair on four ranks where everything is one of a kind and moves in circles, and a replica or two."""
     rng = np.random.default_rng(5)
-    tables = [np.stack([np.append(rng.permutation(experts), rng.integers(0, experts, 4)) for _ in range(layers)]) for _ in "ab"]
+    tables = [
+        np.stack([np.append(rng.permutation(experts), rng.integers(0, experts, 4)) for _ in range(layers)])
+        for _ in "ab"
+    ]
     return tuple(eq.Placement(table, SIZE, experts) for table in tables)
 
 
@@ -87,22 +94,21 @@ def test_ranks_that_disagree_all_say_so_and_nothing_moves(how):
     assert all("on ranks [0, 1, 3]" in text and "on ranks [2]" in text for text in told), told
 
 
-def die_in_a_round(rank, victim, number, moment, timeout):
+def die_in_a_round(rank, victim, number, moment):
     current, target = swaps()
     schedule = eq.MigrationSchedule(current, target)
     weights = processes.weights_of(current, rank, schedule.slots_per_rank)
     peers = Peers()
-    migration = Migration(schedule, weights, peers, timeout=timeout)
+    migration = Migration(schedule, weights, peers, timeout=TIMEOUT)
     if rank == victim:
         kill_at(migration, number, moment)
     begin = time.monotonic()
     try:
         migration.run()
     except RanksLostError as error:
-        assert time.monotonic() - begin < timeout + 1
-        assert error.placement is migration._over.placement
+        took = time.monotonic() - begin
         processes.check_weights(weights, error.placement, rank)
-        return error.lost_ranks, error.placement.physical_to_logical.tolist(), error.stranded
+        return took, (error.lost_ranks, error.placement.physical_to_logical.tolist(), error.stranded)
     return "done"
 
 
@@ -122,72 +128,89 @@ def kill_at(migration, number, moment):
     setattr(migration, whole, wrapped)
 
 
-def check_survivors(told, victim, current):
-    """Insist that survivors agree, and that whatever one of them had a copy of still has one."""
+def held_by_others(schedule, rounds, victim):
+    """Return for each layer the experts that others than the victim hold, in slots or spares, after some rounds."""
+    table = schedule.current.physical_to_logical.astype(int)
+    held = np.concatenate([table, np.full((len(table), SIZE), -1)], axis=1)
+    first = np.cumsum(schedule.num_rounds) - schedule.num_rounds
+    for layer, number, destination, expert in zip(
+        schedule.layer, schedule.round, schedule.destination, schedule.expert, strict=True
+    ):
+        if first[layer] + number < rounds:
+            held[layer, destination] = expert
+    for layer, spare in np.ndindex(len(held), SIZE):  # what no later round reads is no longer kept there
+        later = (schedule.layer == layer) & (first[layer] + schedule.round >= rounds)
+        if not (schedule.source[later] == schedule.num_slots + spare).any():
+            held[layer, schedule.num_slots + spare] = -1
+    others = schedule.rank_of(np.arange(held.shape[1])) != victim
+    return [set(row[others].tolist()) - {-1} for row in held]
+
+
+def check_survivors(told, victim, schedule, rounds):
+    """Insist that survivors agree, and that whatever one of them had a copy of still has one.
+
+    ``rounds`` are those that may have been made when the victim died.
+    """
     survivors = [answer for rank, answer in enumerate(told) if rank != victim]
     assert told[victim] is None
-    assert all(answer == survivors[0] for answer in survivors), survivors
-    lost, table, stranded = survivors[0]
+    assert all(took < TIMEOUT + 1 for took, _ in survivors), survivors
+    assert all(answer == survivors[0][1] for _, answer in survivors), survivors
+    lost, table, stranded = survivors[0][1]
     assert lost == (victim,)
     after = np.array(table).reshape(len(table), SIZE, -1)
     assert (after[:, victim] == -1).all()
-    before = current.physical_to_logical.reshape(len(table), SIZE, -1)
-    kept = {(layer, expert) for layer, _, expert in stranded}
-    for layer in range(len(table)):
-        others = [r for r in range(SIZE) if r != victim]
-        had = set(before[layer, others].ravel().tolist())
-        has = set(after[layer, others].ravel().tolist()) | {expert for at, expert in kept if at == layer}
-        # What moved to the victim only was copied there before its old slot was taken, and is gone with it.
-        moved_away = had - has
-        assert not moved_away or number_moved(layer, moved_away, victim), (layer, moved_away)
-
-
-def number_moved(layer, experts, victim):
-    current, target = swaps()
-    own = target.physical_to_logical.reshape(target.num_layers, SIZE, -1)[layer]
-    return all(e in own[victim] and e not in np.delete(own, victim, axis=0) for e in experts)
+    has = [set(row.ravel().tolist()) | {e for at, _, e in stranded if at == layer} for layer, row in enumerate(after)]
+    made = [held_by_others(schedule, number, victim) for number in rounds]
+    assert any(all(had <= now for had, now in zip(cut, has, strict=True)) for cut in made), (made, has)
+    slots = (SIZE - 1) * schedule.slots_per_rank
+    for layer, _, expert in stranded:  # only where no slot could be had
+        assert len(set(after[layer].ravel().tolist()) - {-1}) == slots, (layer, expert)
 
 
 ROUNDS = int(eq.MigrationSchedule(*swaps()).num_rounds.sum())
 
 
+# Every round, and for some of them other moments than the one in which most is on its way.
+KILLS = [(number, "sent") for number in range(ROUNDS)]
+KILLS += [(number, "before") for number in range(0, ROUNDS, 3)] + [
+    (number, "committed") for number in range(1, ROUNDS - 1, 4)
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["before", "sent", "committed"])
-@pytest.mark.parametrize("number", range(ROUNDS))
+@pytest.mark.parametrize(("number", "moment"), KILLS)
 def test_survivors_of_a_rank_killed_in_any_round_agree_and_lose_nothing_that_they_had(number, moment):
-    if moment == "committed" and number == ROUNDS - 1:
-        return
     victim = number % SIZE
-    told = processes.run(die_in_a_round, SIZE, victim, number, moment, 10.0)
-    check_survivors(told, victim, swaps()[0])
+    told = processes.run(die_in_a_round, SIZE, victim, number, moment)
+    made = [number, number + 1] if moment == "committed" else [number]
+    check_survivors(told, victim, eq.MigrationSchedule(*swaps()), made)
 
 
-def stop_answering(rank, timeout):
+def stop_answering(rank):
+    """Let rank 1 stop, as a process does whose machine hangs, and be killed by rank 0 at the end."""
     current, target = swaps()
     schedule = eq.MigrationSchedule(current, target)
     weights = processes.weights_of(current, rank, schedule.slots_per_rank)
-    migration = Migration(schedule, weights, Peers(), timeout=timeout)
+    peers = Peers()
+    pid = peers._gather(os.getpid())[1]
+    migration = Migration(schedule, weights, peers, timeout=TIMEOUT)
+    migration.step()
     if rank == 1:
-        migration.step()
-        import os
-        import signal
-
         os.kill(os.getpid(), signal.SIGSTOP)
     begin = time.monotonic()
     try:
         migration.run()
     except RanksLostError as error:
+        took = time.monotonic() - begin
         processes.check_weights(weights, error.placement, rank)
-        return time.monotonic() - begin, error.lost_ranks, error.placement.physical_to_logical.tolist()
+        if rank == 0:
+            os.kill(pid, signal.SIGKILL)
+        return took, (error.lost_ranks, error.placement.physical_to_logical.tolist(), error.stranded)
     return "done"
 
 
 @pytest.mark.slow
 def test_a_rank_that_stops_answering_is_given_up_within_the_timeout():
-    try:
-        told = processes.run(stop_answering, SIZE, 5.0, seconds=15.0)
-    except AssertionError as error:
-        assert "processes [1] still ran" in str(error)
-        return
-    survivors = [told[0], told[2], told[3]]
-    assert all(answer[1:] == survivors[0][1:] and answer[0] < 6 for answer in survivors)
+    schedule = eq.MigrationSchedule(*swaps())
+    told = processes.run(stop_answering, SIZE, seconds=30.0)
+    check_survivors(told, 1, schedule, [int(schedule.num_rounds[0])])

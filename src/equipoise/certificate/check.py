@@ -51,11 +51,11 @@ def check_placement(
             f"ranks for {experts} experts."
         )
     empty = table < 0
-    if empty.any():
+    if empty.any() and not allow_empty:
         layer, slot = _first(empty)
         raise InvalidPlacementError(f"layer {layer}, slot {slot} is empty; fill every slot.")
     cell = table + np.arange(layers, dtype=np.int64)[:, None] * experts  # one number for each (layer, expert)
-    replicas = np.bincount(cell.ravel(), minlength=layers * experts)
+    replicas = np.bincount(cell[~empty], minlength=layers * experts)
     if (replicas == 0).any():
         layer, expert = divmod(int(np.argmin(replicas)), experts)
         raise InvalidPlacementError(f"layer {layer} has no slot for expert {expert}; every expert needs one.")
@@ -64,7 +64,8 @@ def check_placement(
     if problem.is_hierarchical:
         _check_groups(problem, table)
     each = problem.load.ravel() / replicas
-    rank_load: NDArray[np.float64] = each[cell].reshape(layers, ranks, -1).sum(axis=2)
+    slot_load = np.where(empty, 0.0, each[cell])
+    rank_load: NDArray[np.float64] = slot_load.reshape(layers, ranks, -1).sum(axis=2)
     return rank_load
 
 
@@ -75,7 +76,7 @@ def _first(wrong: NDArray[np.bool_]) -> tuple[int, ...]:
 def _refuse_duplicates(held: NDArray[np.int32]) -> None:
     """Insist that no rank holds an expert twice; ``held`` [layers, ranks, slots per rank]."""
     held = np.sort(held, axis=2)
-    twice = held[:, :, 1:] == held[:, :, :-1]
+    twice = (held[:, :, 1:] == held[:, :, :-1]) & (held[:, :, 1:] >= 0)
     if twice.any():
         layer, rank, at = _first(twice)
         times = int((held[layer, rank] == held[layer, rank, at]).sum())
@@ -92,7 +93,7 @@ def _check_groups(problem: PlacementProblem, table: NDArray[np.int32]) -> None:
     group = table // (problem.num_logical_experts // groups)
     node = np.arange(slots) // (slots // nodes)
     cell = (np.arange(layers)[:, None] * groups + group) * nodes + node
-    here = np.bincount(cell.ravel(), minlength=layers * groups * nodes).reshape(layers, groups, nodes) > 0
+    here = np.bincount(cell[table >= 0], minlength=layers * groups * nodes).reshape(layers, groups, nodes) > 0
     torn = here.sum(axis=2) > 1
     if torn.any():
         layer, which = _first(torn)

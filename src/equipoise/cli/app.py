@@ -23,7 +23,7 @@ from equipoise.errors import EquipoiseError
 
 __all__ = ["COMMANDS", "app"]
 
-COMMANDS: tuple[Callable[..., None], ...] = (plan, inspect, compare, slots, export, convert, warmup, demo, doctor)
+COMMANDS: tuple[Callable[..., None], ...] = (plan, inspect, compare, slots, demo, doctor, export, convert, warmup)
 """A new command is a file beside this one and a place in this row; its name is the function's."""
 
 

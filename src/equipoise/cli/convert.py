@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from equipoise.cli import options
+from equipoise.cli.console import print_json
 
 if TYPE_CHECKING:
     from equipoise.load import LoadStatistics
@@ -49,6 +50,7 @@ def convert(
     first_layer: options.FirstLayer = None,
     skip_empty: options.SkipEmpty = False,
     key: options.Key = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write what one engine's file holds as another engine's file.
 
@@ -76,7 +78,10 @@ def convert(
             raise InvalidInputError(f"{source} is a load, which is on no ranks; leave out --ranks.")
         load = _named(read_load(source, key=key), first_layer, skip_empty)
         save_load(load, to, out, experts_per_token=experts_per_token)
-    print(f"{'written to':<13} {out}")
+    if as_json:
+        print_json({"to": to, "holds": "load" if placement is None else "placement", "written_to": str(out)})
+    else:
+        print(f"{'written to':<13} {out}")
 
 
 def _named(load: LoadStatistics, first_layer: int | None, skip_empty: bool) -> LoadStatistics:

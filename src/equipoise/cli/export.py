@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from equipoise.cli import options
+from equipoise.cli.console import print_json
 
 __all__ = ["export"]
 
@@ -30,6 +31,7 @@ def export(
     out: Out,
     first_layer: options.FirstLayer = None,
     skip_empty: options.SkipEmpty = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write a plan as the file that an engine reads.
 
@@ -49,4 +51,7 @@ def export(
     if skip_empty:
         layered = layered.select(loaded.metrics.mean_rank_load > 0)
     save_placement(layered.starting_at(first_layer), engine, out)
-    print(f"{'written to':<13} {out}")
+    if as_json:
+        print_json({"engine": engine, "num_layers": len(layered.layer_ids), "written_to": str(out)})
+    else:
+        print(f"{'written to':<13} {out}")

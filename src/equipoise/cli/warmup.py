@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import time
 
+from equipoise.cli import options
 from equipoise.cli.bars import seconds
-from equipoise.cli.console import patiently
+from equipoise.cli.console import patiently, print_json
 
 __all__ = ["warmup"]
 
 
-def warmup() -> None:
+def warmup(as_json: options.AsJson = False) -> None:
     """Compile all kernels that an engine's plug-in calls, and keep them on disk.
 
     \b
@@ -30,4 +31,8 @@ def warmup() -> None:
     start = time.perf_counter()
     with patiently(explain):
         warm_up([None, *STRATEGIES])
-    print(f"kernels for {', '.join(STRATEGIES)} are compiled, {seconds(time.perf_counter() - start)}")
+    elapsed = time.perf_counter() - start
+    if as_json:
+        print_json({"strategies": list(STRATEGIES), "seconds": elapsed})
+    else:
+        print(f"kernels for {', '.join(STRATEGIES)} are compiled, {seconds(elapsed)}")

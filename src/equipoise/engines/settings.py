@@ -27,7 +27,7 @@ class Settings:
     strategy : str or None, default None
         A name in ``equipoise.strategies``; None is the default of ``equipoise.solve``.
     parameters : dict
-        Of the strategy, such as ``max_gap``; empty leaves the strategy's own defaults.
+        ``max_gap`` and ``effort`` of the strategy; empty leaves the strategy's own defaults.
     threads : int or None, default None
         Most threads for one plan; None uses all processors that the process may run on.
     plans : tuple of str
@@ -64,8 +64,8 @@ class Settings:
                 found[name] = read(text)
             except ValueError:
                 raise InvalidInputError(f"{prefix}{suffix} is {text!r}; {rule}.") from None
-        parameters = {name: found.pop(name) for name in ("max_gap",) if name in found}
-        return cls(**found, parameters=parameters)
+        given = [name for name in ("max_gap", "effort") if name in found]
+        return cls(parameters={name: found.pop(name) for name in given}, **found)
 
     def check(self) -> None:
         """Refuse a strategy or parameter that does not exist when the engine starts, not at its first plan.
@@ -116,6 +116,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "": ("enabled", _switch, "set it to 0 to switch equipoise off, or leave it out"),
     "_STRATEGY": ("strategy", str, "name a strategy"),
     "_MAX_GAP": ("max_gap", _gap, "it must be a number of at least 0, such as 0.01 for one percent"),
+    "_EFFORT": ("effort", str, "name an effort of the strategy"),
     "_THREADS": ("threads", _threads, "it must be a whole number of at least 1"),
     "_PLAN": (
         "plans",

@@ -99,12 +99,13 @@ class Migration:
         self._buffers: list[list[Any]] = []
         self._spare: list[Any] | None = None
         self._over: RanksLostError | None = None
-        self._arrived: list[tuple[_Move, list[Any]]] = []
+        self._arrived: list[tuple[_Move, list[Any]]] = []  # received into buffers in this round
+        self._whole: list[tuple[_Move, list[Any]]] = []  # what of this round has come to its end
         self._direct: list[tuple[_Move, list[Any]]] = []
         self._name = f"{schedule.digest}/{peers.next_number()}"
         self._skip_idle_layers()
         peers.insist_on_the_same(self._digest(), "migration", self._timeout)
-        peers.advance(f"{self._name}/at", [self._layer, self._round])
+        peers.advance(f"{self._name}/at", {"at": [self._layer, self._round], "loose": []})
 
     @property
     def done(self) -> bool:
@@ -163,16 +164,17 @@ class Migration:
         moves = self._steps.of(self._layer, self._round)
         self._begin(moves, until)
         self._peers.barrier(max(until - time.monotonic(), 0.01))
-        if not self._peers.advance(f"{self._name}/at", self._steps.next(self._layer, self._round)):
+        after = {"at": self._steps.next(self._layer, self._round), "loose": []}
+        if not self._peers.advance(f"{self._name}/at", after):
             raise TimeoutError("the other ranks have given up on this round")
         self._commit(moves)
 
     def _begin(self, moves: list[_Move], until: float) -> None:
         """Stash, send and receive, all into buffers: nothing that counts is overwritten."""
-        tensors = self._weights[self._layer]
         operations: list[Any] = []
-        self._arrived, self._direct = [], []
+        self._arrived, self._direct, self._whole = [], [], []
         direct = {move.source for move in moves if move.into_spare and move.to_rank == self.rank}
+        receives: list[tuple[_Move, list[Any], int]] = []
         for number, move in enumerate(moves):
             if move.into_spare and move.to_rank == self.rank:
                 self._spare = self._take_buffer()
@@ -183,18 +185,29 @@ class Migration:
                 # What was just stashed may be overwritten at once; everything else waits for all ranks.
                 into = self._rows(move.destination) if move.destination in direct else self._take_buffer()
                 (self._direct if move.destination in direct else self._arrived).append((move, into))
+                receives.append((move, into, len(operations)))
                 operations += self._operations(self._dist.irecv, into, move.from_rank, number)
             elif move.from_rank == self.rank:
                 operations += self._operations(self._dist.isend, self._rows(move.source), move.to_rank, number)
         if not operations:
             return
-        for work in self._dist.batch_isend_irecv(operations):
-            work.wait(timedelta(seconds=max(until - time.monotonic(), 0.01)))
-        if tensors[0].is_cuda:  # over NCCL, to wait only orders the stream
+        failed: dict[int, Exception] = {}
+        for i, work in enumerate(self._dist.batch_isend_irecv(operations)):
+            try:
+                work.wait(timedelta(seconds=max(until - time.monotonic(), 0.01)))
+            except RuntimeError as error:
+                failed[i] = error
+        for move, into, first in receives:
+            if failed.keys().isdisjoint(range(first, first + len(into))):
+                self._whole.append((move, into))
+        if failed:
+            raise next(iter(failed.values()))
+        if self._weights[self._layer][0].is_cuda:  # over NCCL, to wait only orders the stream
             event = self._torch.cuda.Event()
             event.record()
             while not event.query():
                 if time.monotonic() > until:
+                    self._whole = []
                     raise TimeoutError("the transfers of a round did not finish in time")
                 time.sleep(0.0002)
 
@@ -206,7 +219,7 @@ class Migration:
         for move, buffer in self._arrived:
             self._copy(buffer, self._rows(move.destination))
             self._buffers.append(buffer)
-        self._arrived, self._direct = [], []
+        self._arrived, self._direct, self._whole = [], [], []
         held = self._steps.after(self._held[self._layer], moves, self._layer, self._round)
         if self._spare is not None and held[self._spare_slot] < 0:
             self._buffers.append(self._spare)
@@ -260,20 +273,23 @@ class Migration:
     def _recover(self, error: Exception) -> None:
         """Agree on who is left and how far everybody came, save what lies in spares, and raise."""
         here, seconds = [self._layer, self._round], self._timeout * 3 / 5
-        reports = self._peers.decide(f"{self._name}/0", here, seconds, f"{self._name}/at")
-        furthest = max(reports.values())
+        self._keep_what_is_whole()
+        report = {"at": here, "loose": sorted(self._loose)}
+        reports = self._peers.decide(f"{self._name}/0", report, seconds, f"{self._name}/at")
+        furthest = max(told["at"] for told in reports.values())
         if furthest > here:
             # Somebody took its slots, so all ranks had all of the round, this one too.
+            for move, _ in self._direct:
+                self._copy(self._loose[move.expert], self._rows(move.destination))
             self._commit(self._steps.of(*here))
-        for move, _ in self._direct:
-            assert self._spare is not None
-            self._copy(self._spare, self._rows(move.destination))
         layer = min(here[0], self._schedule.num_layers - 1)
+        loose = [(self._rank_of[r], e) for r in sorted(reports) for e in reports[r]["loose"]]
         attempt, alive = 0, set(reports)
         while True:
             lost = [rank for rank in range(self._schedule.num_ranks) if self._process_of.get(rank) not in alive]
             self._held[:, self._steps.slots_of(lost)] = -1
-            rescues = self._steps.rescues(self._held[layer], layer)
+            loose = [(rank, expert) for rank, expert in loose if rank not in lost]
+            rescues = self._steps.rescues(self._held[layer], layer, loose)
             if not rescues:
                 break
             attempt += 1
@@ -285,7 +301,7 @@ class Migration:
             if not all_saved and alive <= set(reports):
                 break
             alive &= set(reports)
-        placement, stranded = self.placement, self._steps.stranded(self._held[layer])
+        placement, stranded = self.placement, self._steps.stranded(self._held[layer], loose)
         self._layer = self._schedule.num_layers
         kept = f", and {len(stranded)} experts only in spare buffers" if stranded else ""
         self._over = RanksLostError(
@@ -297,22 +313,30 @@ class Migration:
         )
         raise self._over from error
 
+    def _keep_what_is_whole(self) -> None:
+        """Give stashed slots their experts back, and keep what came to its end: it may be the last copy."""
+        self._loose: dict[int, list[Any]] = {}
+        for move, into in self._whole:
+            self._loose[move.expert] = [row.clone() for row in into] if (move, into) in self._direct else into
+        for move, _ in self._direct:
+            assert self._spare is not None
+            self._copy(self._spare, self._rows(move.destination))
+
     def _make_rescues(
         self, layer: int, rescues: list[tuple[int, int, int]], key: str, seconds: float
     ) -> list[list[int]]:
         """Move experts out of spares, through the peers' sockets; return each (slot, expert) that this rank saved."""
         self._layer, width = layer, self._schedule.slots_per_rank
         for rank, slot, expert in rescues:
-            if rank == self.rank and slot // width != rank and self._spare is not None:
-                self._peers.tell(f"{key}/{expert}", b"".join(_to_bytes(row) for row in self._spare))
+            if rank == self.rank and slot // width != rank:
+                self._peers.tell(f"{key}/{expert}", b"".join(_to_bytes(row) for row in self._loose_rows(expert)))
         saved = []
         for rank, slot, expert in rescues:
             if slot // width != self.rank:
                 continue
             rows = self._rows(slot)
             if rank == self.rank:
-                assert self._spare is not None
-                self._copy(self._spare, rows)
+                self._copy(self._loose_rows(expert), rows)
             else:
                 sent = self._peers.ask(self._process_of[rank], f"{key}/{expert}", seconds)
                 if not sent or len(sent) != sum(row.numel() * row.element_size() for row in rows):
@@ -323,6 +347,10 @@ class Migration:
                     sent = sent[size:]
             saved.append([slot, expert])
         return saved
+
+    def _loose_rows(self, expert: int) -> list[Any]:
+        """Return where this rank has a copy of ``expert`` that is in no slot."""
+        return self._loose[expert] if expert in self._loose else self._rows(self._spare_slot)
 
     def _placement(self, held: Held) -> Placement:
         schedule = self._schedule
@@ -444,12 +472,17 @@ class _Steps:
         slots = [r * width + s for r in ranks for s in range(width)] + [self._slots + r for r in ranks]
         return np.array(slots, dtype=np.int64)
 
-    def stranded(self, held: Held) -> list[tuple[int, int]]:
-        """Return rank and expert of each spare whose expert has no slot."""
+    def stranded(self, held: Held, loose: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return rank and expert of each copy, in a spare or loose, whose expert has no slot: one for each expert."""
         slots = set(held[: self._slots].tolist())
-        return [(r, int(e)) for r, e in enumerate(held[self._slots :]) if e >= 0 and int(e) not in slots]
+        spares = [(rank, int(expert)) for rank, expert in enumerate(held[self._slots :]) if expert >= 0]
+        first: dict[int, int] = {}
+        for rank, expert in spares + loose:
+            if expert not in slots:
+                first.setdefault(expert, rank)
+        return [(rank, expert) for expert, rank in first.items()]
 
-    def rescues(self, held: Held, layer: int) -> list[tuple[int, int, int]]:
+    def rescues(self, held: Held, layer: int, loose: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
         """Return (rank, slot, expert): how to give each stranded expert the slot of one that has another.
 
         A slot of its own rank if there is one, else where its schedule wants it, else the lowest.
@@ -457,7 +490,7 @@ class _Steps:
         held = held.copy()
         width, found = self._schedule.slots_per_rank, []
         alive = {slot // width for slot in np.flatnonzero(held[: self._slots] >= 0).tolist()}
-        for rank, expert in self.stranded(held):
+        for rank, expert in self.stranded(held, loose):
             slots = held[: self._slots].tolist()
             free = [
                 slot

@@ -17,6 +17,9 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from equipoise.errors import DisagreementError, InvalidInputError, RanksLostError
 
 __all__ = ["Peers"]
@@ -139,7 +142,33 @@ class Peers:
     def barrier(self, seconds: float) -> None:
         """Wait for all ranks, at most ``seconds``; raise RuntimeError if one does not come."""
         flag = self._torch.zeros(1, dtype=self._torch.int32)
-        work = self._dist.all_reduce(flag, group=self._control, async_op=True)
+        self._wait(self._dist.all_reduce(flag, group=self._control, async_op=True), seconds)
+
+    def add_up(self, numbers: NDArray[np.float64], seconds: float) -> NDArray[np.float64]:
+        """Return the sum of every rank's numbers: the same bits on every rank."""
+        total = self._torch.from_numpy(np.array(numbers, dtype=np.float64))
+        self._wait(self._dist.all_reduce(total, group=self._control, async_op=True), seconds)
+        # A sum may be made in another order on each rank; what the first one has counts.
+        source = self.global_rank(0)
+        self._wait(self._dist.broadcast(total, source, group=self._control, async_op=True), seconds)
+        added: NDArray[np.float64] = total.numpy()
+        return added
+
+    def all_of(self, flag: bool, seconds: float) -> bool:
+        """Return whether ``flag`` holds on every rank."""
+        number = self._torch.tensor([int(flag)], dtype=self._torch.int32)
+        work = self._dist.all_reduce(number, op=self._dist.ReduceOp.MIN, group=self._control, async_op=True)
+        self._wait(work, seconds)
+        return bool(number.item())
+
+    def from_first(self, number: float, seconds: float) -> float:
+        """Return the number that rank 0 has."""
+        value = self._torch.tensor([number], dtype=self._torch.float64)
+        self._wait(self._dist.broadcast(value, self.global_rank(0), group=self._control, async_op=True), seconds)
+        return float(value.item())
+
+    @staticmethod
+    def _wait(work: Any, seconds: float) -> None:
         work.wait(timedelta(seconds=seconds))
 
     def insist_on_the_same(self, digest: str, what: str, seconds: float) -> None:
@@ -153,8 +182,7 @@ class Peers:
         mine = self._torch.tensor(list(bytes.fromhex(digest)), dtype=self._torch.uint8)
         all_of_them = [self._torch.zeros_like(mine) for _ in range(self.size)]
         try:
-            work = self._dist.all_gather(all_of_them, mine, group=self._control, async_op=True)
-            work.wait(timedelta(seconds=seconds))
+            self._wait(self._dist.all_gather(all_of_them, mine, group=self._control, async_op=True), seconds)
         except RuntimeError as error:
             raise DisagreementError(
                 f"rank {self.rank} could not compare its {what} with the other ranks within {seconds:g} s: {error}"

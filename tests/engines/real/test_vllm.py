@@ -81,7 +81,8 @@ answer(on=on, off=off)
 
 PLANS = """
 def accounting(weight, table, ranks):
-    counts = torch.zeros_like(weight, dtype=torch.float64).scatter_add_(1, table, torch.ones_like(table, dtype=torch.float64))
+    counts = torch.zeros_like(weight, dtype=torch.float64)
+    counts = counts.scatter_add_(1, table, torch.ones_like(table, dtype=torch.float64))
     slot = torch.gather(weight.double() / counts, 1, table)
     return slot.reshape(len(table), ranks, -1).sum(-1)
 def stays(new, old, ranks):
@@ -95,7 +96,9 @@ def stays(new, old, ranks):
 
 
 def test_a_fresh_plan_keeps_the_contract_and_beats_the_built_in_one():
-    found = run(PLANS + """
+    found = run(
+        PLANS
+        + """
 load_again(); ours = policy.EPLB_POLICIES["default"]
 old = torch.arange(288).repeat(58, 1) % 256
 weight = loads()
@@ -111,7 +114,8 @@ for name, planner in (("ours", ours), ("builtin", builtin)):
         duplicates=sum(len(r) - len(set(r)) for l in out.reshape(58, 32, 9).tolist() for r in l),
         stayed=stayed, kept=kept)
 answer(lines=lines, **report)
-""")
+"""
+    )
     ours, builtin = found["ours"], found["builtin"]
     assert ours["type"] == builtin["type"] == ["torch.int64", "cpu", [58, 288]]
     assert ours["complete"]
@@ -211,7 +215,8 @@ def test_nothing_is_compiled_in_the_first_rebalance_after_a_warm_up(tmp_path):
         [sys.executable, "-c", "from equipoise.engines.warming import warm_up; warm_up()"],
         env={**os.environ, **cache}, check=True, timeout=300,
     )  # fmt: skip
-    found = run("""
+    found = run(
+        """
 load_again(); ours = policy.EPLB_POLICIES["default"]
 old = torch.arange(288).repeat(58, 1) % 256
 ours.rebalance_experts(torch.zeros(58, 256, dtype=torch.int32), 288, 8, 1, 32, old)
@@ -219,6 +224,10 @@ for groups, nodes in ((8, 1), (8, 4), (3, 2)):
     held = ours.rebalance_experts(loads(), 288, groups, nodes, 32, old)
     ours.rebalance_experts(loads(seed=1), 288, groups, nodes, 32, held)
 ours.rebalance_experts(loads(), 320, 8, 1, 64, None)
-""" + COMPILED + "answer(missed=missed, hits=hits)", **cache)
+"""
+        + COMPILED
+        + "answer(missed=missed, hits=hits)",
+        **cache,
+    )
     assert found["missed"] == []
     assert found["hits"] > 0

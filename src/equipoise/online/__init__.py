@@ -1,0 +1,35 @@
+"""Beside a serving engine: count, decide whether moving experts pays, and move them between forward passes.
+
+    balancer = Balancer(placement, cluster, weights=weights, peers=peers)
+    for batch in batches:
+        counts = model(batch)             # tokens per expert of this step
+        balancer.record(counts)
+        if balancer.step():
+            model.use(balancer.placement)
+
+================  =========================================================================
+file              idea
+================  =========================================================================
+``window.py``     what of the past counts: a sum over the last steps, or an average that forgets
+``policy.py``     when moving pays: a token-weighted gain, a fixed interval, a threshold
+``counters.py``   what happened, as plain numbers and as Prometheus gauges
+``balancer.py``   the loop: record, plan in the background, weigh, migrate or wait
+================  =========================================================================
+"""
+
+from equipoise.online.balancer import Balancer, Decision
+from equipoise.online.counters import Counters
+from equipoise.online.policy import FixedInterval, Outlook, Threshold, TokenGain
+from equipoise.online.window import ExponentialAverage, SlidingSum
+
+__all__ = [
+    "Balancer",
+    "Counters",
+    "Decision",
+    "ExponentialAverage",
+    "FixedInterval",
+    "Outlook",
+    "SlidingSum",
+    "Threshold",
+    "TokenGain",
+]

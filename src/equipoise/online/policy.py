@@ -1,0 +1,136 @@
+"""When moving experts pays.
+
+The gain is counted in tokens. The ranks of a layer wait for the busiest one, so a step costs as much as the busiest
+ranks of all layers carry together: with a placement whose busiest ranks carry ``M`` tokens a step, summed over the
+layers, the expert layers take ``M * seconds_per_token``. A placement that lowers ``M`` to ``M'`` saves
+
+    saved = (1 - M' / M) * expert_share * step_seconds        seconds a step,
+
+where ``step_seconds`` is what a step takes now and ``expert_share`` the part of it that the expert layers take:
+layers are weighted by their tokens, not averaged as ratios. The migration delays the engine by
+
+    delay = (1 - overlap) * migration_seconds,
+
+and pays for itself when the load stays as it is for ``horizon`` steps with ``saved * horizon > (1 + margin) * delay``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from equipoise.errors import InvalidInputError
+from equipoise.problem import count
+
+__all__ = ["FixedInterval", "Outlook", "Policy", "Threshold", "TokenGain"]
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is known when a plan is weighed.
+
+    Attributes
+    ----------
+    balancedness, planned_balancedness : float
+        Mean over the layers, of the placement in force and of the planned one, on the load of the window.
+    tokens, planned_tokens : float
+        Tokens a step of the busiest ranks, summed over the layers.
+    transfers : int
+    migration_seconds : float
+        Estimated.
+    step_seconds : float
+        What a step takes now.
+    """
+
+    balancedness: float
+    planned_balancedness: float
+    tokens: float
+    planned_tokens: float
+    transfers: int
+    migration_seconds: float
+    step_seconds: float
+
+
+class Policy(Protocol):
+    """Says whether to migrate, and why."""
+
+    def weigh(self, outlook: Outlook) -> tuple[bool, str]:
+        """Return whether to migrate, and the reason in a sentence."""
+
+
+@dataclass(frozen=True)
+class TokenGain:
+    """Migrate when the time saved exceeds the delay; see the formulas at the top of this file.
+
+    Parameters
+    ----------
+    horizon : int, default 1000
+        Steps for which the load is expected to stay as it is.
+    expert_share : float, default 0.5
+        Part of a step that the expert layers take, in (0, 1].
+    overlap : float, default 0.0
+        Part of the migration that runs beside the engine without delaying it, in [0, 1].
+    margin : float, default 0.1
+        How much more than the delay must be saved.
+    """
+
+    horizon: int = 1000
+    expert_share: float = 0.5
+    overlap: float = 0.0
+    margin: float = 0.1
+
+    def __post_init__(self) -> None:
+        count(self.horizon, "horizon")
+        for name, low, high in (("expert_share", 0.0, 1.0), ("overlap", 0.0, 1.0), ("margin", 0.0, float("inf"))):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise InvalidInputError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}.")
+
+    def weigh(self, outlook: Outlook) -> tuple[bool, str]:
+        """Compare what is saved over the horizon with the delay."""
+        if outlook.tokens <= 0:
+            return False, "there is no load"
+        part = 1 - outlook.planned_tokens / outlook.tokens
+        saved = max(part, 0.0) * self.expert_share * outlook.step_seconds * self.horizon
+        delay = (1 - self.overlap) * outlook.migration_seconds
+        pays = saved > (1 + self.margin) * delay
+        return pays, (
+            f"saves {saved:.3g} s over {self.horizon} steps and delays them by {delay:.3g} s"
+            + ("" if pays else f"; it must save {1 + self.margin:g} times the delay")
+        )
+
+
+@dataclass(frozen=True)
+class FixedInterval:
+    """Migrate at every check at which the plan is better at all."""
+
+    def weigh(self, outlook: Outlook) -> tuple[bool, str]:
+        """Compare the busiest ranks."""
+        better = outlook.planned_tokens < outlook.tokens
+        return better, "the interval is over" if better else "no plan is better than what is in force"
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Migrate when balancedness has fallen below ``balancedness`` and the plan is better.
+
+    Parameters
+    ----------
+    balancedness : float, default 0.9
+        In (0, 1].
+    """
+
+    balancedness: float = 0.9
+
+    def __post_init__(self) -> None:
+        value = self.balancedness
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+            raise InvalidInputError(f"balancedness is {value!r}; it must be a number above 0, up to 1.")
+
+    def weigh(self, outlook: Outlook) -> tuple[bool, str]:
+        """Compare the balancedness in force with the threshold."""
+        now = f"balancedness is {outlook.balancedness:.4f}, the threshold {self.balancedness:g}"
+        if outlook.balancedness >= self.balancedness:
+            return False, now
+        better = outlook.planned_tokens < outlook.tokens
+        return better, now if better else f"{now}, but no plan is better than what is in force"

@@ -1,0 +1,93 @@
+"""What of the past counts: tokens per step and expert, over a window that moves with the steps."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.errors import InvalidInputError
+from equipoise.problem import count
+
+__all__ = ["ExponentialAverage", "SlidingSum", "Window"]
+
+Floats = NDArray[np.float64]
+
+
+class Window(Protocol):
+    """Takes the counts of each step and knows the mean of those that it remembers."""
+
+    def add(self, counts: Floats) -> None:
+        """Take the counts of one step, [layers, experts]."""
+
+    def tokens_per_step(self) -> Floats | None:
+        """Return the mean of what is remembered, or None before the first step."""
+
+
+@dataclass
+class SlidingSum:
+    """The last ``steps`` steps, all alike.
+
+    Examples
+    --------
+    >>> window = SlidingSum(2)
+    >>> for tokens in (9.0, 1.0, 3.0):
+    ...     window.add(np.array([[tokens]]))
+    >>> window.tokens_per_step().tolist()
+    [[2.0]]
+    """
+
+    steps: int = 100
+    _kept: deque[Floats] = field(default_factory=deque, init=False, repr=False)
+    _sum: Floats | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.steps = count(self.steps, "steps")
+
+    def add(self, counts: Floats) -> None:
+        """Take the counts of one step; the oldest leave when there are too many."""
+        self._kept.append(counts)
+        self._sum = counts.copy() if self._sum is None else self._sum + counts
+        if len(self._kept) > self.steps:
+            self._sum -= self._kept.popleft()
+
+    def tokens_per_step(self) -> Floats | None:
+        """Return the mean over the steps that are kept."""
+        return None if self._sum is None else np.maximum(self._sum, 0.0) / len(self._kept)
+
+
+@dataclass
+class ExponentialAverage:
+    """All steps, each half as heavy as one ``half_life`` steps later.
+
+    The mean is exact from the first step on: it is divided by the weights that have been given out.
+
+    Examples
+    --------
+    >>> window = ExponentialAverage(half_life=1)
+    >>> for tokens in (4.0, 1.0):
+    ...     window.add(np.array([[tokens]]))
+    >>> window.tokens_per_step().tolist()
+    [[2.0]]
+    """
+
+    half_life: float = 50.0
+    _sum: Floats | None = field(default=None, init=False, repr=False)
+    _weight: float = field(default=0.0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.half_life, int | float) or not 0 < self.half_life < float("inf"):
+            raise InvalidInputError(f"half_life is {self.half_life!r}; it must be a finite number of steps above 0.")
+
+    def add(self, counts: Floats) -> None:
+        """Take the counts of one step; what came before weighs less by one step's worth."""
+        keep = 0.5 ** (1.0 / self.half_life)
+        self._sum = counts.copy() if self._sum is None else self._sum * keep + counts
+        self._weight = self._weight * keep + 1.0
+
+    def tokens_per_step(self) -> Floats | None:
+        """Return the weighted mean."""
+        return None if self._sum is None else self._sum / self._weight

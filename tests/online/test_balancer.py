@@ -1,0 +1,118 @@
+"""The balancer: it counts, plans beside the engine, weighs and moves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import equipoise as eq
+from equipoise.errors import InvalidInputError
+from equipoise.load import drift_load, generate_load
+from equipoise.online import Balancer, ExponentialAverage, FixedInterval, Outlook, SlidingSum, Threshold, TokenGain
+
+
+def served(policy=None, steps=40, drift=0.5, **settings):
+    """Run a balancer over steps whose load has drifted since its placement was planned."""
+    load = generate_load("deepseek-v3", seed=0).load[:2]
+    cluster = eq.Cluster(8, 36)
+    placement = eq.solve(eq.PlacementProblem(load, cluster)).placement
+    moved = drift_load(load, drift, seed=1).load / 1000
+    balancer = Balancer(placement, cluster, policy=policy, check_every=10, **settings)
+    changed = []
+    for step in range(steps):
+        balancer.record(moved)
+        balancer.wait()
+        if balancer.step():
+            changed.append(step)
+    return balancer, placement, moved, changed
+
+
+def test_a_fixed_interval_migrates_and_keeps_the_limit():
+    balancer, placement, moved, changed = served(FixedInterval(), max_transfers=8)
+    assert changed
+    counters = balancer.counters
+    assert counters.migrations == len(changed) <= counters.checks
+    assert balancer.decisions[0].outlook.planned_balancedness > balancer.decisions[0].outlook.balancedness
+    assert eq.count_transfers(placement, balancer.placement).max() <= 8 * len(changed)
+    assert counters.balancedness_realised == pytest.approx(counters.balancedness_planned, abs=1e-3)
+    before, after = (p.rank_load(moved).max(axis=1).sum() for p in (placement, balancer.placement))
+    assert after < before
+
+
+def test_a_threshold_that_is_met_leaves_everything_where_it_is():
+    balancer, placement, _, changed = served(Threshold(0.3))
+    assert not changed
+    assert balancer.placement is placement
+    assert balancer.counters.skipped == balancer.counters.checks > 0
+    assert "the threshold 0.3" in balancer.decisions[-1].reason
+
+
+def test_gain_is_weighed_against_the_delay():
+    slow = Outlook(0.7, 0.95, 1000.0, 750.0, 10, 1.0, 0.02)
+    assert TokenGain(horizon=1000, expert_share=0.5).weigh(slow) == (
+        True,
+        "saves 2.5 s over 1000 steps and delays them by 1 s",
+    )
+    migrate, reason = TokenGain(horizon=100).weigh(slow)
+    assert not migrate
+    assert reason == "saves 0.25 s over 100 steps and delays them by 1 s; it must save 1.1 times the delay"
+    assert TokenGain(horizon=100, overlap=1.0).weigh(slow)[0]
+    assert not TokenGain().weigh(Outlook(1, 1, 0.0, 0.0, 0, 0.0, 0.1))[0]
+
+
+def test_counts_of_slots_are_those_of_their_experts():
+    placement = eq.Placement([[0, 1, 0, 2]], 2, 3)
+    balancer = Balancer(placement, eq.Cluster(2, 2), check_every=1)
+    balancer.record(np.array([[1, 2, 3, 4]]), physical=True)
+    assert balancer._window.tokens_per_step().tolist() == [[4.0, 2.0, 4.0]]
+
+
+def test_a_step_without_load_is_no_reason_to_plan():
+    balancer = Balancer(eq.Placement([[0, 1]], 2, 2), eq.Cluster(2, 1), check_every=1)
+    balancer.record(np.zeros((1, 2)))
+    assert not balancer.step()
+    assert balancer.decisions[-1].reason == "there is no load"
+
+
+def test_an_average_forgets_and_a_sum_lets_go():
+    for window in (SlidingSum(3), ExponentialAverage(0.5)):
+        window.add(np.array([[1000.0]]))
+        for _ in range(40):
+            window.add(np.array([[1.0]]))
+        assert window.tokens_per_step()[0, 0] == pytest.approx(1.0)
+
+
+def test_a_plan_that_cannot_be_made_is_a_reason_to_wait():
+    balancer = Balancer(eq.Placement([[0, 1, 0, -1]], 2, 3), eq.Cluster(2, 2), check_every=1, max_transfers=0)
+    balancer.record(np.ones((1, 3)))
+    balancer.step()
+    balancer.wait()
+    balancer.step()
+    assert balancer.counters.failures == 1
+    assert "1 experts that no slot holds" in balancer.decisions[-1].reason
+
+
+def test_two_balancers_in_one_process_have_numbers_of_their_own():
+    prometheus = pytest.importorskip("prometheus_client")
+    one, _, _, _ = served(FixedInterval(), steps=12, name="one")
+    other, _, _, _ = served(Threshold(0.1), steps=12, name="other")
+    value = prometheus.REGISTRY.get_sample_value
+    assert value("equipoise_migrations", {"balancer": "one"}) == one.counters.migrations == 1
+    assert value("equipoise_migrations", {"balancer": "other"}) == other.counters.migrations == 0
+
+
+REFUSED = [
+    (lambda: TokenGain(expert_share=2), "expert_share is 2"),
+    (lambda: Threshold(0), "balancedness is 0"),
+    (lambda: ExponentialAverage(0), "half_life is 0"),
+    (lambda: SlidingSum(0), "steps is 0"),
+    (lambda: Balancer(eq.Placement([[0, 1]], 2, 2), eq.Cluster(2, 2)), "pass the cluster that it is for"),
+    (lambda: Balancer(eq.Placement([[0, 1]], 2, 2), eq.Cluster(2, 1), weights=[[]]), "pass peers="),
+    (lambda: Balancer(eq.Placement([[0, 1]], 2, 2), eq.Cluster(2, 1)).record(np.ones((2, 2))), "counts has shape"),
+]
+
+
+@pytest.mark.parametrize(("build", "sentence"), REFUSED)
+def test_what_cannot_be_is_refused_with_the_reason(build, sentence):
+    with pytest.raises(InvalidInputError, match=sentence):
+        build()
