@@ -210,3 +210,11 @@ def test_the_kernels_make_the_same_plan_without_a_compiler() -> None:
 def test_a_parameter_that_breaks_its_rule_is_named(parameters: dict[str, Any], error: type, says: str) -> None:
     with pytest.raises(error, match=says):
         plan(eq.PlacementProblem([[1.0, 2.0]], eq.Cluster(2, 2)), **parameters)
+
+
+def test_a_layer_is_planned_the_same_whether_or_not_another_stays_above_the_target() -> None:
+    rng = np.random.default_rng(0)
+    load = np.concatenate([rng.uniform(0.5, 1.5, (20, 24)), rng.lognormal(0, 3, (1, 24))])
+    for cluster, groups in ((eq.Cluster(6, 5), None), (eq.Cluster(6, 5, num_nodes=2), 6)):
+        alone, together = (plan(eq.PlacementProblem(part, cluster, groups)) for part in (load[:-1], load))
+        assert np.array_equal(alone.placement.physical_to_logical, together.placement.physical_to_logical[:-1])
