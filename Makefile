@@ -26,6 +26,7 @@ test-engines: $(VENV)/.development ## Run the plug-ins inside the real vLLM and 
 
 bench: $(VENV)/.development ## Check, then time, against the programs that equipoise is measured by.
 	$(BIN)/python benchmarks/packing.py
+	$(BIN)/python benchmarks/planning.py
 
 clean: ## Remove the .venv and what tools leave behind.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
