@@ -62,10 +62,12 @@ def test_no_layer_is_worse_than_in_the_plain_greedy_plan(problem: eq.PlacementPr
 
 @settings(deadline=None, max_examples=60)
 @given(problems(), st.sampled_from([0.0, 0.001]))
-def test_more_effort_is_never_worse(problem: eq.PlacementProblem, max_gap: float) -> None:
-    fast, balanced, thorough = (busiest(problem, effort=effort, max_gap=max_gap) for effort in EFFORTS)
-    assert (balanced <= fast * ROUNDING).all()
-    assert (thorough <= balanced * ROUNDING).all()
+def test_more_effort_is_never_worse_unless_it_stops_at_the_target(problem: eq.PlacementProblem, max_gap: float) -> None:
+    fast, balanced, thorough = (plan(problem, effort=effort, max_gap=max_gap).certificate for effort in EFFORTS)
+    for less, more in ((fast, balanced), (balanced, thorough)):
+        # One may stop at the target where the other, still above it, went on to something better.
+        allowed = np.maximum(less.max_rank_load, more.lower_bound * (1 + max_gap))
+        assert (more.max_rank_load <= allowed * ROUNDING).all()
 
 
 @settings(deadline=None, max_examples=30)
