@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-engines bench clean
+.PHONY: help demo test test-engines bench example clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -26,6 +26,10 @@ test-engines: $(VENV)/.development ## Run the plug-ins inside the real vLLM and 
 
 bench: $(VENV)/.development ## Check, then time, against the programs that equipoise is measured by.
 	$(BIN)/python benchmarks/packing.py
+	$(BIN)/python benchmarks/planning.py
+
+example: $(VENV)/.development ## Serve a small real MoE from four processes while its text changes; under three minutes.
+	@$(BIN)/python examples/small_moe/run.py
 
 clean: ## Remove the .venv and what tools leave behind.
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -25,7 +25,7 @@ def process(*arguments: object, **environment: str) -> subprocess.CompletedProce
 
 
 def test_the_commands_are_those_that_the_readme_of_the_package_names() -> None:
-    assert NAMES[:5] == ["plan", "inspect", "compare", "demo", "doctor"]
+    assert {"plan", "inspect", "compare", "demo", "doctor"} <= set(NAMES)
 
 
 def test_help_lists_every_command(run) -> None:

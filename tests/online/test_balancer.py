@@ -9,6 +9,7 @@ import equipoise as eq
 from equipoise.errors import InvalidInputError
 from equipoise.load import drift_load, generate_load
 from equipoise.online import Balancer, ExponentialAverage, FixedInterval, Outlook, SlidingSum, Threshold, TokenGain
+from equipoise.testing import recorded_load
 
 
 def served(policy=None, steps=40, drift=0.5, **settings):
@@ -116,3 +117,19 @@ REFUSED = [
 def test_what_cannot_be_is_refused_with_the_reason(build, sentence):
     with pytest.raises(InvalidInputError, match=sentence):
         build()
+
+
+def test_the_busiest_rank_of_a_recorded_load_carries_less_with_a_balancer_than_without():
+    windows = recorded_load().tokens_per_expert
+    cluster = eq.Cluster(4, 5)
+    start = eq.Placement(np.tile(np.arange(20) % 16, (3, 1)), 4, 16)
+    balancer = Balancer(start, cluster, policy=FixedInterval(), check_every=1, max_transfers=6)
+    busiest = {"without": 0.0, "with": 0.0}
+    for counts in windows:
+        busiest["without"] += start.rank_load(counts).max(axis=1).sum()
+        busiest["with"] += balancer.placement.rank_load(counts).max(axis=1).sum()
+        balancer.record(counts)
+        balancer.step()
+        balancer.wait()
+        balancer.step()
+    assert busiest["with"] < 0.95 * busiest["without"]

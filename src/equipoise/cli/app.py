@@ -17,13 +17,25 @@ from equipoise.cli.doctor import doctor
 from equipoise.cli.export import export
 from equipoise.cli.inspect import inspect
 from equipoise.cli.plan import plan
+from equipoise.cli.replan import replan
 from equipoise.cli.slots import slots
 from equipoise.cli.warmup import warmup
 from equipoise.errors import EquipoiseError
 
 __all__ = ["COMMANDS", "app"]
 
-COMMANDS: tuple[Callable[..., None], ...] = (plan, inspect, compare, slots, demo, doctor, export, convert, warmup)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    plan,
+    replan,
+    inspect,
+    compare,
+    slots,
+    demo,
+    doctor,
+    export,
+    convert,
+    warmup,
+)
 """A new command is a file beside this one and a place in this row; its name is the function's."""
 
 

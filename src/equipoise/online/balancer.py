@@ -187,6 +187,11 @@ class Balancer:
             self._begin_planning()
         return False
 
+    @property
+    def is_migrating(self) -> bool:
+        """Whether weights are on the move: ``placement`` is then between two plans."""
+        return self._migration is not None
+
     def resume(self, peers: Any, weights: Sequence[Sequence[Any]] | None, lost_ranks: Sequence[int]) -> None:
         """Go on without some ranks, after a ``RanksLostError``, with a new group of those that are left."""
         self._peers, self._weights, self._lost = peers, weights, tuple(lost_ranks)

@@ -9,6 +9,7 @@ from equipoise.testing.brute_force import brute_force_optimum, every_share
 from equipoise.testing.checks import assert_valid_placement, avoidable_duplicates
 from equipoise.testing.instances import TINY_SHAPES, random_load, random_problems
 from equipoise.testing.replay import replay
+from equipoise.testing.trace import recorded_load
 
 __all__ = [
     "TINY_SHAPES",
@@ -18,5 +19,6 @@ __all__ = [
     "every_share",
     "random_load",
     "random_problems",
+    "recorded_load",
     "replay",
 ]

@@ -1,0 +1,156 @@
+"""``equipoise replan``: what moving experts would buy, and the plan that moves no more than that."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from equipoise.cli import options
+from equipoise.cli.console import print_json, progress
+from equipoise.cli.warm import warm_up
+from equipoise.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from equipoise.migration.frontier import Frontier
+    from equipoise.migration.schedule import MigrationSchedule
+    from equipoise.plan import Plan
+
+__all__ = ["replan"]
+
+Current = Annotated[
+    Path,
+    typer.Option("--current", metavar="FILE", help="The plan in force, as --out wrote it.", show_default=False),
+]
+Most = Annotated[
+    int | None, typer.Option("--max-transfers", metavar="K", help="Plan with at most K transfers in each layer.")
+]
+Total = Annotated[
+    int | None,
+    typer.Option(
+        "--max-transfers-total",
+        metavar="K",
+        help="Plan with at most K transfers in all layers together, where they gain most.",
+    ),
+]
+Lost = Annotated[
+    str | None,
+    typer.Option("--lost-ranks", metavar="R,R", help="Ranks that are gone: what they held is lost."),
+]
+Bytes = Annotated[
+    int | None,
+    typer.Option("--bytes-per-expert", metavar="N", help="Size of one expert's weights in one layer, to show bytes."),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Write the new plan there as JSON, whole or not at all.")
+]
+
+
+def replan(
+    loads: options.Loads,
+    current: Current,
+    max_transfers: Most = None,
+    max_transfers_total: Total = None,
+    lost_ranks: Lost = None,
+    bytes_per_expert: Bytes = None,
+    threads: options.Threads = None,
+    key: options.Key = None,
+    out: Out = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show balancedness against transfers, from the plan in force; with a limit, plan within it.
+
+    \b
+    equipoise replan counts.json --current plan.json
+    equipoise replan counts.json --current plan.json --max-transfers 16 --out next.json
+    equipoise replan counts.json --current plan.json --lost-ranks 3,7 --max-transfers 32
+    """
+    from equipoise.files import check_writable
+    from equipoise.load import read_load
+    from equipoise.migration.frontier import frontier
+    from equipoise.migration.schedule import MigrationSchedule
+    from equipoise.plan import Plan
+    from equipoise.problem import PlacementProblem
+    from equipoise.solver import solve
+
+    limited = max_transfers is not None or max_transfers_total is not None
+    if out is not None:
+        if not limited:
+            raise InvalidInputError("--out needs a plan to write; say how much may move with --max-transfers.")
+        check_writable(out)
+    lost = _ranks(lost_ranks)
+    with progress("reading"):
+        in_force = Plan.load(current)
+        load = read_load(loads, key=key).load
+    problem = PlacementProblem(load, in_force.cluster, in_force.num_expert_groups)
+    found, schedule = None, None
+    with progress("planning"):
+        warm_up(["plain-greedy"], threads=threads)
+        curve = frontier(problem, in_force, lost_ranks=lost, bytes_per_expert=bytes_per_expert, threads=threads)
+        if limited:
+            found = solve(
+                problem,
+                threads=threads,
+                current=in_force,
+                max_transfers=max_transfers,
+                max_transfers_total=max_transfers_total,
+                lost_ranks=lost,
+            )
+            schedule = MigrationSchedule(
+                in_force.placement,
+                found.placement,
+                problem.cluster.num_nodes,
+                lost,
+                bytes_per_expert=bytes_per_expert or 0,
+                threads=threads,
+            )
+    if found is not None and out is not None:
+        found.save(out)
+    if as_json:
+        print_json(_report(curve, found, schedule, out))
+        return
+    print(curve.summary())
+    if found is not None and schedule is not None:
+        print()
+        print(found.summary())
+        print(f"{'migration':<13} {schedule.summary()}")
+        if out is not None:
+            print(f"{'written to':<13} {out}")
+
+
+def _ranks(text: str | None) -> list[int]:
+    """Return the ranks of a list such as 3,7."""
+    try:
+        return [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise InvalidInputError(
+            f"--lost-ranks is {text!r}; it must be ranks with commas between, such as 3,7."
+        ) from None
+
+
+def _report(
+    curve: Frontier, found: Plan | None, schedule: MigrationSchedule | None, out: Path | None
+) -> dict[str, Any]:
+    first = int((curve.mean_balancedness == curve.mean_balancedness).argmax())  # before it, experts have no slot
+    size = curve.bytes_per_expert
+    report: dict[str, Any] = {
+        "least_transfers_per_layer": first,
+        "knee": curve.knee,
+        "transfers": curve.transfers[first:].tolist(),
+        "bytes": None if size is None else (curve.transfers[first:] * size).tolist(),
+        "mean_balancedness": curve.mean_balancedness[first:].tolist(),
+        "worst_balancedness": curve.worst_balancedness[first:].tolist(),
+        "plan": None if found is None else json.loads(found.to_json()),
+        "written_to": None if out is None else str(out),
+    }
+    if schedule is not None:
+        report["migration"] = {
+            "transfers": schedule.num_transfers,
+            "bytes": schedule.num_bytes,
+            "rounds": int(schedule.num_rounds.sum()),
+            "restores": len(schedule.restores),
+            "seconds": schedule.seconds(),
+        }
+    return report
