@@ -26,6 +26,7 @@ test-engines: $(VENV)/.development ## Run the plug-ins inside the real vLLM and 
 
 bench: $(VENV)/.development ## Check, then time, against the programs that equipoise is measured by.
 	$(BIN)/python benchmarks/packing.py
+	$(BIN)/python benchmarks/planning.py
 
 example: $(VENV)/.development ## Serve a small real MoE from four processes while its text changes; under three minutes.
 	@$(BIN)/python examples/small_moe/run.py

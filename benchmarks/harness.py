@@ -17,24 +17,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["commit", "loads", "machine", "peak_memory", "print_table", "record", "replicas", "time_call"]
+__all__ = [
+    "RECORDINGS",
+    "commit",
+    "loads",
+    "machine",
+    "peak_memory",
+    "print_table",
+    "record",
+    "replicas",
+    "time_call",
+    "time_together",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SHARED_DATA = "EQUIPOISE_SHARED_DATA"
-RECORDED = "deepseek_v3_decode_in1000out1000.json"
+RECORDINGS = ("deepseek_v3_decode_in1000out1000.json", "deepseek_v3_prefill_in1024.json")
 
 
-def loads(layers: int = 58, experts: int = 256) -> tuple[str, NDArray[np.float64]]:
-    """Return (where it comes from, load [layers, experts]): a recorded one if it is there and fits, else generated."""
+def loads(layers: int = 58, experts: int = 256, recording: str = RECORDINGS[0]) -> tuple[str, NDArray[np.float64]]:
+    """Return (where it comes from, load [layers, experts]): the recording if it is there and fits, else generated."""
     folders = [Path(os.environ[SHARED_DATA])] if SHARED_DATA in os.environ else [_checkout() / ".." / "shared" / "data"]
     for folder in folders:
-        if (folder / RECORDED).exists():
-            load = np.array(json.loads((folder / RECORDED).read_text())["logical_count"], dtype=np.float64)
+        if (folder / recording).exists():
+            load = np.array(json.loads((folder / recording).read_text())["logical_count"], dtype=np.float64)
             load = load[load.sum(axis=1) > 0]
             if load.shape == (layers, experts):
-                return f"recorded ({RECORDED})", load
-    random = np.random.default_rng(0)
+                return f"recorded ({recording})", load
+    random = np.random.default_rng(RECORDINGS.index(recording))
     return "generated (lognormal, sigma 0.7)", np.rint(random.lognormal(10.0, 0.7, size=(layers, experts)))
 
 
@@ -68,6 +79,23 @@ def time_call(call: Callable[[], Any], repeats: int) -> dict[str, Any]:
         "median": statistics.median(steady),
         "result": result,
         "others": others,
+    }
+
+
+def time_together(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, float]]:
+    """Time several calls in turn, A B A B, so that a busy spell of the machine falls on all of them.
+
+    Returns seconds (first, best, median) for each name. The first call of each is not among the others.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return {
+        name: {"first": own[0], "best": min(own[1:]), "median": statistics.median(own[1:])}
+        for name, own in times.items()
     }
 
 

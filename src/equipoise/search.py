@@ -16,7 +16,7 @@ from equipoise.kernels.descent import STAGES
 from equipoise.packing import Settings, pack_items, separate_duplicates
 from equipoise.placement import Placement
 
-__all__ = ["Search", "pack_replicas"]
+__all__ = ["Search", "busiest_rank", "pack_replicas"]
 
 
 def pack_replicas(
@@ -37,6 +37,13 @@ def pack_replicas(
     np.put_along_axis(held, slot, physical_to_logical, axis=1)
     separate_duplicates(held, rows.num_ranks, weight)
     return held
+
+
+def busiest_rank(held: NDArray[np.int32], weight: NDArray[np.int64], num_ranks: int) -> NDArray[np.int64]:
+    """Return what the busiest rank of each row carries, in the integers that planning adds."""
+    each = replica_weight(weight, Placement(held, num_ranks, weight.shape[1]).replica_count, held)
+    busiest: NDArray[np.int64] = each.reshape(len(held), num_ranks, -1).sum(axis=2).max(axis=1)
+    return busiest
 
 
 @dataclass
@@ -87,12 +94,11 @@ class Search:
         weight = np.ascontiguousarray(self.rows.weight[chosen])
         counts = replicate(weight, self.rows.num_slots, self.rows.num_ranks)
         held = pack_replicas(weight, self.rows, *counts, Settings(), seed, backend, self.threads)
-        better = self._busiest(held, weight) < self._busiest(self.held[chosen], weight)
+        ranks = self.rows.num_ranks
+        better = busiest_rank(held, weight, ranks) < busiest_rank(self.held[chosen], weight, ranks)
         self.held[chosen[better]] = held[better]
         self.stages["restarts"] += int(better.sum())
 
-    def _busiest(self, held: NDArray[np.int32], weight: NDArray[np.int64]) -> NDArray[np.int64]:
-        placement = Placement(held, self.rows.num_ranks, weight.shape[1])
-        each = replica_weight(weight, placement.replica_count, held)
-        busiest: NDArray[np.int64] = each.reshape(len(held), self.rows.num_ranks, -1).sum(axis=2).max(axis=1)
-        return busiest
+    def busiest(self) -> NDArray[np.int64]:
+        """Return what the busiest rank of each row carries."""
+        return busiest_rank(self.held, self.rows.weight, self.rows.num_ranks)

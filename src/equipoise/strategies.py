@@ -15,9 +15,8 @@ from equipoise.fixed_point import to_fixed_point
 from equipoise.hierarchy import best_groupings, split_by_node
 from equipoise.kernels.descent import EFFORTS
 from equipoise.packing import Settings, pack_items
-from equipoise.placement import Placement
 from equipoise.problem import PlacementProblem
-from equipoise.search import Search, pack_replicas
+from equipoise.search import Search, busiest_rank, pack_replicas
 
 __all__ = ["STRATEGIES", "JointDescent", "PlainGreedy", "PrunedRestarts", "Strategy", "choose_strategy"]
 
@@ -75,6 +74,9 @@ class PrunedRestarts(Settings):
         return Found(rows.join(held, problem.num_layers), chosen.name, stages, self)
 
 
+PLAIN = Settings(restarts=1, refined=1, noise=0.0, swaps=0)
+
+
 @dataclass(frozen=True)
 class PlainGreedy:
     """The published method: d'Hondt replica counts, then one greedy packing. It is restart 0 of pruned restarts."""
@@ -83,7 +85,7 @@ class PlainGreedy:
 
     def place(self, problem: PlacementProblem, seed: int, backend: str, threads: int | None) -> Found:
         """Return the greedy packing of each layer, with duplicates moved apart."""
-        found = PrunedRestarts(restarts=1, refined=1, noise=0.0, swaps=0).place(problem, seed, backend, threads)
+        found = PrunedRestarts(**dataclasses.asdict(PLAIN)).place(problem, seed, backend, threads)
         return dataclasses.replace(found, stages={}, strategy=self)
 
 
@@ -148,10 +150,12 @@ class JointDescent:
         if self.effort == "thorough" and strategy.stop_after is None:
             search.run_restarts(seed, choose_backend(backend))
         found = rows.join(search.held, problem.num_layers)
-        if problem.is_hierarchical or not search.within.all():
-            # Elsewhere descent has looked at the plain answer itself; here that may group, or move apart, otherwise.
-            plain = PlainGreedy().place(problem, seed, "numba", threads)
-            found = _better_layers(problem, found, plain.physical_to_logical)
+        within = search.within.reshape(problem.num_layers, -1).all(axis=1)
+        if node_of_group is not None:
+            within &= ~_may_group_better(
+                problem, fixed, node_of_group, search.busiest().reshape(problem.num_layers, -1)
+            )
+        _keep_plain(problem, fixed, found, np.flatnonzero(~within), threads)
         return Found(found, "numba", search.stages, strategy)
 
     def _group(
@@ -181,11 +185,42 @@ class JointDescent:
         return node_of_group, np.repeat(busiest.max(axis=1) // cluster.ranks_per_node, nodes)
 
 
-def _better_layers(problem: PlacementProblem, found: NDArray[np.int32], other: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return each layer from whichever placement has the less busy rank, ``found`` if they are equal."""
-    ranks, experts = problem.cluster.num_ranks, problem.num_logical_experts
-    ours, theirs = (Placement(held, ranks, experts).rank_load(problem.load).max(axis=1) for held in (found, other))
-    return np.where((theirs < ours)[:, None], other, found)
+def _keep_plain(
+    problem: PlacementProblem,
+    fixed: NDArray[np.int64],
+    found: NDArray[np.int32],
+    layers: NDArray[np.int64],
+    threads: int | None,
+) -> None:
+    """Put the plain greedy plan into ``found`` for those of ``layers`` where its busiest rank carries less.
+
+    Elsewhere descent has looked at the plain answer itself; here that may group, or move apart, otherwise.
+    """
+    if not len(layers):
+        return
+    part = dataclasses.replace(problem, load=problem.load[layers])
+    plain = PlainGreedy().place(part, 0, "numba", threads).physical_to_logical
+    ranks = problem.cluster.num_ranks
+    better = busiest_rank(plain, fixed[layers], ranks) < busiest_rank(found[layers], fixed[layers], ranks)
+    found[layers[better]] = plain[better]
+
+
+def _may_group_better(
+    problem: PlacementProblem, fixed: NDArray[np.int64], node_of_group: NDArray[np.int32], busiest: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Whether the plain plan of a layer may be better for its grouping; ``busiest`` [layers, nodes] is what was found.
+
+    It is not if one of its nodes is too full for that, or has the groups of the busiest node: there descent has
+    looked at the plain answer.
+    """
+    nodes, groups = problem.cluster.num_nodes, node_of_group.shape[1]
+    weight = fixed.reshape(len(fixed), groups, -1).sum(axis=2)
+    plain, _ = pack_items(weight, nodes, PLAIN, 0, choose_backend("numba"), threads=1)
+    fullest = np.max([np.where(plain == node, weight, 0).sum(axis=1) for node in range(nodes)], axis=0)
+    together = node_of_group == busiest.argmax(axis=1)[:, None]
+    apart = np.where(together, plain, -1).max(axis=1) != np.where(together, plain, nodes).min(axis=1)
+    may: NDArray[np.bool_] = apart & (fullest < busiest.max(axis=1) * problem.cluster.ranks_per_node)
+    return may
 
 
 STRATEGIES: dict[str, type[JointDescent] | type[PrunedRestarts] | type[PlainGreedy]] = {

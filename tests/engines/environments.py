@@ -91,7 +91,7 @@ def share(engine: Engine) -> None:
 def installed(engine: Engine) -> Iterator[dict[str, str]]:
     """Install equipoise from this tree for ``engine``, in front of all else; yield the variables that say so."""
     with tempfile.TemporaryDirectory() as target:
-        pip = [str(engine.python), "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+        pip = [str(engine.python), "-m", "pip", "install", "--quiet", "--no-deps"]
         subprocess.run([*pip, "--target", target, str(ROOT)], check=True)
         yield {**os.environ, "PYTHONPATH": target}
 

@@ -58,7 +58,7 @@ def run(script, **environment):
     clean = {k: v for k, v in os.environ.items() if not k.startswith("EQUIPOISE_SGLANG")}
     done = subprocess.run(
         [sys.executable, "-c", START + script],
-        env={**clean, **environment}, capture_output=True, text=True, timeout=300, check=False,
+        env={**clean, **environment}, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.strip().splitlines()[-1])

@@ -43,7 +43,7 @@ def run(script, **environment):
     done = subprocess.run(
         [sys.executable, "-c", START + script],
         env={**clean, "VLLM_PLUGINS": "equipoise", **environment},
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -213,7 +213,7 @@ def test_nothing_is_compiled_in_the_first_rebalance_after_a_warm_up(tmp_path):
     cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
     subprocess.run(
         [sys.executable, "-c", "from equipoise.engines.warming import warm_up; warm_up()"],
-        env={**os.environ, **cache}, check=True, timeout=300,
+        env={**os.environ, **cache}, check=True, timeout=1800,
     )  # fmt: skip
     found = run(
         """

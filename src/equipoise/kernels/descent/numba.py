@@ -53,13 +53,15 @@ def plan_rows(
     held = np.empty((rows, num_ranks, slots_per_rank), np.int32)
     stages, within = np.zeros((rows, len(STAGES)), np.int64), np.empty(rows, np.bool_)
     bits = (experts - 1).bit_length()  # weight and expert share an integer, so that one sort orders both
-    packed = np.sort((weight << bits) | (experts - 1 - np.arange(experts)), axis=1)[:, ::-1]
+    packed = np.ascontiguousarray(np.sort((weight << bits) | (experts - 1 - np.arange(experts)), axis=1)[:, ::-1])
     descending, order = packed >> bits, experts - 1 - (packed & ((1 << bits) - 1))
-    parts = min(num_threads(threads), rows)
+    parts = min(2 * num_threads(threads), rows)  # blocks of rows, contiguous: other strides would be compiled anew
+    edges = [rows * part // parts for part in range(parts + 1)]
 
     def plan(part: int) -> None:
-        _plan_rows(descending[part::parts], order[part::parts], floor[part::parts], max_gap, EFFORTS[effort],
-                   held[part::parts], stages[part::parts], within[part::parts])  # fmt: skip
+        block = slice(edges[part], edges[part + 1])
+        _plan_rows(descending[block], order[block], floor[block], max_gap, EFFORTS[effort],
+                   held[block], stages[block], within[block])  # fmt: skip
 
     for_each(plan, range(parts), threads)
     return held, stages, within

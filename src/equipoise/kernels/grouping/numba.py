@@ -15,7 +15,7 @@ def choose(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Choose a grouping for each layer; see the folder's contract."""
     chosen, bound = np.zeros(len(load), np.int64), np.empty(len(load))
-    _choose(load, table, num_nodes, ranks_per_node, slots_per_node, chosen, bound)
+    _choose(load.copy(), table, num_nodes, ranks_per_node, slots_per_node, chosen, bound)
     return chosen, bound
 
 
