@@ -72,6 +72,13 @@ def _descend(held, was, weight, node, home, level, limit, curve, out):  # type: 
         _weigh(e, weight[e], replicas[e], unit)
         for k in range(num_where[e]):
             load[where[e, k]] += on[where[e, k], e] * unit[EACH, e]
+    # An exchange between two ranks that hold just what they held, and have no empty slot, costs two transfers.
+    touched = np.zeros(ranks, dtype=np.bool_)
+    for g in range(ranks):
+        for s in range(slots):
+            touched[g] |= held[g, s] == EMPTY
+        for e in range(experts):
+            touched[g] |= was[g, e] != (on[g, e] > 0)
     cap, stale = load.max(), np.ones(experts, dtype=np.bool_)
     shift = _shift(max(cap - level, 0), ranks)
     while True:
@@ -92,15 +99,15 @@ def _descend(held, was, weight, node, home, level, limit, curve, out):  # type: 
         )
         if at >= 0:
             kind, i, g, j = SHED, at, h, a
-        at, other, slot = _best_exchange(h, left, score, held, was, node, on, unit, load, level, shift)
+        at, other, slot = _best_exchange(h, left, score, held, was, touched, node, on, unit, load, level, shift)
         if at >= 0:
             kind, i, g, j = EXCHANGE, at, other, slot
         if kind < 0:
             break
         if kind == EXCHANGE:
             u, v = held[h, i], held[g, j]
-            spent += _put(h, i, v, held, was, on, where, num_where, unit, load)
-            spent += _put(g, j, u, held, was, on, where, num_where, unit, load)
+            spent += _put(h, i, v, held, was, touched, on, where, num_where, unit, load)
+            spent += _put(g, j, u, held, was, touched, on, where, num_where, unit, load)
             _mark_stale(h, held, stale)
             _mark_stale(g, held, stale)
             continue
@@ -114,7 +121,7 @@ def _descend(held, was, weight, node, home, level, limit, curve, out):  # type: 
                 for k in range(num_where[e]):
                     load[where[e, k]] += on[where[e, k], e] * (unit[EACH, e] - before)
                     _mark_stale(where[e, k], held, stale)
-        spent += _put(g, slot, a, held, was, on, where, num_where, unit, load)
+        spent += _put(g, slot, a, held, was, touched, on, where, num_where, unit, load)
         _mark_stale(g, held, stale)
     for k in range(1, len(curve)):
         curve[k] = min(curve[k], curve[k - 1])
@@ -208,12 +215,14 @@ def _best_lend(h, left, held, was, node, replicas, on, where, num_where, unit, l
                 tallest = noted[SECOND, b] if noted[TALLEST_RANK, b] == g else noted[TALLEST, b]
             for i in range(slots):
                 a = held[h, i]
-                if a < 0 or on[g, a] > 0:
+                if a < 0:
                     continue
                 after = without + unit[MORE, a]
                 if after >= most:
                     continue
                 gain = noted[EASE, a] + at_g - _over(after, level, shift)
+                if 4 * gain <= best or on[g, a] > 0:
+                    continue
                 cost = np.int64(not was[g, a]) - refund
                 worth = _worth(cost)
                 if gain * worth <= best or cost > left:
@@ -245,15 +254,18 @@ def _best_shed(  # type: ignore[no-untyped-def]
         b = held[h, i]
         if b < 0 or replicas[b] < 2:
             continue
+        without = most - unit[EACH, b]
         burden = noted[BURDEN, b] + at_h - _over(min(most + unit[FEWER, b] - unit[EACH, b], cap), level, shift)
         tallest = noted[SECOND, b] if noted[TALLEST_RANK, b] == h else noted[TALLEST, b]
         for a in range(len(replicas)):
-            after = most + unit[MORE, a] - unit[EACH, b]
-            if after >= most or on[h, a] > 0 or home[a] != node[h]:
+            after = without + unit[MORE, a]
+            if after >= most:
+                continue
+            gain = noted[EASE, a] + at_h - _over(after, level, shift)
+            if 4 * gain <= best or on[h, a] > 0 or home[a] != node[h]:
                 continue
             cost = np.int64(not was[h, a]) - np.int64(not was[h, b])
             worth = _worth(cost)
-            gain = noted[EASE, a] + at_h - _over(after, level, shift)
             if gain * worth <= best or cost > left:
                 continue
             plain = on[h, b] == 1
@@ -271,7 +283,7 @@ def _best_shed(  # type: ignore[no-untyped-def]
 
 
 @native
-def _best_exchange(h, left, best, held, was, node, on, unit, load, level, shift):  # type: ignore[no-untyped-def]
+def _best_exchange(h, left, best, held, was, touched, node, on, unit, load, level, shift):  # type: ignore[no-untyped-def]
     """Return the best way for an expert of ``h`` to change places, if it beats ``best``: slot of h, rank and slot."""
     ranks, slots = held.shape
     most = load[h]
@@ -285,6 +297,8 @@ def _best_exchange(h, left, best, held, was, node, on, unit, load, level, shift)
         at_both = at_h + _over(now, level, shift)
         # Nothing between the two gains more than levelling them; nobody of h leaves for less than this.
         at_best = at_both - 2 * _over((most + now) >> 1, level, shift)
+        if (4 if touched[h] or touched[g] else 1) * at_best <= best:
+            continue
         least = np.int64(1)
         for i in range(slots):
             u = held[h, i]
@@ -341,7 +355,7 @@ def _gain(a, g, b, most, on, where, num_where, unit, load, level, shift):  # typ
 
 
 @native
-def _put(g, j, e, held, was, on, where, num_where, unit, load):  # type: ignore[no-untyped-def]
+def _put(g, j, e, held, was, touched, on, where, num_where, unit, load):  # type: ignore[no-untyped-def]
     """Put expert ``e``, or nobody, into a slot, whoever is there; return the transfers that this adds."""
     spent = 0
     old = held[g, j]
@@ -355,6 +369,7 @@ def _put(g, j, e, held, was, on, where, num_where, unit, load):  # type: ignore[
                 k += 1
             num_where[old] -= 1
             where[old, k] = where[old, num_where[old]]
+    touched[g] = True
     held[g, j] = e if e >= 0 else EMPTY
     if e >= 0:
         spent += not was[g, e]
