@@ -14,8 +14,16 @@ __all__ = ["native"]
 
 
 def native(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile ``function`` at its first call; ``NUMBA_DISABLE_JIT=1`` runs it as plain Python."""
-    compiled: Callable[..., Any] = numba.njit(
-        function, nogil=True, cache=True, no_cfunc_wrapper=True, fastmath=False, error_model="numpy"
-    )
+    """Compile ``function`` at its first call; ``NUMBA_DISABLE_JIT=1`` runs it as plain Python.
+
+    Where neither the package's folder nor the user's cache can be written, compiled code is not kept:
+    numba would refuse to import it.
+    """
+    options: dict[str, Any] = {"nogil": True, "no_cfunc_wrapper": True, "fastmath": False, "error_model": "numpy"}
+    try:
+        compiled: Callable[..., Any] = numba.njit(function, cache=True, **options)
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):
+            raise
+        compiled = numba.njit(function, **options)
     return compiled
