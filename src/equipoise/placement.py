@@ -133,17 +133,18 @@ class Placement:
 
         int32, shape (num_layers, num_logical_experts, largest replica count).
         """
-        layers, experts = self.num_layers, self.num_logical_experts
+        layers, experts, slots = self.num_layers, self.num_logical_experts, self.num_slots
         width = max(1, int(self.replica_count.max()))
-        out = np.full((layers, experts, width), -1, dtype=np.int32)
-        order = np.argsort(self.physical_to_logical, axis=1, kind="stable")
-        for layer in range(layers):
-            slots = order[layer]
-            slots = slots[self.physical_to_logical[layer, slots] >= 0]
-            expert = self.physical_to_logical[layer, slots]
-            first = np.concatenate(([0], np.cumsum(self.replica_count[layer])[:-1]))
-            out[layer, expert, np.arange(len(slots)) - first[expert]] = slots
-        return out
+        bits = (slots - 1).bit_length()  # expert and slot share an integer, so that one sort orders both
+        packed = np.sort((self.physical_to_logical.astype(np.int64) << bits) | np.arange(slots), axis=1)
+        expert, slot = packed >> bits, packed & ((1 << bits) - 1)
+        held = expert >= 0
+        first = np.cumsum(self.replica_count, axis=1) - self.replica_count + (slots - held.sum(axis=1, keepdims=True))
+        row = np.arange(layers)[:, None]
+        nth = np.arange(slots) - first[row, expert]
+        out = np.full(layers * experts * width, -1, dtype=np.int32)
+        out[((row * experts + expert) * width + nth)[held]] = slot[held]
+        return out.reshape(layers, experts, width)
 
     @cached_property
     def num_duplicates(self) -> NDArray[np.int64]:

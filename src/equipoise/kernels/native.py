@@ -15,5 +15,7 @@ __all__ = ["native"]
 
 def native(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile ``function`` at its first call; ``NUMBA_DISABLE_JIT=1`` runs it as plain Python."""
-    compiled: Callable[..., Any] = numba.njit(function, nogil=True, cache=True, fastmath=False, error_model="numpy")
+    compiled: Callable[..., Any] = numba.njit(
+        function, nogil=True, cache=True, no_cfunc_wrapper=True, fastmath=False, error_model="numpy"
+    )
     return compiled

@@ -34,7 +34,7 @@ SKEWED = np.array(
 LEVEL = np.array([(f, rule) for f in (0.15, 0.3, 0.05, 0.1, 0.2, 0.25, 0.35, 0.4) for rule in (0, 1, 2)])
 SKEWED_TRIES, LEVEL_TRIES = np.array([0, 16, len(SKEWED)]), np.array([0, 1, len(LEVEL)])
 CONVERSIONS = np.array([0, 0, 32])
-PAIRING_TRIES = np.array([3, 6, 16])
+PAIRING_TRIES = np.array([3, 4, 16])
 LINKS = 12
 SMALL = 64  # slots; few items seldom come near the bound, and all that can be tried costs little
 

@@ -15,12 +15,18 @@ def separate(held, weight):  # type: ignore[no-untyped-def]
     ranks, slots = held.shape
     experts = len(weight)
     replicas = np.zeros(experts, dtype=np.int64)
-    on_rank = np.zeros((ranks, experts), dtype=np.int64)
+    on_rank = np.zeros((ranks, experts), dtype=np.int32)
+    together = False
     for g in range(ranks):
         for s in range(slots):
             replicas[held[g, s]] += 1
             on_rank[g, held[g, s]] += 1
-    each = weight // np.maximum(replicas, 1)
+            together |= on_rank[g, held[g, s]] > 1
+    if not together:
+        return
+    each = np.empty(experts, dtype=np.int64)
+    for e in range(experts):
+        each[e] = weight[e] // max(replicas[e], 1)
     load = np.zeros(ranks, dtype=np.int64)
     num_holders = np.zeros(experts, dtype=np.int64)
     for g in range(ranks):
@@ -61,9 +67,15 @@ def separate(held, weight):  # type: ignore[no-untyped-def]
 
 @native
 def _deal(held, replicas, weight):  # type: ignore[no-untyped-def]
-    """Deal all replicas round the ranks, the experts with the heaviest replicas first."""
+    """Deal all replicas round the ranks, the experts with the heaviest replicas first, ties to the lowest."""
     ranks = held.shape[0]
-    order = np.argsort(-(weight / np.maximum(replicas, 1)), kind="mergesort")
+    order = np.empty(len(weight), dtype=np.int64)
+    for e in range(len(weight)):
+        at = e
+        while at > 0 and weight[order[at - 1]] * replicas[e] < weight[e] * replicas[order[at - 1]]:
+            order[at] = order[at - 1]
+            at -= 1
+        order[at] = e
     at = 0
     for e in order:
         for _ in range(replicas[e]):
