@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 import numpy as np
@@ -214,3 +215,28 @@ def test_a_rank_that_stops_answering_is_given_up_within_the_timeout():
     schedule = eq.MigrationSchedule(*swaps())
     told = processes.run(stop_answering, SIZE, seconds=30.0)
     check_survivors(told, 1, schedule, [int(schedule.num_rounds[0])])
+
+
+def die_at_random(rank, victim, seed):
+    """Move back and forth without end until a rank dies, whenever that is."""
+    there, back = swaps()
+    peers, ways = Peers(), [(there, back), (back, there)]
+    weights = processes.weights_of(there, rank, there.slots_per_rank)
+    if rank == victim:
+        threading.Timer(0.3 + np.random.default_rng(seed).random(), processes.die).start()
+    try:
+        for number in range(10**6):
+            Migration(eq.MigrationSchedule(*ways[number % 2]), weights, peers, timeout=TIMEOUT).run()
+    except RanksLostError as error:
+        processes.check_weights(weights, error.placement, rank)
+        return error.lost_ranks, error.placement.physical_to_logical.tolist(), error.stranded
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_survivors_of_a_rank_killed_at_any_moment_agree(seed):
+    told = processes.run(die_at_random, SIZE, seed, seed)
+    survivors = [answer for rank, answer in enumerate(told) if rank != seed]
+    assert told[seed] is None
+    assert all(answer == survivors[0] for answer in survivors), survivors
+    assert survivors[0][0] == (seed,)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.errors import InvalidInputError, RanksLostError
+from equipoise.errors import DisagreementError, InvalidInputError, RanksLostError
 from equipoise.migration.peers import Peers
 from equipoise.migration.schedule import MigrationSchedule
 from equipoise.placement import Placement
@@ -57,6 +57,8 @@ class Migration:
         If the group has another number of ranks, the tensors do not fit the schedule, or ``restore`` is missing.
     DisagreementError
         On every rank, if they do not have the same schedule and the same kinds of tensors. Nothing has moved.
+    RanksLostError
+        If a rank does not answer; nothing has moved by this migration.
 
     Notes
     -----
@@ -98,14 +100,21 @@ class Migration:
         self._layer, self._round = 0, 0
         self._buffers: list[list[Any]] = []
         self._spare: list[Any] | None = None
+        self._in_round = False
         self._over: RanksLostError | None = None
         self._arrived: list[tuple[_Move, list[Any]]] = []  # received into buffers in this round
         self._whole: list[tuple[_Move, list[Any]]] = []  # what of this round has come to its end
         self._direct: list[tuple[_Move, list[Any]]] = []
         self._name = f"{schedule.digest}/{peers.next_number()}"
         self._skip_idle_layers()
-        peers.insist_on_the_same(self._digest(), "migration", self._timeout)
-        peers.advance(f"{self._name}/at", {"at": [self._layer, self._round], "loose": []})
+        if peers.has_lost:
+            self._recover(TimeoutError("ranks were lost before this migration began"))
+        try:
+            peers.insist_on_the_same(self._digest(), "migration", self._timeout * 2 / 5)
+        except RuntimeError as error:
+            if isinstance(error, DisagreementError):
+                raise
+            self._recover(error)
 
     @property
     def done(self) -> bool:
@@ -136,7 +145,7 @@ class Migration:
     def _step(self, rounds: int | None) -> bool:
         if self._over is not None:
             raise self._over
-        if self._peers.is_decided(f"{self._name}/0"):
+        if self._peers.has_lost:
             self._recover(TimeoutError("the other ranks have given up on this migration"))
         if self.done:
             return True
@@ -162,10 +171,10 @@ class Migration:
     def _make_round(self) -> None:
         until = time.monotonic() + self._timeout * 2 / 5
         moves = self._steps.of(self._layer, self._round)
+        self._in_round = True
         self._begin(moves, until)
         self._peers.barrier(max(until - time.monotonic(), 0.01))
-        after = {"at": self._steps.next(self._layer, self._round), "loose": []}
-        if not self._peers.advance(f"{self._name}/at", after):
+        if not self._peers.advance():
             raise TimeoutError("the other ranks have given up on this round")
         self._commit(moves)
 
@@ -219,7 +228,7 @@ class Migration:
         for move, buffer in self._arrived:
             self._copy(buffer, self._rows(move.destination))
             self._buffers.append(buffer)
-        self._arrived, self._direct, self._whole = [], [], []
+        self._arrived, self._direct, self._whole, self._in_round = [], [], [], False
         held = self._steps.after(self._held[self._layer], moves, self._layer, self._round)
         if self._spare is not None and held[self._spare_slot] < 0:
             self._buffers.append(self._spare)
@@ -274,16 +283,18 @@ class Migration:
         """Agree on who is left and how far everybody came, save what lies in spares, and raise."""
         here, seconds = [self._layer, self._round], self._timeout * 3 / 5
         self._keep_what_is_whole()
-        report = {"at": here, "loose": sorted(self._loose)}
-        reports = self._peers.decide(f"{self._name}/0", report, seconds, f"{self._name}/at")
-        furthest = max(told["at"] for told in reports.values())
-        if furthest > here:
+        reports = self._peers.agree_on_the_lost(sorted(self._loose), seconds)
+        furthest = max(told["progress"] for told in reports.values())
+        if self._in_round and furthest > self._peers.progress:
             # Somebody took its slots, so all ranks had all of the round, this one too.
             for move, _ in self._direct:
                 self._copy(self._loose[move.expert], self._rows(move.destination))
+            self._peers.progress = furthest
             self._commit(self._steps.of(*here))
         layer = min(here[0], self._schedule.num_layers - 1)
-        loose = [(self._rank_of[r], e) for r in sorted(reports) for e in reports[r]["loose"]]
+        # Of a round that was made, nothing is loose any more.
+        last = [r for r in sorted(reports) if reports[r]["progress"] == furthest]
+        loose = [(self._rank_of[r], e) for r in last for e in reports[r]["loose"]]
         attempt, alive = 0, set(reports)
         while True:
             lost = [rank for rank in range(self._schedule.num_ranks) if self._process_of.get(rank) not in alive]

@@ -24,6 +24,7 @@ from equipoise.errors import DisagreementError, InvalidInputError, RanksLostErro
 
 __all__ = ["Peers"]
 
+_AT, _LOST = "at", "lost"  # keys
 _LARGEST = 1 << 20  # bytes of one request; weights travel in answers, which may be larger
 
 
@@ -81,6 +82,8 @@ class Peers:
         This rank and how many there are, as the group counts.
     group
         Where weights travel.
+    progress : int
+        Rounds made over this group so far, of all migrations.
 
     Notes
     -----
@@ -108,7 +111,8 @@ class Peers:
         self._ranks = ranks
         names = self._gather(socket.gethostname() if host is None else host)
         one_machine = host is None and len(set(names)) == 1
-        self._table, self._number = _Table(), 0
+        self._table, self._number, self.progress = _Table(), 0, 0
+        self._table.put(_AT, {"progress": 0, "loose": []})
         self._server = _Server(("127.0.0.1" if one_machine else "", 0), _Handler)
         tokens = self._gather(secrets.token_hex(16))
         self._server.table, self._server.token, self._token = self._table, tokens[0], tokens[0]
@@ -178,15 +182,12 @@ class Peers:
         ------
         DisagreementError
             With the ranks that have each digest.
+        RuntimeError
+            If a rank does not come.
         """
         mine = self._torch.tensor(list(bytes.fromhex(digest)), dtype=self._torch.uint8)
         all_of_them = [self._torch.zeros_like(mine) for _ in range(self.size)]
-        try:
-            self._wait(self._dist.all_gather(all_of_them, mine, group=self._control, async_op=True), seconds)
-        except RuntimeError as error:
-            raise DisagreementError(
-                f"rank {self.rank} could not compare its {what} with the other ranks within {seconds:g} s: {error}"
-            ) from error
+        self._wait(self._dist.all_gather(all_of_them, mine, group=self._control, async_op=True), seconds)
         ranks_of: dict[str, list[int]] = {}
         for rank, theirs in enumerate(all_of_them):
             ranks_of.setdefault(bytes(theirs.tolist()).hex(), []).append(rank)
@@ -201,13 +202,25 @@ class Peers:
         """Put a value, of JSON or bytes, where others can ask for it."""
         self._table.put(key, value)
 
-    def advance(self, key: str, value: Any) -> bool:
-        """Put a value that ``decide`` may take for a report; False if it has been, and must stay as it was."""
-        return self._table.advance(key, value)
+    def advance(self) -> bool:
+        """Count one more round made; False if the others have decided without waiting for it."""
+        if not self._table.advance(_AT, {"progress": self.progress + 1, "loose": []}):
+            return False
+        self.progress += 1
+        return True
 
-    def is_decided(self, key: str) -> bool:
-        """Whether others have decided ``key``, with or without this rank."""
-        return self._table.wait(f"{key}/decision", 0.0) is not None
+    @property
+    def has_lost(self) -> bool:
+        """Whether ranks are lost, and the others have agreed on it: nothing can be moved over this group any more."""
+        return self._table.wait(f"{_LOST}/decision", 0.0) is not None
+
+    def agree_on_the_lost(self, loose: list[int], seconds: float) -> dict[int, Any]:
+        """Agree on who is left and how many rounds were made; see ``decide``.
+
+        Each report has ``progress`` and ``loose``, the experts of which a rank has copies outside of its slots. Ranks
+        that are well but busy elsewhere answer with what they had when they last made a round.
+        """
+        return self.decide(_LOST, {"progress": self.progress, "loose": loose}, seconds, _AT)
 
     def ask(self, rank: int, key: str, seconds: float) -> Any:
         """Return what ``rank`` told under ``key``, waiting up to ``seconds`` for it; None if there is no answer."""
