@@ -11,7 +11,9 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 EXAMPLES = [
     pytest.param(code, id=f"{page.relative_to(DOCS)}-{number}")
     for page in sorted(DOCS.rglob("*.md"))
-    for number, code in enumerate(re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE))
+    for number, code in enumerate(
+        re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    )
 ]
 
 
