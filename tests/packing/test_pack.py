@@ -34,8 +34,9 @@ def test_a_seed_that_64_bits_cannot_hold_is_refused(seed) -> None:
 
 
 def test_the_largest_seed_is_a_seed() -> None:
-    pack(seed=2**64 - 1)
-    pack(seed=np.uint64(2**64 - 1))
+    plain, numpy_like = pack(seed=2**64 - 1), pack(seed=np.uint64(2**64 - 1))
+    for mine, theirs in zip(plain, numpy_like, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize(
