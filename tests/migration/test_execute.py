@@ -193,7 +193,7 @@ def stop_answering(rank):
     schedule = eq.MigrationSchedule(current, target)
     weights = processes.weights_of(current, rank, schedule.slots_per_rank)
     peers = Peers()
-    pid = peers._gather(os.getpid())[1]
+    pid = peers.gather(os.getpid())[1]
     migration = Migration(schedule, weights, peers, timeout=TIMEOUT)
     migration.step()
     if rank == 1:

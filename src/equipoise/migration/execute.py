@@ -110,7 +110,7 @@ class Migration:
         if peers.has_lost:
             self._recover(TimeoutError("ranks were lost before this migration began"))
         try:
-            peers.insist_on_the_same(self._digest(), "migration", self._timeout * 2 / 5)
+            peers.insist_on_the_same(self._digest(), "the migration, so nothing moves", self._timeout * 2 / 5)
         except RuntimeError as error:
             if isinstance(error, DisagreementError):
                 raise
