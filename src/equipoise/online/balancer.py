@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,7 @@ class Balancer:
         if weights is not None and bytes_per_expert == 0:
             self._bytes = sum(tensor[0].numel() * tensor.element_size() for tensor in weights[0])
         self._migration: Any = None
+        self._over: RanksLostError | None = None
         self._planning: _Planning | None = None
         self._next_check = self._check_every
         self._just_moved = False
@@ -176,9 +178,20 @@ class Balancer:
         Raises
         ------
         RanksLostError
-            If a rank was lost while weights moved. ``placement`` is then what the ranks that are left hold; plan on
-            with ``resume``.
+            On every rank that is left, if a rank does not answer; now, or when it next has to agree with the others.
+            ``placement`` is what is in force: as it was, or, if weights were on the move, what the ranks that are
+            left hold. It is raised again until ``resume`` names a group of those; ``record`` goes on counting.
         """
+        if self._over is not None:
+            raise self._over
+        try:
+            return self._step()
+        except RanksLostError as error:
+            self._over = error
+            self.placement = self.placement if error.placement is None else error.placement
+            raise
+
+    def _step(self) -> bool:
         if self._migration is not None:
             return self._move()
         if self._planning is not None:
@@ -193,9 +206,17 @@ class Balancer:
         return self._migration is not None
 
     def resume(self, peers: Any, weights: Sequence[Sequence[Any]] | None, lost_ranks: Sequence[int]) -> None:
-        """Go on without some ranks, after a ``RanksLostError``, with a new group of those that are left."""
+        """Go on without some ranks, after a ``RanksLostError``, with a new group of those that are left.
+
+        ``lost_ranks`` are all that are gone, those that were lost before among them; what they held is no longer in
+        ``placement``. The next step plans.
+        """
+        held = self.placement.physical_to_logical.reshape(self.placement.num_layers, self.cluster.num_ranks, -1).copy()
+        held[:, list(lost_ranks)] = -1
+        table = held.reshape(len(held), -1)
+        self.placement = Placement(table, self.cluster.num_ranks, self.placement.num_logical_experts)
         self._peers, self._weights, self._lost = peers, weights, tuple(lost_ranks)
-        self._migration, self._planning, self._next_check = None, None, self.counters.steps
+        self._migration, self._planning, self._over, self._next_check = None, None, None, self.counters.steps
 
     def wait(self) -> None:
         """Wait for a plan that is being made, if one is. For tests and the end of a program."""
@@ -208,7 +229,7 @@ class Balancer:
         if load is None:
             return
         if self._peers is not None:
-            load = self._peers.add_up(load, self._timeout)
+            load = self._together(partial(self._peers.add_up, load))
         if not (load > 0).any():
             self._decide(False, "there is no load", None)
             return
@@ -219,7 +240,13 @@ class Balancer:
     def _all_ready(self) -> bool:
         assert self._planning is not None
         ready = not self._planning.thread.is_alive()
-        return ready if self._peers is None else bool(self._peers.all_of(ready, self._timeout))
+        return ready if self._peers is None else bool(self._together(partial(self._peers.all_of, ready)))
+
+    def _together(self, collective: Callable[[float], Any]) -> Any:
+        """Return what all ranks find together, or raise that ranks are lost; the placement in force stays."""
+        alive = [rank for rank in range(self.cluster.num_ranks) if rank not in self._lost]
+        names = alive if len(alive) == self._peers.size else ()
+        return self._peers.together(collective, self._timeout, self.placement, names)
 
     def _weigh(self) -> bool:
         planning, self._planning = self._planning, None
@@ -238,7 +265,7 @@ class Balancer:
         now = self.placement.rank_load(load)
         seconds = self._step_seconds()
         if self._peers is not None:
-            seconds = self._peers.from_first(seconds, self._timeout)
+            seconds = self._together(partial(self._peers.from_first, seconds))
         outlook = Outlook(
             float(balancedness(now).mean()),
             plan.metrics.mean_balancedness,
@@ -274,13 +301,7 @@ class Balancer:
         return False
 
     def _move(self) -> bool:
-        try:
-            done = self._migration.step(self._rounds)
-        except RanksLostError as error:
-            self._migration = None
-            if error.placement is not None:
-                self.placement, self._lost = error.placement, error.lost_ranks
-            raise
+        done = self._migration.step(self._rounds)
         self.placement = self._migration.placement
         if done:
             self._migration = None
