@@ -276,9 +276,10 @@ def match_nodes(new: Ints, old: Ints, num_nodes: int, threads: int | None) -> In
 
 def _certify_plainly(problem: PlacementProblem, left: Remainder, placement: Placement) -> Certificate:
     """Return the certificate from bounds that hold with empty slots too, on the ranks that are left."""
-    anywhere = PlacementProblem(problem.load, Cluster(len(left.alive), problem.cluster.slots_per_rank))
-    all_there = len(left.alive) == problem.cluster.num_ranks
-    asked = problem if all_there else dataclasses.replace(problem, num_expert_groups=None)  # nodes may be uneven now
+    asked = anywhere = problem
+    if len(left.alive) < problem.cluster.num_ranks:
+        asked = dataclasses.replace(problem, num_expert_groups=None)  # nodes may be uneven now
+        anywhere = PlacementProblem(problem.load, Cluster(len(left.alive), problem.cluster.slots_per_rank))
     rank_load = check_placement(asked, placement, allow_empty=True)
     bounds = {"mean": mean_rank_load(anywhere), "replica": replica_load(anywhere)}
     values = np.stack(list(bounds.values()))

@@ -8,7 +8,7 @@ import numpy as np
 
 from equipoise.kernels.native import inlined, native
 
-__all__ = ["COLUMNS", "schedule_layer"]
+__all__ = ["COLUMNS", "schedule_layers"]
 
 COLUMNS = ("round", "source", "destination", "expert")
 
@@ -44,8 +44,23 @@ class State(NamedTuple):
 
 
 @native
-def schedule_layer(old, new, experts, ranks, ranks_per_node, max_sends, max_receives, table, restore):  # type: ignore[no-untyped-def]
-    """Fill ``table`` with the transfers of one layer in order, mark what to ``restore``; return how many there are."""
+def schedule_layers(  # type: ignore[no-untyped-def]
+    old, new, experts, ranks, ranks_per_node, max_sends, max_receives, table, length, restore
+):
+    """Fill each layer's ``table`` [rows, 4] with its transfers in order, and mark what to ``restore`` [slots].
+
+    ``old`` and ``new`` int32 [layers, slots], ``length`` int64 [layers], how many transfers each layer has.
+    """
+    for layer in range(len(old)):
+        length[layer] = _schedule_layer(
+            old[layer], new[layer], experts, ranks, ranks_per_node, max_sends, max_receives, table[layer],
+            restore[layer]
+        )  # fmt: skip
+
+
+@native
+def _schedule_layer(old, new, experts, ranks, ranks_per_node, max_sends, max_receives, table, restore):  # type: ignore[no-untyped-def]
+    """Fill the table of one layer; return how many transfers there are."""
     slots = len(old)
     state = State(
         new, np.full(slots + ranks, -1, dtype=np.int64), np.zeros(experts, dtype=np.int64),

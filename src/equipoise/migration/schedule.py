@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from equipoise.errors import IndivisibleError, InvalidInputError, InvalidPlacementError
 from equipoise.migration.remainder import check_lost_ranks
-from equipoise.migration.rounds import COLUMNS, schedule_layer
+from equipoise.migration.rounds import COLUMNS, schedule_layers
 from equipoise.placement import Placement
 from equipoise.problem import count
-from equipoise.threads import for_each
+from equipoise.threads import for_each, num_threads
 
 __all__ = ["LinkSpeeds", "MigrationSchedule"]
 
@@ -150,7 +150,7 @@ class MigrationSchedule:
         if isinstance(size, bool) or not hasattr(size, "__index__") or size < 0:
             raise InvalidInputError(f"bytes_per_expert is {size!r}; it must be a whole number of at least 0.")
         old, new = _widen(current, ranks, slots), _widen(target, ranks, slots)
-        _check_target(new, lost, target.num_logical_experts)
+        _check_target(target, new, lost)
         old[:, lost] = -1
         checked = {
             "num_nodes": nodes,
@@ -172,13 +172,17 @@ class MigrationSchedule:
         limits = self.max_sends, min(self.max_receives, self.slots_per_rank)
         experts = self.current.num_logical_experts
 
-        def work(layer: int) -> None:
-            length[layer] = schedule_layer(
-                old[layer], new[layer], experts, self.num_ranks, self.num_ranks // self.num_nodes, *limits,
-                table[layer], restore[layer]
+        parts = min(4 * num_threads(self.threads), layers)  # blocks of layers: each call from Python takes its time
+        edges = [layers * part // parts for part in range(parts + 1)]
+
+        def work(part: int) -> None:
+            block = slice(edges[part], edges[part + 1])
+            schedule_layers(
+                old[block], new[block], experts, self.num_ranks, self.num_ranks // self.num_nodes, *limits,
+                table[block], length[block], restore[block]
             )  # fmt: skip
 
-        for_each(work, range(layers), self.threads)
+        for_each(work, range(parts), self.threads)
         rows = np.concatenate([table[layer, : length[layer]] for layer in range(layers)])
         arrays = {
             "layer": np.repeat(np.arange(layers, dtype=np.int32), length),
@@ -277,17 +281,16 @@ def _widen(placement: Placement, ranks: int, slots: int) -> Ints:
     return wide
 
 
-def _check_target(new: Ints, lost: list[int], experts: int) -> None:
-    """Insist that every expert has a slot and that lost ranks have none."""
-    for layer, row in enumerate(new):
-        held = np.bincount(row[row >= 0], minlength=experts)
-        if (held == 0).any():
-            raise InvalidPlacementError(
-                f"layer {layer} of target has no slot for expert {int(np.argmin(held))}; every expert needs one."
-            )
-        for rank in lost:
-            if (row[rank] >= 0).any():
-                raise InvalidPlacementError(
-                    f"layer {layer} of target puts expert {int(row[rank].max())} on rank {rank}, which is lost; leave "
-                    "its slots empty."
-                )
+def _check_target(target: Placement, new: Ints, lost: list[int]) -> None:
+    """Insist that every expert has a slot and that lost ranks have none; ``new`` are the slots of ``target``, wide."""
+    lacking = target.replica_count == 0
+    if lacking.any():
+        layer, expert = (int(i) for i in np.argwhere(lacking)[0])
+        raise InvalidPlacementError(f"layer {layer} of target has no slot for expert {expert}; every expert needs one.")
+    used = new[:, lost] >= 0
+    if used.any():
+        layer, at, slot = (int(i) for i in np.argwhere(used)[0])
+        raise InvalidPlacementError(
+            f"layer {layer} of target puts expert {new[layer, lost[at], slot]} on rank {lost[at]}, which is lost; "
+            "leave its slots empty."
+        )

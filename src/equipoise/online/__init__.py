@@ -13,6 +13,7 @@ file              idea
 ``window.py``     what of the past counts: a sum over the last steps, or an average that forgets
 ``policy.py``     when moving pays: a token-weighted gain, a fixed interval, a threshold
 ``counters.py``   what happened, as plain numbers and as Prometheus gauges
+``planning.py``   a plan and its schedule, made in a thread beside the engine
 ``balancer.py``   the loop: record, plan in the background, weigh, migrate or wait
 ``sharded.py``    one plan made by many ranks, each some of the layers
 ================  =========================================================================

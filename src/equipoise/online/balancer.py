@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,16 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.arrays import as_numpy
-from equipoise.errors import EquipoiseError, InvalidInputError, RanksLostError
+from equipoise.errors import InvalidInputError, RanksLostError
 from equipoise.metrics import balancedness
-from equipoise.migration.schedule import LinkSpeeds, MigrationSchedule
+from equipoise.migration.schedule import LinkSpeeds
 from equipoise.online.counters import Counters
+from equipoise.online.planning import Planning
 from equipoise.online.policy import Outlook, Policy, TokenGain
 from equipoise.online.window import SlidingSum, Window
 from equipoise.placement import Placement
-from equipoise.plan import Plan
 from equipoise.problem import Cluster, PlacementProblem, count
-from equipoise.solver import solve
 
 __all__ = ["Balancer", "Decision"]
 
@@ -66,7 +64,7 @@ class Balancer:
     check_every : int, default 100
         Steps from one check to the next.
     max_transfers : int or None, default 16
-        Per layer and migration. None plans anew each time.
+        Per layer and migration; experts without a slot get one beyond it. None plans anew each time.
     bytes_per_expert : int, default 0
         Of one layer; taken from ``weights`` where these are given.
     links : LinkSpeeds or None, default None
@@ -141,7 +139,7 @@ class Balancer:
             self._bytes = sum(tensor[0].numel() * tensor.element_size() for tensor in weights[0])
         self._migration: Any = None
         self._over: RanksLostError | None = None
-        self._planning: _Planning | None = None
+        self._planning: Planning | None = None
         self._next_check = self._check_every
         self._just_moved = False
         self._clock: deque[float] = deque(maxlen=self._check_every + 1)
@@ -235,7 +233,8 @@ class Balancer:
             return
         # Whole numbers of 1/1024 token, so that every rank plans from the same bits however sums were made.
         load = np.rint(load * 1024)
-        self._planning = _Planning(self, PlacementProblem(load, self.cluster, self._groups))
+        problem = PlacementProblem(load, self.cluster, self._groups)
+        self._planning = Planning(problem, self.placement, self._max_transfers, self._lost, self._bytes)
 
     def _all_ready(self) -> bool:
         assert self._planning is not None
@@ -316,32 +315,3 @@ class Balancer:
     def _step_seconds(self) -> float:
         """Return the median time from one record to the next: pauses between requests do not count."""
         return float(np.median(np.diff(self._clock))) if len(self._clock) > 1 else 0.0
-
-
-class _Planning:
-    """A plan being made in a thread of its own."""
-
-    def __init__(self, balancer: Balancer, problem: PlacementProblem) -> None:
-        self.problem = problem
-        self.plan: Plan | None = None
-        self.schedule: MigrationSchedule | None = None
-        self.error: EquipoiseError | None = None
-        self.bug: Exception | None = None
-        self.seconds = 0.0
-        arguments = (balancer.placement, balancer._max_transfers, balancer._lost, balancer._bytes)
-        self.thread = threading.Thread(target=self._run, args=arguments, name="equipoise-planning", daemon=True)
-        self.thread.start()
-
-    def _run(self, current: Placement, most: int | None, lost: tuple[int, ...], size: int) -> None:
-        begin = time.perf_counter()
-        try:
-            nodes = self.problem.cluster.num_nodes
-            self.plan = solve(self.problem, current=current, max_transfers=most, lost_ranks=lost, threads=1)
-            self.schedule = MigrationSchedule(
-                current, self.plan.placement, nodes, lost, bytes_per_expert=size, threads=1
-            )
-        except EquipoiseError as error:
-            self.error = error
-        except Exception as error:  # raised again by the step that looks at it
-            self.bug = error
-        self.seconds = time.perf_counter() - begin
