@@ -49,7 +49,7 @@ class Provenance:
     stages : dict of str to int
         How often each stage of the strategy ran or decided, summed over the layers.
     problem_digest : str
-        BLAKE2b-256 of the load, the cluster and the groups.
+        SHA-256 of the load, the cluster and the groups.
     version : str
         Of equipoise.
     """

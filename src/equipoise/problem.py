@@ -184,9 +184,9 @@ class PlacementProblem:
 
     @cached_property
     def digest(self) -> str:
-        """BLAKE2b of the question, 256 bits: the same on every machine that sees the same load and cluster."""
+        """SHA-256 of the question: the same on every machine that sees the same load and cluster."""
         cluster = self.cluster
         head = (*self.load.shape, cluster.num_ranks, cluster.slots_per_rank, cluster.num_nodes, self.num_expert_groups)
-        digest = hashlib.blake2b(repr(head).encode(), digest_size=32)
-        digest.update(self.load.astype("<f8", copy=False).tobytes())
+        digest = hashlib.sha256(repr(head).encode())
+        digest.update(np.ascontiguousarray(self.load, "<f8").data)
         return digest.hexdigest()

@@ -124,11 +124,16 @@ def threshold_load(problem: PlacementProblem) -> Floats:
 
 
 Bound = Callable[[PlacementProblem], Floats]
-CHEAP: dict[str, Bound] = {"mean": mean_rank_load, "replica": replica_load, "grouping": grouping_load}
-DEAR: dict[str, Bound] = {"company": company_load, "threshold": threshold_load}
-BOUNDS: dict[str, Bound] = CHEAP | DEAR
+BOUNDS: dict[str, Bound] = {
+    "mean": mean_rank_load,
+    "replica": replica_load,
+    "grouping": grouping_load,
+    "company": company_load,
+    "threshold": threshold_load,
+}
 """The arguments by name, the plainest first: of equal bounds the first is named."""
 
+DEAR = "company", "threshold"
 CLOSE = 0.005  # relative; a layer that cheap bounds prove to be this good is not worth dear ones
 
 
@@ -140,7 +145,7 @@ def lower_bounds(problem: PlacementProblem, achieved: Floats | None = None) -> t
     problem : PlacementProblem
     achieved : float64 array, shape (num_layers,), optional
         A busiest rank that some placement reaches. The bounds in ``DEAR``, which take milliseconds, are then
-        left out for layers that those in ``CHEAP`` bring within half a percent of it.
+        left out for layers that the others bring within half a percent of it.
 
     Returns
     -------
@@ -151,17 +156,20 @@ def lower_bounds(problem: PlacementProblem, achieved: Floats | None = None) -> t
     names = np.full(problem.num_layers, "mean", dtype=object)
     best = mean_rank_load(problem)
 
-    def improve(name: str, layers: NDArray[np.int64], values: Floats) -> None:
-        better = values > best[layers]
-        names[layers[better]] = name
-        best[layers[better]] = values[better]
+    def improve(chosen: tuple[str, ...], layers: NDArray[np.int64]) -> None:
+        if not len(layers):
+            return
+        part = replace(problem, load=problem.load[layers])
+        for name in chosen:
+            values = BOUNDS[name](part)
+            better = values > best[layers]
+            names[layers[better]] = name
+            best[layers[better]] = values[better]
 
-    everything = np.arange(problem.num_layers)
-    for name, cheap in CHEAP.items():
-        improve(name, everything, cheap(problem))
-    open_ = everything if achieved is None else np.flatnonzero(achieved > best * (1 + CLOSE))
-    if len(open_):
-        part = replace(problem, load=problem.load[open_])
-        for name, dear in DEAR.items():
-            improve(name, open_, dear(part))
+    too_few = _slots_needed(problem.load, best).sum(axis=1) > problem.cluster.num_slots
+    improve(("replica",), np.flatnonzero(too_few))  # elsewhere t* is no more than the mean
+    if problem.is_hierarchical:
+        improve(("grouping",), np.arange(problem.num_layers))
+    achieved = np.full_like(best, np.inf) if achieved is None else achieved
+    improve(DEAR, np.flatnonzero(achieved > best * (1 + CLOSE)))
     return best, tuple(names)

@@ -59,7 +59,7 @@ def check_placement(
     if (replicas == 0).any():
         layer, expert = divmod(int(np.argmin(replicas)), experts)
         raise InvalidPlacementError(f"layer {layer} has no slot for expert {expert}; every expert needs one.")
-    if not allow_duplicates:
+    if not allow_duplicates and placement.num_duplicates.any():
         _refuse_duplicates(table.reshape(layers, ranks, -1))
     if problem.is_hierarchical:
         _check_groups(problem, table)
@@ -74,15 +74,13 @@ def _first(wrong: NDArray[np.bool_]) -> tuple[int, ...]:
 
 
 def _refuse_duplicates(held: NDArray[np.int32]) -> None:
-    """Insist that no rank holds an expert twice; ``held`` [layers, ranks, slots per rank]."""
+    """Name the first rank that holds an expert twice; ``held`` [layers, ranks, slots per rank] has one."""
     held = np.sort(held, axis=2)
-    twice = (held[:, :, 1:] == held[:, :, :-1]) & (held[:, :, 1:] >= 0)
-    if twice.any():
-        layer, rank, at = _first(twice)
-        times = int((held[layer, rank] == held[layer, rank, at]).sum())
-        raise InvalidPlacementError(
-            f"layer {layer}, rank {rank} holds expert {held[layer, rank, at]} {times} times; once is enough."
-        )
+    layer, rank, at = _first((held[:, :, 1:] == held[:, :, :-1]) & (held[:, :, 1:] >= 0))
+    times = int((held[layer, rank] == held[layer, rank, at]).sum())
+    raise InvalidPlacementError(
+        f"layer {layer}, rank {rank} holds expert {held[layer, rank, at]} {times} times; once is enough."
+    )
 
 
 def _check_groups(problem: PlacementProblem, table: NDArray[np.int32]) -> None:

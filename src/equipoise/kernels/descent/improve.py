@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.descent.state import exchange, holds, reorder, set_ranks, sort_ascending, sort_rank
+from equipoise.kernels.descent.state import add_load, exchange, holds, set_ranks, sort_ascending, sort_rank
 from equipoise.kernels.native import native
 
 __all__ = ["chain", "convert", "descend", "swap_pairs"]
@@ -36,18 +36,25 @@ def descend(ranks, target, depth):  # type: ignore[no-untyped-def]
             exchange(ranks, g, i, h, j)
             swaps += 1
         else:
+            ranks.stuck[g] = ranks.changes[0]
             down += 1
 
 
 @native
 def _find_swap(ranks, g, lighter, target):  # type: ignore[no-untyped-def]
-    """Return (rank, place on g, place there) of the best swap of rank ``g`` with the first ``lighter`` of order."""
-    value, expert, load, order, replicas = ranks
+    """Return (rank, place on g, place there) of the best swap of rank ``g`` with the first ``lighter`` of order.
+
+    If ``g`` was stuck and has not changed since, only ranks that have can have a swap for it.
+    """
+    value, expert, load, order, replicas = ranks.value, ranks.expert, ranks.load, ranks.order, ranks.replicas
     slots = value.shape[1]
     top = best = load[g]
     best_h = best_i = best_j = -1
+    stuck = ranks.stuck[g] if ranks.changed[g] <= ranks.stuck[g] else -1
     for place in range(lighter):
         h = order[place]
+        if ranks.changed[h] <= stuck:
+            continue
         bottom = load[h]
         difference = top - bottom
         if best <= bottom + (difference + 1) // 2:
@@ -80,7 +87,7 @@ def swap_pairs(ranks, target, sums):  # type: ignore[no-untyped-def]
 
     ``sums`` int64 [3, pairs of slots]. The sum of a pair and its two places share an integer.
     """
-    value, expert, load, order, replicas = ranks
+    value, expert, load, order, replicas = ranks.value, ranks.expert, ranks.load, ranks.order, ranks.replicas
     num_ranks, slots = value.shape
     bits = 0
     while (1 << bits) < slots:
@@ -125,11 +132,10 @@ def swap_pairs(ranks, target, sums):  # type: ignore[no-untyped-def]
         value[g, i], value[h, j] = value[h, j], value[g, i]
         expert[g, i], expert[h, j] = expert[h, j], expert[g, i]
     d = (best_u >> 2 * bits) - (best_v >> 2 * bits)
-    load[g] -= d
-    load[h] += d
-    for rank in (g, h):
+    ranks.changes[0] += 1
+    for rank, more in ((g, -d), (h, d)):
         sort_rank(value[rank], expert[rank])
-        reorder(ranks, rank)
+        add_load(ranks, rank, more)
     return True
 
 
@@ -159,7 +165,7 @@ def convert(ranks, weight, target, keys, spare):  # type: ignore[no-untyped-def]
     ``target``, summed over the ranks, is least, even if that is more than before: the swaps that
     follow decide whether it was worth it.
     """
-    value, expert, load, order, replicas = ranks
+    value, expert, load, order, replicas = ranks.value, ranks.expert, ranks.load, ranks.order, ranks.replicas
     num_ranks, slots = value.shape
     g = order[num_ranks - 1]
     excess = 0.0
@@ -222,7 +228,7 @@ def chain(ranks, target, found):  # type: ignore[no-untyped-def]
     their partner least; the first whose second swap leaves all three below the heaviest load stays.
     Returns whether there was one.
     """
-    value, expert, load, order, replicas = ranks
+    value, expert, load, order, replicas = ranks.value, ranks.expert, ranks.load, ranks.order, ranks.replicas
     num_ranks, slots = value.shape
     g = order[num_ranks - 1]
     top = load[g]

@@ -52,37 +52,39 @@ def plan_rows(
     rows, experts = weight.shape
     held = np.empty((rows, num_ranks, slots_per_rank), np.int32)
     stages, within = np.zeros((rows, len(STAGES)), np.int64), np.empty(rows, np.bool_)
-    bits = (experts - 1).bit_length()  # weight and expert share an integer, so that one sort orders both
-    packed = np.ascontiguousarray(np.sort((weight << bits) | (experts - 1 - np.arange(experts)), axis=1)[:, ::-1])
-    descending, order = packed >> bits, experts - 1 - (packed & ((1 << bits) - 1))
+    names, bits = np.arange(experts), (experts - 1).bit_length()
     parts = min(2 * num_threads(threads), rows)  # blocks of rows, contiguous: other strides would be compiled anew
     edges = [rows * part // parts for part in range(parts + 1)]
 
     def plan(part: int) -> None:
         block = slice(edges[part], edges[part + 1])
-        _plan_rows(descending[block], order[block], floor[block], max_gap, EFFORTS[effort],
-                   held[block], stages[block], within[block])  # fmt: skip
+        by_load = (~weight[block] << bits) | names  # load and expert share an integer, so that one sort orders both
+        by_load.sort(axis=1)
+        _plan_rows(by_load, bits, floor[block], max_gap, EFFORTS[effort], held[block], stages[block], within[block])
 
     for_each(plan, range(parts), threads)
     return held, stages, within
 
 
 @native
-def _plan_rows(weight, names, floor, max_gap, effort, held, stages, within):  # type: ignore[no-untyped-def]
+def _plan_rows(by_load, bits, floor, max_gap, effort, held, stages, within):  # type: ignore[no-untyped-def]
     _, num_ranks, slots = held.shape
-    experts = weight.shape[1]
+    experts = by_load.shape[1]
+    weight, names = np.empty(experts, np.int64), np.empty(experts, np.int32)
     ranks, best = new_ranks(num_ranks, slots, experts), np.empty((num_ranks, slots), np.int64)
     replicas = np.empty(experts, np.int64)
     keys, spare = (np.empty(max(experts + num_ranks, num_ranks * slots), np.int64),
                    np.empty(max(experts + num_ranks, num_ranks * slots), np.int64))  # fmt: skip
     sums, links = np.empty((3, slots * (slots - 1) // 2), np.int64), np.empty((LINKS, 4), np.int64)
-    for row in range(len(weight)):
+    for row in range(len(by_load)):
+        for i in range(experts):
+            weight[i], names[i] = ~(by_load[row, i] >> bits), by_load[row, i] & ((1 << bits) - 1)
         within[row] = _plan_row(
-            weight[row], floor[row], max_gap, effort, ranks, best, replicas, keys, spare, sums, links, stages[row]
+            weight, floor[row], max_gap, effort, ranks, best, replicas, keys, spare, sums, links, stages[row]
         )
         for g in range(num_ranks):
             for s in range(slots):
-                held[row, g, s] = names[row, best[g, s]]
+                held[row, g, s] = names[best[g, s]]
 
 
 @native
@@ -104,7 +106,7 @@ def _plan_row(weight, floor, max_gap, effort, ranks, best, replicas, keys, spare
         if ranks.load[ranks.order[-1]] < reached:
             reached = _keep(ranks, best, replicas)
     # Never worse than the plain answer; with two slots a rank ``fold`` has not left the order that this needs.
-    if slots > 2 and reached > bound and deal_greedily(weight, ranks, keys, reached, ranks.expert):
+    if slots > 2 and reached > bound and deal_greedily(weight, ranks, keys, reached, ranks.expert, spare):
         separate(ranks.expert, weight)
         set_ranks(ranks, weight, keys, spare)
         _improve(ranks, target, reached, sums, links, stages)

@@ -31,16 +31,22 @@ def pair(weight, replicas, expert, keys, spare):  # type: ignore[no-untyped-def]
     while (1 << bits) < experts:
         bits += 1
     mask = np.int64((1 << bits) - 1)
-    n = 0
     for e in range(experts):
-        for _ in range(replicas[e]):
-            keys[n] = ((weight[e] // replicas[e]) << bits) | e
-            n += 1
-    sort_ascending(keys[:n], spare)
-    heaviest = np.int64(0)
+        keys[e] = ((weight[e] // replicas[e]) << bits) | e
+    sort_ascending(keys[:experts], spare)
+    small, large = -1, experts
+    left_small = left_large = heaviest = np.int64(0)
     for g in range(num_ranks):
-        expert[g, 0], expert[g, 1] = keys[n - 1 - g] & mask, keys[g] & mask
-        heaviest = max(heaviest, (keys[n - 1 - g] >> bits) + (keys[g] >> bits))
+        if left_small == 0:
+            small += 1
+            left_small = replicas[keys[small] & mask]
+        if left_large == 0:
+            large -= 1
+            left_large = replicas[keys[large] & mask]
+        expert[g, 0], expert[g, 1] = keys[large] & mask, keys[small] & mask
+        left_small -= 1
+        left_large -= 1
+        heaviest = max(heaviest, (keys[large] >> bits) + (keys[small] >> bits))
     return heaviest
 
 
