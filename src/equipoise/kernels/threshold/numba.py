@@ -16,25 +16,30 @@ MARGIN = 1e-9  # relative; sizes this close to a threshold count as whatever wea
 
 
 def bound(
-    load: NDArray[np.float64], low: NDArray[np.float64], num_ranks: int, slots_per_rank: int
+    load: NDArray[np.float64],
+    low: NDArray[np.float64],
+    achieved: NDArray[np.float64],
+    num_ranks: int,
+    slots_per_rank: int,
 ) -> NDArray[np.float64]:
     """Raise ``low`` as far as the argument carries; see the folder's contract."""
     raised: NDArray[np.float64] = low.copy()
     if slots_per_rank > 1:
         for_each(
-            lambda layer: _raise(load[layer], num_ranks, slots_per_rank, raised[layer : layer + 1]), range(len(low))
+            lambda layer: _raise(load[layer], achieved[layer], num_ranks, slots_per_rank, raised[layer : layer + 1]),
+            range(len(low)),
         )
     return raised
 
 
 @native
-def _raise(load, num_ranks, slots, raised):  # type: ignore[no-untyped-def]
+def _raise(load, achieved, num_ranks, slots, raised):  # type: ignore[no-untyped-def]
     if load.max() <= 0.0:
         return
     low, high = raised[0], 1.25 * raised[0]
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
-        if _impossible(load, num_ranks, slots, middle):
+        if middle < achieved and _impossible(load, num_ranks, slots, middle):
             low = middle
         else:
             high = middle
