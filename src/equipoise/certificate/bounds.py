@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
+HALVINGS = 36  # of a range as wide as the bound: 1e-11 of it
 
 
 def mean_rank_load(problem: PlacementProblem) -> Floats:
@@ -94,14 +95,13 @@ def company_load(problem: PlacementProblem, known: Floats | None = None) -> Floa
     impossible if that needs more than P slots. What is impossible for T is so for all less: sigma and
     s only shrink. With no redundant experts this is the heaviest expert plus the S - 1 lightest.
     """
-    low: Floats = np.maximum(mean_rank_load(problem), problem.load.max(axis=1) / problem.cluster.num_ranks)
-    low = low if known is None else np.maximum(low, known)
+    low: Floats = np.maximum(mean_rank_load(problem), replica_load(problem) if known is None else known)
     if problem.cluster.slots_per_rank == 1:
         return low
     open_ = np.flatnonzero(_leaves_no_room(problem, low))  # what is possible already is so for all more
     part = replace(problem, load=problem.load[open_]) if len(open_) else problem
-    least, most = low[open_], part.load.sum(axis=1)[: len(open_)]
-    for _ in range(50 if len(open_) else 0):
+    least, most = low[open_], 2 * low[open_]  # t* and the company, which is no more than a mean rank
+    for _ in range(HALVINGS if len(open_) else 0):
         middle = (least + most) / 2
         impossible = _leaves_no_room(part, middle)
         least, most = np.where(impossible, middle, least), np.where(impossible, most, middle)
@@ -116,7 +116,9 @@ def _leaves_no_room(problem: PlacementProblem, busiest: Floats) -> NDArray[np.bo
     spare = np.maximum(slots - need.sum(axis=1), 0)
     least = load / (need + spare[:, None])
     repeated = np.where(need > 1, least, np.inf).min(axis=1, keepdims=True)
-    least = np.minimum(np.sort(np.where(need > 1, np.inf, least), axis=1), repeated)[:, :others]
+    alone = np.where(need > 1, np.inf, least)
+    alone = np.partition(alone, others - 1, axis=1)[:, :others] if others < alone.shape[1] else alone
+    least = np.minimum(np.sort(alone, axis=1), repeated)
     counted = np.arange(least.shape[1]) < others - spare[:, None]
     sigma = np.where(counted, least, 0.0).sum(axis=1)
     refuted: NDArray[np.bool_] = _slots_needed(load, np.maximum(busiest - sigma, busiest / 2)).sum(axis=1) > slots
