@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,10 @@ class Placement:
     physical_to_logical: Ints
     num_ranks: int
     num_logical_experts: int
+
+    if TYPE_CHECKING:  # any array goes in, int32 comes out
+
+        def __init__(self, physical_to_logical: Any, num_ranks: int, num_logical_experts: int) -> None: ...
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_ranks", count(self.num_ranks, "num_ranks"))

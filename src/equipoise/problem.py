@@ -10,7 +10,7 @@ import hashlib
 import operator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,6 +148,10 @@ class PlacementProblem:
     load: NDArray[np.float64]
     cluster: Cluster
     num_expert_groups: int | None = None
+
+    if TYPE_CHECKING:  # any array goes in, float64 comes out
+
+        def __init__(self, load: Any, cluster: Cluster, num_expert_groups: int | None = None) -> None: ...
 
     def __post_init__(self) -> None:
         if not isinstance(self.cluster, Cluster):

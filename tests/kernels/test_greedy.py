@@ -20,7 +20,7 @@ def rows(draw):
     return np.array([draw(weight), draw(weight)], np.int64), packs
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rows())
 def test_it_is_restart_zero_of_pruned_restarts(case):
     weight, packs = case

@@ -17,7 +17,7 @@ def tables(draw):
     return np.array(cells, dtype=np.int32).reshape(layers, -1), experts, ranks
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(tables())
 def test_the_native_version_agrees_with_the_plain_one(case):
     table, experts, ranks = case
