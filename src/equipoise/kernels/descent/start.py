@@ -113,8 +113,8 @@ def fold(weight, ranks, keys, spare):  # type: ignore[no-untyped-def]
     value, expert, load, order, replicas = ranks.value, ranks.expert, ranks.load, ranks.order, ranks.replicas
     num_ranks, slots = expert.shape
     experts = len(weight)
-    bits = _bits(max(experts, num_ranks))
-    mask = np.int64((1 << bits) - 1)
+    bits, rank_bits = _bits(experts), _bits(num_ranks)  # each of its own: a sum has room for a rank, see fixed_point
+    mask, rank_mask = np.int64((1 << bits) - 1), np.int64((1 << rank_bits) - 1)
     for i in range(experts):  # from the coldest on: only experts with replicas are out of order
         e = experts - 1 - i
         each = weight[e] if replicas[e] == 1 else weight[e] // replicas[e]
@@ -132,7 +132,7 @@ def fold(weight, ranks, keys, spare):  # type: ignore[no-untyped-def]
                 at -= 1
                 e, each = experts - 1 - (keys[at] & mask), keys[at] >> bits
                 left = replicas[e]
-            g = by_load[i] & mask
+            g = by_load[i] & rank_mask
             order[i] = g
             value[g, s], expert[g, s] = each, e
             left -= 1
@@ -141,13 +141,13 @@ def fold(weight, ranks, keys, spare):  # type: ignore[no-untyped-def]
             if replicas[expert[g, s]] > 1 and holds(expert[g, s + 1 :], expert[g, s]):
                 clean &= _trade_in_round(value, expert, order, i, s)
         for i in range(num_ranks):
-            by_load[i] += value[order[i], s] << bits
+            by_load[i] += value[order[i], s] << rank_bits
         for i in range(num_ranks // 2):  # the lightest got the largest: the other way round is nearly in order
             by_load[i], by_load[num_ranks - 1 - i] = by_load[num_ranks - 1 - i], by_load[i]
         sort_ascending(by_load, spare)
     for i in range(num_ranks):
-        order[i] = by_load[i] & mask
-        load[order[i]] = by_load[i] >> bits
+        order[i] = by_load[i] & rank_mask
+        load[order[i]] = by_load[i] >> rank_bits
     forget_changes(ranks)
     if not clean:
         separate(expert, weight)
@@ -164,8 +164,8 @@ def deal_greedily(weight, ranks, keys, limit, expert, spare):  # type: ignore[no
     """
     num_ranks, slots = expert.shape
     experts = len(weight)
-    bits = _bits(max(experts, num_ranks))
-    mask = np.int64((1 << bits) - 1)
+    bits, rank_bits = _bits(experts), _bits(num_ranks)
+    mask, rank_mask = np.int64((1 << bits) - 1), np.int64((1 << rank_bits) - 1)
     line, size = keys[experts : experts + num_ranks], ranks.order
     for g in range(num_ranks):
         line[g] = g
@@ -181,13 +181,13 @@ def deal_greedily(weight, ranks, keys, limit, expert, spare):  # type: ignore[no
                 e, each = experts - 1 - (keys[at] & mask), keys[at] >> bits
                 left = ranks.replicas[e]
             left -= 1
-            g = line[took] & mask
-            load = (line[took] >> bits) + each
+            g = line[took] & rank_mask
+            load = (line[took] >> rank_bits) + each
             if load >= limit:
                 return False
             expert[g, size[g]] = e
             size[g] += 1
-            line[took] = (load << bits) | g if size[g] < slots else FULL + g
+            line[took] = (load << rank_bits) | g if size[g] < slots else FULL + g
             lightest = min(lightest, line[took])
             took += 1
         dealt += took
