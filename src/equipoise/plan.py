@@ -30,7 +30,7 @@ LIFTED_BY = {
 }
 """What can hold the busiest rank up, in words, and what would lift it."""
 
-_BINDING = {"mean": MEAN, "replica": SLOTS, "company": SLOTS, "threshold": SLOTS, "grouping": GROUPS}
+_BINDING = {"mean": MEAN, "replica": SLOTS, "company": SLOTS, "threshold": SLOTS, "hottest": SLOTS, "grouping": GROUPS}
 WORTH_ASKING = 0.99  # mean balancedness below which the summary says how many slots would reach it
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "BOUNDS",
     "company_load",
     "grouping_load",
+    "hottest_load",
     "lower_bounds",
     "mean_rank_load",
     "replica_load",
@@ -137,16 +138,33 @@ def threshold_load(problem: PlacementProblem, achieved: Floats | None = None) ->
     return bound(problem.load, low, achieved, problem.cluster.num_ranks, problem.cluster.slots_per_rank)
 
 
+def hottest_load(problem: PlacementProblem, known: Floats | None = None, achieved: Floats | None = None) -> Floats:
+    """Each count of the hottest expert leaves its ranks too little, or the others too few ranks. Domain: S >= 2.
+
+    See ``equipoise.kernels.hottest``. Starts from what is ``known`` [layers]; what some placement is known to have
+    ``achieved`` [layers] saves time.
+    """
+    from equipoise.kernels.hottest.numba import bound
+
+    low = np.maximum(mean_rank_load(problem), replica_load(problem)) if known is None else known
+    achieved = np.full_like(low, np.inf) if achieved is None else achieved
+    descending = -np.sort(-problem.load, axis=1)
+    return bound(descending, low, achieved, problem.cluster.num_ranks, problem.cluster.slots_per_rank)
+
+
 BOUNDS: dict[str, Callable[[PlacementProblem], Floats]] = {
     "mean": mean_rank_load,
     "replica": replica_load,
     "grouping": grouping_load,
     "company": company_load,
     "threshold": threshold_load,
+    "hottest": hottest_load,
 }
 """The arguments by name, the plainest first: of equal bounds the first is named."""
 
-CLOSE = 0.005  # relative; a layer that other bounds prove to be this good is not worth the last two, which take longer
+CLOSE = (
+    0.005  # relative; a layer that other bounds prove to be this good is not worth the last three, which take longer
+)
 
 
 def lower_bounds(problem: PlacementProblem, achieved: Floats | None = None) -> tuple[Floats, tuple[str, ...]]:
@@ -156,7 +174,7 @@ def lower_bounds(problem: PlacementProblem, achieved: Floats | None = None) -> t
     ----------
     problem : PlacementProblem
     achieved : float64 array, shape (num_layers,), optional
-        A busiest rank that some placement reaches. The last two bounds, which take longest, are then
+        A busiest rank that some placement reaches. The last three bounds, which take longest, are then
         left out for layers that the others bring within half a percent of it.
 
     Returns
@@ -186,4 +204,7 @@ def lower_bounds(problem: PlacementProblem, achieved: Floats | None = None) -> t
     if len(open_):
         improve("threshold", open_, threshold_load(part(open_), achieved[open_]))
         improve("company", open_, company_load(part(open_), best[open_]))
+        open_ = open_[achieved[open_] > best[open_] * (1 + CLOSE)]
+    if len(open_):
+        improve("hottest", open_, hottest_load(part(open_), best[open_], achieved[open_]))
     return best, tuple(names)

@@ -11,7 +11,7 @@ from equipoise.kernels.separate.numba import separate
 __all__ = ["count_least_largest", "count_relaxed", "deal_greedily", "fold"]
 
 FULL = np.int64(2**62)  # heavier than any rank with room
-SPREAD_LARGEST, SPREAD_HALVES, SPREAD_COLDEST = 0, 1, 2
+SPREAD_LARGEST, SPREAD_HALVES, SPREAD_COLDEST, SPREAD_FITTING = 0, 1, 2, 3
 
 
 @native
@@ -71,18 +71,20 @@ def _give_to_largest(weight, left, most, replicas):  # type: ignore[no-untyped-d
 
 
 @native
-def count_relaxed(weight, num_slots, most, largest, rule, replicas):  # type: ignore[no-untyped-def]
+def count_relaxed(weight, num_slots, most, largest, target, rule, replicas):  # type: ignore[no-untyped-def]
     """Set ``replicas`` so that no replica exceeds ``largest``, and spend what is left by ``rule``.
 
     SPREAD_LARGEST: second replicas for the largest experts that have one. SPREAD_HALVES: to the expert whose
     replicas a slot makes smaller by most. SPREAD_COLDEST: second replicas for the coldest experts, which
-    makes light company for heavy replicas.
+    makes light company for heavy replicas. SPREAD_FITTING: second replicas for the largest experts whose halves are
+    such company, light enough for the rank of the largest replica to stay within ``target``.
     """
     experts = len(weight)
-    left = num_slots
+    left, heaviest = num_slots, 0.0
     for e in range(experts):
         replicas[e] = max(1, min(np.int64(np.ceil(weight[e] / largest)), most))
         left -= replicas[e]
+        heaviest = max(heaviest, weight[e] / replicas[e])
     if rule == SPREAD_HALVES:
         while left > 0:
             top, at = -1.0, 0
@@ -94,7 +96,9 @@ def count_relaxed(weight, num_slots, most, largest, rule, replicas):  # type: ig
             left -= 1
     else:
         for i in range(experts):
-            e = i if rule == SPREAD_LARGEST else experts - 1 - i
+            e = experts - 1 - i if rule == SPREAD_COLDEST else i
+            if rule == SPREAD_FITTING and weight[e] > 2 * (target - heaviest):
+                continue
             if left > 0 and replicas[e] == 1 and most > 1:
                 replicas[e] = 2
                 left -= 1

@@ -10,11 +10,13 @@ from equipoise.kernels.native import native
 
 __all__ = [
     "Ranks",
+    "Space",
     "add_load",
     "exchange",
     "forget_changes",
     "holds",
     "new_ranks",
+    "new_space",
     "replace",
     "set_ranks",
     "sort_ascending",
@@ -56,6 +58,38 @@ def new_ranks(num_ranks, slots, experts):  # type: ignore[no-untyped-def]
         np.empty(1, np.int64),
         np.empty(num_ranks, np.int64),
         np.empty(num_ranks, np.int64),
+    )
+
+
+class Space(NamedTuple):
+    """Work space for one row: nothing in it outlives the call that writes it.
+
+    keys, spare int64 [the most that is sorted at once]; sums int64 [3, pairs of slots]; links int64 [links, 4]; parts
+    int64 [ranks, slots + pairs of slots]; full bool [ranks]; pool int64 [4, ranks].
+    """
+
+    keys: Any
+    spare: Any
+    sums: Any
+    links: Any
+    parts: Any
+    full: Any
+    pool: Any
+
+
+@native
+def new_space(num_ranks, slots, experts, links, squeezed):  # type: ignore[no-untyped-def]
+    """Return work space for rows of one shape; ``squeezed`` is how many ranks are squeezed, none or all."""
+    pairs = slots * (slots - 1) // 2
+    most = max(experts + num_ranks, num_ranks * slots, pairs)
+    return Space(
+        np.empty(most, np.int64),
+        np.empty(most, np.int64),
+        np.empty((3, pairs), np.int64),
+        np.empty((links, 4), np.int64),
+        np.empty((squeezed, slots + pairs), np.int64),
+        np.empty(num_ranks, np.bool_),
+        np.empty((4, num_ranks), np.int64),
     )
 
 
