@@ -133,7 +133,7 @@ def test_pruned_restarts_never_leave_more_imbalance_than_the_plain_greedy(ranks:
     assert (best <= greedy + 1e-9 * LOAD.max(axis=1)).all()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 def test_every_plan_is_valid_certified_and_can_be_written_down(seed: int) -> None:
     for problem in random_problems(1, seed=seed):

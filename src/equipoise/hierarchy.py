@@ -76,19 +76,21 @@ class NodeRows:
     Attributes
     ----------
     weight : int64 array, shape (num_layers * num_nodes, experts per node)
-    expert : int32 array, same shape
-        The logical expert behind each column; row ``layer * num_nodes + node``.
+    expert : int32 array, same shape, or None
+        The logical expert behind each column; row ``layer * num_nodes + node``. None: columns are experts.
     num_ranks, num_slots : int
         Of one node.
     """
 
     weight: NDArray[np.int64]
-    expert: NDArray[np.int32]
+    expert: NDArray[np.int32] | None
     num_ranks: int
     num_slots: int
 
     def join(self, physical_to_logical: NDArray[np.int32], num_layers: int) -> NDArray[np.int32]:
         """Return the rows' placements as one of whole layers: int32, shape (num_layers, slots of all nodes)."""
+        if self.expert is None:
+            return physical_to_logical
         named = np.take_along_axis(self.expert, physical_to_logical.astype(np.int64), axis=1)
         return named.reshape(num_layers, -1)
 
@@ -104,8 +106,7 @@ def split_by_node(
     layers, experts = fixed.shape
     cluster = problem.cluster
     if node_of_group is None:
-        everyone = np.broadcast_to(np.arange(experts, dtype=np.int32), (layers, experts))
-        return NodeRows(fixed, everyone, cluster.num_ranks, cluster.num_slots)
+        return NodeRows(fixed, None, cluster.num_ranks, cluster.num_slots)
     nodes, group_size = cluster.num_nodes, experts // node_of_group.shape[1]
     groups = np.argsort(node_of_group, axis=1, kind="stable")  # by node, then by number
     expert = (groups[:, :, None] * group_size + np.arange(group_size)).reshape(layers * nodes, -1).astype(np.int32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,10 @@ class Placement:
     physical_to_logical: Ints
     num_ranks: int
     num_logical_experts: int
+
+    if TYPE_CHECKING:  # any array goes in, int32 comes out
+
+        def __init__(self, physical_to_logical: Any, num_ranks: int, num_logical_experts: int) -> None: ...
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_ranks", count(self.num_ranks, "num_ranks"))
@@ -122,37 +126,28 @@ class Placement:
     @cached_property
     def replica_count(self) -> Ints:
         """Slots that hold each expert: int32, shape (num_layers, num_logical_experts)."""
-        layers, experts = self.num_layers, self.num_logical_experts
-        held = self.physical_to_logical >= 0
-        flat = (self.physical_to_logical + experts * np.arange(layers, dtype=np.int64)[:, None])[held]
-        return np.bincount(flat, minlength=layers * experts).reshape(layers, experts).astype(np.int32)
+        return self._inverse[1]
 
-    @cached_property
+    @property
     def logical_to_physical(self) -> Ints:
         """Slots that hold each expert, ascending, padded with -1.
 
         int32, shape (num_layers, num_logical_experts, largest replica count).
         """
-        layers, experts, slots = self.num_layers, self.num_logical_experts, self.num_slots
-        width = max(1, int(self.replica_count.max()))
-        bits = (slots - 1).bit_length()  # expert and slot share an integer, so that one sort orders both
-        packed = np.sort((self.physical_to_logical.astype(np.int64) << bits) | np.arange(slots), axis=1)
-        expert, slot = packed >> bits, packed & ((1 << bits) - 1)
-        held = expert >= 0
-        first = np.cumsum(self.replica_count, axis=1) - self.replica_count + (slots - held.sum(axis=1, keepdims=True))
-        row = np.arange(layers)[:, None]
-        nth = np.arange(slots) - first[row, expert]
-        out = np.full(layers * experts * width, -1, dtype=np.int32)
-        out[((row * experts + expert) * width + nth)[held]] = slot[held]
-        return out.reshape(layers, experts, width)
+        return self._inverse[0]
+
+    @cached_property
+    def _inverse(self) -> tuple[Ints, Ints]:
+        from equipoise.kernels.maps.numba import invert
+
+        return invert(self.physical_to_logical, self.num_logical_experts)
 
     @cached_property
     def num_duplicates(self) -> NDArray[np.int64]:
         """Slots of each layer whose rank already holds the same expert in a lower slot."""
-        held = np.sort(self.physical_to_logical.reshape(self.num_layers, self.num_ranks, -1), axis=2)
-        again = (held[:, :, 1:] == held[:, :, :-1]) & (held[:, :, 1:] >= 0)
-        num_duplicates: NDArray[np.int64] = again.sum(axis=(1, 2))
-        return num_duplicates
+        from equipoise.kernels.maps.numba import count_duplicates
+
+        return count_duplicates(self.physical_to_logical, self.num_logical_experts, self.num_ranks)
 
     def rank_load(self, load: Any) -> NDArray[np.float64]:
         """Return what each rank carries: float64, shape (num_layers, num_ranks).

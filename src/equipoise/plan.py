@@ -30,7 +30,7 @@ LIFTED_BY = {
 }
 """What can hold the busiest rank up, in words, and what would lift it."""
 
-_BINDING = {"mean": MEAN, "replica": SLOTS, "company": SLOTS, "threshold": SLOTS, "grouping": GROUPS}
+_BINDING = {"mean": MEAN, "replica": SLOTS, "company": SLOTS, "threshold": SLOTS, "hottest": SLOTS, "grouping": GROUPS}
 WORTH_ASKING = 0.99  # mean balancedness below which the summary says how many slots would reach it
 
 
@@ -49,7 +49,7 @@ class Provenance:
     stages : dict of str to int
         How often each stage of the strategy ran or decided, summed over the layers.
     problem_digest : str
-        BLAKE2b-256 of the load, the cluster and the groups.
+        SHA-256 of the load, the cluster and the groups.
     version : str
         Of equipoise.
     """

@@ -10,7 +10,7 @@ import hashlib
 import operator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,6 +149,10 @@ class PlacementProblem:
     cluster: Cluster
     num_expert_groups: int | None = None
 
+    if TYPE_CHECKING:  # any array goes in, float64 comes out
+
+        def __init__(self, load: Any, cluster: Cluster, num_expert_groups: int | None = None) -> None: ...
+
     def __post_init__(self) -> None:
         if not isinstance(self.cluster, Cluster):
             raise InvalidInputError(f"cluster is {self.cluster!r}; pass a Cluster(num_ranks=..., slots_per_rank=...).")
@@ -184,9 +188,9 @@ class PlacementProblem:
 
     @cached_property
     def digest(self) -> str:
-        """BLAKE2b of the question, 256 bits: the same on every machine that sees the same load and cluster."""
+        """SHA-256 of the question: the same on every machine that sees the same load and cluster."""
         cluster = self.cluster
         head = (*self.load.shape, cluster.num_ranks, cluster.slots_per_rank, cluster.num_nodes, self.num_expert_groups)
-        digest = hashlib.blake2b(repr(head).encode(), digest_size=32)
-        digest.update(self.load.astype("<f8", copy=False).tobytes())
+        digest = hashlib.sha256(repr(head).encode())
+        digest.update(np.ascontiguousarray(self.load, "<f8").data)
         return digest.hexdigest()

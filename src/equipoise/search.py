@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,10 @@ from equipoise.kernels.descent import STAGES
 from equipoise.packing import Settings, pack_items, separate_duplicates
 from equipoise.placement import Placement
 
-__all__ = ["Search", "busiest_rank", "pack_replicas"]
+__all__ = ["Pack", "Search", "busiest_rank", "pack_replicas"]
+
+Pack = Callable[[NDArray[np.int64], int], tuple[NDArray[np.int32], NDArray[np.int32]]]
+"""Weights int64 [rows, items] and a number of packs, to the pack of each item and its place there."""
 
 
 def pack_replicas(
@@ -24,14 +28,11 @@ def pack_replicas(
     rows: NodeRows,
     physical_to_logical: NDArray[np.int32],
     replica_count: NDArray[np.int32],
-    settings: Settings,
-    seed: int,
-    backend: Backend,
-    threads: int | None,
+    pack: Pack,
 ) -> NDArray[np.int32]:
-    """Return the expert in each slot: the given replicas packed by pruned restarts, duplicates moved apart."""
+    """Return the expert in each slot: the given replicas as ``pack`` puts them on ranks, duplicates moved apart."""
     item = replica_weight(weight, replica_count, physical_to_logical)
-    rank, place = pack_items(item, rows.num_ranks, settings, seed, backend, threads)
+    rank, place = pack(item, rows.num_ranks)
     slot = (rank * (rows.num_slots // rows.num_ranks) + place).astype(np.int64)
     held = np.empty_like(physical_to_logical)
     np.put_along_axis(held, slot, physical_to_logical, axis=1)
@@ -93,7 +94,11 @@ class Search:
             return
         weight = np.ascontiguousarray(self.rows.weight[chosen])
         counts = replicate(weight, self.rows.num_slots, self.rows.num_ranks)
-        held = pack_replicas(weight, self.rows, *counts, Settings(), seed, backend, self.threads)
+
+        def pack(items: NDArray[np.int64], packs: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+            return pack_items(items, packs, Settings(), seed, backend, self.threads)
+
+        held = pack_replicas(weight, self.rows, *counts, pack)
         ranks = self.rows.num_ranks
         better = busiest_rank(held, weight, ranks) < busiest_rank(self.held[chosen], weight, ranks)
         self.held[chosen[better]] = held[better]

@@ -16,7 +16,7 @@ from equipoise.hierarchy import best_groupings, split_by_node
 from equipoise.kernels.descent import EFFORTS
 from equipoise.packing import Settings, pack_items
 from equipoise.problem import PlacementProblem
-from equipoise.search import Search, busiest_rank, pack_replicas
+from equipoise.search import Pack, Search, busiest_rank, pack_replicas
 
 __all__ = ["STRATEGIES", "JointDescent", "PlainGreedy", "PrunedRestarts", "Strategy", "choose_strategy"]
 
@@ -53,28 +53,15 @@ class PrunedRestarts(Settings):
 
     def place(self, problem: PlacementProblem, seed: int, backend: str, threads: int | None) -> Found:
         """Return the best of the refined survivors of each layer, with duplicates moved apart."""
-        from equipoise.kernels.replication.numba import replicate
-
         chosen = choose_backend(backend)
-        fixed = to_fixed_point(problem.load, problem.cluster.num_ranks)
 
         def pack(weight: NDArray[np.int64], packs: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
             return pack_items(weight, packs, self, seed, chosen, threads)
 
-        node_of_group = None
-        if problem.is_hierarchical:
-            assert problem.num_expert_groups is not None
-            group_weight = fixed.reshape(len(fixed), problem.num_expert_groups, -1).sum(axis=2)
-            node_of_group, _ = pack(group_weight, problem.cluster.num_nodes)
-        rows = split_by_node(problem, fixed, node_of_group)
-
-        counts = replicate(rows.weight, rows.num_slots, rows.num_ranks)
-        held = pack_replicas(rows.weight, rows, *counts, self, seed, chosen, threads)
-        stages = {"restarts": self.restarts * len(held), "refined": min(self.refined, self.restarts) * len(held)}
-        return Found(rows.join(held, problem.num_layers), chosen.name, stages, self)
-
-
-PLAIN = Settings(restarts=1, refined=1, noise=0.0, swaps=0)
+        fixed = to_fixed_point(problem.load, problem.cluster.num_ranks)
+        held, rows = _replicate_then_pack(problem, fixed, pack)
+        stages = {"restarts": self.restarts * rows, "refined": min(self.refined, self.restarts) * rows}
+        return Found(held, chosen.name, stages, self)
 
 
 @dataclass(frozen=True)
@@ -85,8 +72,36 @@ class PlainGreedy:
 
     def place(self, problem: PlacementProblem, seed: int, backend: str, threads: int | None) -> Found:
         """Return the greedy packing of each layer, with duplicates moved apart."""
-        found = PrunedRestarts(**dataclasses.asdict(PLAIN)).place(problem, seed, backend, threads)
-        return dataclasses.replace(found, stages={}, strategy=self)
+        choose_backend(backend)
+        return Found(
+            _place_plainly(problem, to_fixed_point(problem.load, problem.cluster.num_ranks)), "numba", {}, self
+        )
+
+
+def _place_plainly(problem: PlacementProblem, fixed: NDArray[np.int64]) -> NDArray[np.int32]:
+    from equipoise.kernels.greedy.numba import pack
+
+    return _replicate_then_pack(problem, fixed, pack)[0]
+
+
+def _replicate_then_pack(
+    problem: PlacementProblem, fixed: NDArray[np.int64], pack: Pack
+) -> tuple[NDArray[np.int32], int]:
+    """Return the expert in each slot, and how many rows (layers, or nodes of layers) were packed.
+
+    Groups go to nodes and replicas to ranks as ``pack`` says; replica counts are d'Hondt's.
+    """
+    from equipoise.kernels.replication.numba import replicate
+
+    node_of_group = None
+    if problem.is_hierarchical:
+        assert problem.num_expert_groups is not None
+        group_weight = fixed.reshape(len(fixed), problem.num_expert_groups, -1).sum(axis=2)
+        node_of_group, _ = pack(group_weight, problem.cluster.num_nodes)
+    rows = split_by_node(problem, fixed, node_of_group)
+    counts = replicate(rows.weight, rows.num_slots, rows.num_ranks)
+    held = pack_replicas(rows.weight, rows, *counts, pack)
+    return rows.join(held, problem.num_layers), len(held)
 
 
 @dataclass(frozen=True)
@@ -155,7 +170,7 @@ class JointDescent:
             within &= ~_may_group_better(
                 problem, fixed, node_of_group, search.busiest().reshape(problem.num_layers, -1)
             )
-        _keep_plain(problem, fixed, found, np.flatnonzero(~within), threads)
+        _keep_plain(problem, fixed, found, np.flatnonzero(~within))
         return Found(found, "numba", search.stages, strategy)
 
     def _group(
@@ -190,7 +205,6 @@ def _keep_plain(
     fixed: NDArray[np.int64],
     found: NDArray[np.int32],
     layers: NDArray[np.int64],
-    threads: int | None,
 ) -> None:
     """Put the plain greedy plan into ``found`` for those of ``layers`` where its busiest rank carries less.
 
@@ -199,7 +213,7 @@ def _keep_plain(
     if not len(layers):
         return
     part = dataclasses.replace(problem, load=problem.load[layers])
-    plain = PlainGreedy().place(part, 0, "numba", threads).physical_to_logical
+    plain = _place_plainly(part, fixed[layers])
     ranks = problem.cluster.num_ranks
     better = busiest_rank(plain, fixed[layers], ranks) < busiest_rank(found[layers], fixed[layers], ranks)
     found[layers[better]] = plain[better]
@@ -213,9 +227,11 @@ def _may_group_better(
     It is not if one of its nodes is too full for that, or has the groups of the busiest node: there descent has
     looked at the plain answer.
     """
+    from equipoise.kernels.greedy.numba import pack
+
     nodes, groups = problem.cluster.num_nodes, node_of_group.shape[1]
     weight = fixed.reshape(len(fixed), groups, -1).sum(axis=2)
-    plain, _ = pack_items(weight, nodes, PLAIN, 0, choose_backend("numba"), threads=1)
+    plain, _ = pack(weight, nodes)
     fullest = np.max([np.where(plain == node, weight, 0).sum(axis=1) for node in range(nodes)], axis=0)
     together = node_of_group == busiest.argmax(axis=1)[:, None]
     apart = np.where(together, plain, -1).max(axis=1) != np.where(together, plain, nodes).min(axis=1)

@@ -74,6 +74,30 @@ def test_a_layer_without_tokens_has_a_bound_of_zero_and_no_gap() -> None:
     assert certificate.gap.tolist() == [0.0]
 
 
+def test_what_the_counts_of_a_hot_expert_leave_is_proved_beyond_the_mean() -> None:
+    # 128 experts in 144 slots on 16 ranks: the hottest expert fits on 16 ranks but fills none, on 15 it is too heavy.
+    rng = np.random.default_rng(0)
+    load = np.sort(rng.lognormal(0, 2.0, (32, 128)), axis=1)[:, ::-1].copy()
+    load[:, 0] = load[:, 1:].sum(axis=1) * np.linspace(2, 24, 32)
+    certificate = solve(eq.PlacementProblem(load, eq.Cluster(16, 9))).certificate
+    mean = load.sum(axis=1) / 16
+    proved = np.array([name == "hottest" for name in certificate.bound])
+    assert proved.sum() >= 4
+    assert (certificate.lower_bound[proved] > mean[proved]).all()
+    assert (certificate.gap[proved] >= 0).all()
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 2), (5, 4, 2), (4, 4, 2), (5, 3, 3), (4, 2, 4), (6, 3, 3)])
+def test_the_bound_from_the_hottest_expert_is_at_most_the_optimum_under_heavy_skew(
+    shape: tuple[int, int, int],
+) -> None:
+    experts, ranks, slots = shape
+    rng = np.random.default_rng([*shape, 9])
+    skewed = rng.lognormal(0, rng.uniform(0.5, 3.0, (200, 1)), (200, experts))
+    problem = eq.PlacementProblem(skewed, eq.Cluster(ranks, slots))
+    assert (BOUNDS["hottest"](problem) <= brute_force_optimum(problem) * ROUNDING).all()
+
+
 def test_no_bound_exceeds_what_any_placement_achieves_on_larger_problems() -> None:
     rng = np.random.default_rng(4)
     for problem in random_problems(60, seed=4, most_ranks=12, most_slots=8):

@@ -42,7 +42,7 @@ def tables(draw):
     return table, np.array(flat).reshape(table.shape)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(tables())
 def test_the_three_hard_rules_hold_in_every_layer_that_changes(case):
     table, workload = case

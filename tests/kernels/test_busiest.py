@@ -20,7 +20,7 @@ def placements(draw):
     return table, load.reshape(layers, experts), ranks
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(placements())
 def test_the_native_version_agrees_with_the_plain_one(case):
     assert np.allclose(numba.busiest(*case), reference.busiest(*case), rtol=1e-12)

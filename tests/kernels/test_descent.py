@@ -40,7 +40,7 @@ def problems(draw: st.DrawFn, experts_fit: Callable[[int, int], int] = lambda ra
     return eq.PlacementProblem(np.concatenate([load, ties]), eq.Cluster(ranks, slots))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(problems())
 def test_every_expert_is_placed_every_rank_full_and_none_holds_an_expert_twice(problem: eq.PlacementProblem) -> None:
     for effort in EFFORTS:
@@ -49,7 +49,7 @@ def test_every_expert_is_placed_every_rank_full_and_none_holds_an_expert_twice(p
         assert (placement.replica_count <= problem.cluster.num_ranks).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(problems())
 def test_no_layer_is_worse_than_in_the_plain_greedy_plan(problem: eq.PlacementProblem) -> None:
     greedy = eq.solve(problem, "plain-greedy", threads=1).certificate.max_rank_load
@@ -60,7 +60,7 @@ def test_no_layer_is_worse_than_in_the_plain_greedy_plan(problem: eq.PlacementPr
             assert (busiest(problem, effort=effort, max_gap=max_gap) <= allowed * ROUNDING).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(problems(), st.sampled_from([0.0, 0.001]))
 def test_more_effort_is_never_worse_unless_it_stops_at_the_target(problem: eq.PlacementProblem, max_gap: float) -> None:
     fast, balanced, thorough = (plan(problem, effort=effort, max_gap=max_gap).certificate for effort in EFFORTS)
@@ -70,7 +70,7 @@ def test_more_effort_is_never_worse_unless_it_stops_at_the_target(problem: eq.Pl
         assert (more.max_rank_load <= allowed * ROUNDING).all()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(problems(), st.randoms(use_true_random=False))
 def test_threads_order_of_layers_and_scale_do_not_change_the_plan(problem: eq.PlacementProblem, random: Any) -> None:
     one = plan(problem).placement.physical_to_logical
@@ -86,7 +86,7 @@ def test_threads_order_of_layers_and_scale_do_not_change_the_plan(problem: eq.Pl
     assert np.array_equal(halved.placement.physical_to_logical, one)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(problems(), st.sampled_from(["balanced", "thorough"]))
 def test_a_plan_cut_short_by_the_clock_is_made_again_from_its_parameters(
     problem: eq.PlacementProblem, effort: str
@@ -115,7 +115,7 @@ def test_a_deadline_that_does_not_strike_gives_the_plan_without_one() -> None:
     assert plan(problem, deadline=3600).placement == plan(problem).placement
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_one_slot_a_rank_is_optimal(experts: int, seed: int) -> None:
     ranks = experts + seed % 20

@@ -114,7 +114,7 @@ def literal(weight, num_packs, chosen, noise):
     return min(survivors, key=spread)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(instances())
 def test_reference_is_the_strategy_written_down(instance):
     weight, num_packs, chosen, seed = instance
@@ -128,7 +128,7 @@ def test_reference_is_the_strategy_written_down(instance):
             assert rank_in_pack[row, members].tolist() == list(range(len(members)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(instances(), st.integers(1, 4))
 def test_numba_returns_the_plan_of_the_reference_on_any_number_of_threads(instance, threads):
     weight, num_packs, chosen, seed = instance
@@ -137,7 +137,7 @@ def test_numba_returns_the_plan_of_the_reference_on_any_number_of_threads(instan
     assert_same(numba.pack(weight, num_packs, chosen, key, threads), expected)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(instances(), st.sampled_from([1, 30_000, 2**28]))
 def test_torch_returns_the_plan_of_the_reference_in_any_memory(instance, memory_limit):
     weight, num_packs, chosen, seed = instance
@@ -234,7 +234,7 @@ def test_uncompiled_numba_returns_the_plan_of_the_reference(uncompiled_numba, ca
     assert_same(uncompiled_numba[case], expected_plan(CASES[case]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(instances())
 def test_no_step_makes_the_imbalance_worse(instance):
     weight, num_packs, chosen, seed = instance
@@ -250,7 +250,7 @@ def test_no_step_makes_the_imbalance_worse(instance):
     assert (refined <= pruned).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(instances())
 def test_every_place_is_taken_once(instance):
     weight, num_packs, chosen, seed = instance

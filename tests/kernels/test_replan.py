@@ -49,7 +49,7 @@ def instance(seed: int):
     return held, was, weight.astype(np.int64), node, np.tile(home, (layers, 1)), level, limit
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32))
 def test_both_implementations_take_the_same_steps(seed):
     asked = instance(seed)
@@ -60,7 +60,7 @@ def test_both_implementations_take_the_same_steps(seed):
         assert one.tolist() == other.tolist()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 2**32))
 def test_the_curve_never_rises_and_ends_at_what_is_returned(seed):
     asked = instance(seed)

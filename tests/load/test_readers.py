@@ -350,7 +350,7 @@ NATIVE = [GOOD[name] for name in ("npy", "npz with one array", "npz compressed",
 
 
 @given(st.sampled_from([*NATIVE, GOOD["torch dict"], GOOD["torch legacy dict"]]), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_truncated_file_is_refused_or_read_whole_rows_only(scratch: Path, content: bytes, data: Any) -> None:
     """CSV cut between lines is a valid shorter CSV; everything else must be refused."""
     scratch.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
@@ -363,7 +363,7 @@ def test_a_truncated_file_is_refused_or_read_whole_rows_only(scratch: Path, cont
 
 
 @given(st.sampled_from(NATIVE), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_damaged_file_is_read_or_refused_and_nothing_else(scratch: Path, content: bytes, data: Any) -> None:
     damaged = bytearray(content)
     for _ in range(data.draw(st.integers(1, 4))):

@@ -32,7 +32,7 @@ def kept_at_best(new, old):
     return sum(min(new.count(e), old.count(e)) for e in set(new))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(two_placements())
 def test_every_rank_keeps_its_experts_and_every_slot_that_can_stay_stays(case):
     new, old, ranks = case
@@ -64,7 +64,7 @@ def test_the_arguments_are_left_alone():
     assert old.tolist() == [[0, 1]]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(two_placements())
 def test_no_relabelling_of_ranks_lets_more_experts_stay(case):
     new, old, ranks = case

@@ -54,7 +54,7 @@ def check(problem, current, lost, plan):
                 assert kept or old[layer, rank].tolist().count(old[layer, rank, slot]) > 1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(situations(), st.integers(0, 12))
 def test_a_limit_is_kept_and_every_expert_is_placed(situation, k):
     problem, current, lost = situation
@@ -69,7 +69,7 @@ def test_a_limit_is_kept_and_every_expert_is_placed(situation, k):
     check(problem, current, lost, plan)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(situations(), st.integers(0, 30))
 def test_a_limit_on_all_layers_together_is_kept(situation, k):
     problem, current, lost = situation
@@ -82,7 +82,7 @@ def test_a_limit_on_all_layers_together_is_kept(situation, k):
     check(problem, current, lost, plan)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(situations())
 def test_without_a_limit_every_slot_that_is_left_is_filled_and_what_stays_keeps_its_slot(situation):
     problem, current, lost = situation

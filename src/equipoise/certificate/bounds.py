@@ -21,6 +21,7 @@ __all__ = [
     "BOUNDS",
     "company_load",
     "grouping_load",
+    "hottest_load",
     "lower_bounds",
     "mean_rank_load",
     "replica_load",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
+HALVINGS = 36  # of a range as wide as the bound: 1e-11 of it
 
 
 def mean_rank_load(problem: PlacementProblem) -> Floats:
@@ -83,7 +85,7 @@ def grouping_load(problem: PlacementProblem) -> Floats:
     return np.zeros(problem.num_layers) if best is None else best[1]
 
 
-def company_load(problem: PlacementProblem) -> Floats:
+def company_load(problem: PlacementProblem, known: Floats | None = None) -> Floats:
     """A large replica does not have its rank to itself: T must leave room for S - 1 others. Domain: S >= 2.
 
     Let T be the busiest rank, n_e = max(1, ceil(w_e / T)) the slots that e needs and s = P - sum n_e the rest. No
@@ -94,42 +96,75 @@ def company_load(problem: PlacementProblem) -> Floats:
     impossible if that needs more than P slots. What is impossible for T is so for all less: sigma and
     s only shrink. With no redundant experts this is the heaviest expert plus the S - 1 lightest.
     """
+    low: Floats = np.maximum(mean_rank_load(problem), replica_load(problem) if known is None else known)
+    if problem.cluster.slots_per_rank == 1:
+        return low
+    open_ = np.flatnonzero(_leaves_no_room(problem, low))  # what is possible already is so for all more
+    part = replace(problem, load=problem.load[open_]) if len(open_) else problem
+    least, most = low[open_], 2 * low[open_]  # t* and the company, which is no more than a mean rank
+    for _ in range(HALVINGS if len(open_) else 0):
+        middle = (least + most) / 2
+        impossible = _leaves_no_room(part, middle)
+        least, most = np.where(impossible, middle, least), np.where(impossible, most, middle)
+    low[open_] = least
+    return low
+
+
+def _leaves_no_room(problem: PlacementProblem, busiest: Floats) -> NDArray[np.bool_]:
+    """Whether ``company_load`` refutes that no rank exceeds ``busiest`` [layers]."""
     load, slots, others = problem.load, problem.cluster.num_slots, problem.cluster.slots_per_rank - 1
-    low = np.maximum(mean_rank_load(problem), load.max(axis=1) / problem.cluster.num_ranks)
-    high = load.sum(axis=1)
-    for _ in range(50 if others else 0):
-        middle = (low + high) / 2
-        need = _slots_needed(load, middle)
-        spare = np.maximum(slots - need.sum(axis=1), 0)
-        least = load / (need + spare[:, None])
-        repeated = np.where(need > 1, least, np.inf).min(axis=1, keepdims=True)
-        least = np.minimum(np.sort(np.where(need > 1, np.inf, least), axis=1), repeated)[:, :others]
-        counted = np.arange(least.shape[1]) < others - spare[:, None]
-        sigma = np.where(counted, least, 0.0).sum(axis=1)
-        impossible = _slots_needed(load, np.maximum(middle - sigma, middle / 2)).sum(axis=1) > slots
-        low, high = np.where(impossible, middle, low), np.where(impossible, high, middle)
-    best: Floats = low
-    return best
+    need = _slots_needed(load, busiest)
+    spare = np.maximum(slots - need.sum(axis=1), 0)
+    least = load / (need + spare[:, None])
+    repeated = np.where(need > 1, least, np.inf).min(axis=1, keepdims=True)
+    alone = np.where(need > 1, np.inf, least)
+    alone = np.partition(alone, others - 1, axis=1)[:, :others] if others < alone.shape[1] else alone
+    least = np.minimum(np.sort(alone, axis=1), repeated)
+    counted = np.arange(least.shape[1]) < others - spare[:, None]
+    sigma = np.where(counted, least, 0.0).sum(axis=1)
+    refuted: NDArray[np.bool_] = _slots_needed(load, np.maximum(busiest - sigma, busiest / 2)).sum(axis=1) > slots
+    return refuted
 
 
-def threshold_load(problem: PlacementProblem) -> Floats:
+def threshold_load(problem: PlacementProblem, achieved: Floats | None = None) -> Floats:
     """Large replicas need small company, and slots make only so much of it. Domain: S >= 2.
 
-    See ``equipoise.kernels.threshold``.
+    See ``equipoise.kernels.threshold``. What some placement is known to have ``achieved`` [layers] saves time.
     """
     from equipoise.kernels.threshold.numba import bound
 
     low = np.maximum(mean_rank_load(problem), replica_load(problem))
-    return bound(problem.load, low, problem.cluster.num_ranks, problem.cluster.slots_per_rank)
+    achieved = np.full_like(low, np.inf) if achieved is None else achieved
+    return bound(problem.load, low, achieved, problem.cluster.num_ranks, problem.cluster.slots_per_rank)
 
 
-Bound = Callable[[PlacementProblem], Floats]
-CHEAP: dict[str, Bound] = {"mean": mean_rank_load, "replica": replica_load, "grouping": grouping_load}
-DEAR: dict[str, Bound] = {"company": company_load, "threshold": threshold_load}
-BOUNDS: dict[str, Bound] = CHEAP | DEAR
+def hottest_load(problem: PlacementProblem, known: Floats | None = None, achieved: Floats | None = None) -> Floats:
+    """Each count of the hottest expert leaves its ranks too little, or the others too few ranks. Domain: S >= 2.
+
+    See ``equipoise.kernels.hottest``. Starts from what is ``known`` [layers]; what some placement is known to have
+    ``achieved`` [layers] saves time.
+    """
+    from equipoise.kernels.hottest.numba import bound
+
+    low = np.maximum(mean_rank_load(problem), replica_load(problem)) if known is None else known
+    achieved = np.full_like(low, np.inf) if achieved is None else achieved
+    descending = -np.sort(-problem.load, axis=1)
+    return bound(descending, low, achieved, problem.cluster.num_ranks, problem.cluster.slots_per_rank)
+
+
+BOUNDS: dict[str, Callable[[PlacementProblem], Floats]] = {
+    "mean": mean_rank_load,
+    "replica": replica_load,
+    "grouping": grouping_load,
+    "company": company_load,
+    "threshold": threshold_load,
+    "hottest": hottest_load,
+}
 """The arguments by name, the plainest first: of equal bounds the first is named."""
 
-CLOSE = 0.005  # relative; a layer that cheap bounds prove to be this good is not worth dear ones
+CLOSE = (
+    0.005  # relative; a layer that other bounds prove to be this good is not worth the last three, which take longer
+)
 
 
 def lower_bounds(problem: PlacementProblem, achieved: Floats | None = None) -> tuple[Floats, tuple[str, ...]]:
@@ -139,8 +174,8 @@ def lower_bounds(problem: PlacementProblem, achieved: Floats | None = None) -> t
     ----------
     problem : PlacementProblem
     achieved : float64 array, shape (num_layers,), optional
-        A busiest rank that some placement reaches. The bounds in ``DEAR``, which take milliseconds, are then
-        left out for layers that those in ``CHEAP`` bring within half a percent of it.
+        A busiest rank that some placement reaches. The last three bounds, which take longest, are then
+        left out for layers that the others bring within half a percent of it.
 
     Returns
     -------
@@ -156,12 +191,20 @@ def lower_bounds(problem: PlacementProblem, achieved: Floats | None = None) -> t
         names[layers[better]] = name
         best[layers[better]] = values[better]
 
-    everything = np.arange(problem.num_layers)
-    for name, cheap in CHEAP.items():
-        improve(name, everything, cheap(problem))
-    open_ = everything if achieved is None else np.flatnonzero(achieved > best * (1 + CLOSE))
+    def part(layers: NDArray[np.int64]) -> PlacementProblem:
+        return replace(problem, load=problem.load[layers])
+
+    too_few = np.flatnonzero(_slots_needed(problem.load, best).sum(axis=1) > problem.cluster.num_slots)
+    if len(too_few):  # elsewhere t* is no more than the mean
+        improve("replica", too_few, replica_load(part(too_few)))
+    if problem.is_hierarchical:
+        improve("grouping", np.arange(problem.num_layers), grouping_load(problem))
+    achieved = np.full_like(best, np.inf) if achieved is None else achieved
+    open_ = np.flatnonzero(achieved > best * (1 + CLOSE))
     if len(open_):
-        part = replace(problem, load=problem.load[open_])
-        for name, dear in DEAR.items():
-            improve(name, open_, dear(part))
+        improve("threshold", open_, threshold_load(part(open_), achieved[open_]))
+        improve("company", open_, company_load(part(open_), best[open_]))
+        open_ = open_[achieved[open_] > best[open_] * (1 + CLOSE)]
+    if len(open_):
+        improve("hottest", open_, hottest_load(part(open_), best[open_], achieved[open_]))
     return best, tuple(names)

@@ -50,21 +50,22 @@ def check_placement(
             f"{placement.num_logical_experts} experts; the problem has {layers} layers of {slots} slots on {ranks} "
             f"ranks for {experts} experts."
         )
+    cell = table + np.arange(layers, dtype=np.int64)[:, None] * experts  # one number for each (layer, expert)
     empty = table < 0
-    if empty.any() and not allow_empty:
+    any_empty = bool(empty.any())
+    if any_empty and not allow_empty:
         layer, slot = _first(empty)
         raise InvalidPlacementError(f"layer {layer}, slot {slot} is empty; fill every slot.")
-    cell = table + np.arange(layers, dtype=np.int64)[:, None] * experts  # one number for each (layer, expert)
-    replicas = np.bincount(cell[~empty], minlength=layers * experts)
+    replicas = np.bincount(cell[~empty] if any_empty else cell.ravel(), minlength=layers * experts)
     if (replicas == 0).any():
         layer, expert = divmod(int(np.argmin(replicas)), experts)
         raise InvalidPlacementError(f"layer {layer} has no slot for expert {expert}; every expert needs one.")
-    if not allow_duplicates:
+    if not allow_duplicates and placement.num_duplicates.any():
         _refuse_duplicates(table.reshape(layers, ranks, -1))
     if problem.is_hierarchical:
         _check_groups(problem, table)
     each = problem.load.ravel() / replicas
-    slot_load = np.where(empty, 0.0, each[cell])
+    slot_load = np.where(empty, 0.0, each[cell]) if any_empty else each[cell]
     rank_load: NDArray[np.float64] = slot_load.reshape(layers, ranks, -1).sum(axis=2)
     return rank_load
 
@@ -74,15 +75,13 @@ def _first(wrong: NDArray[np.bool_]) -> tuple[int, ...]:
 
 
 def _refuse_duplicates(held: NDArray[np.int32]) -> None:
-    """Insist that no rank holds an expert twice; ``held`` [layers, ranks, slots per rank]."""
+    """Name the first rank that holds an expert twice; ``held`` [layers, ranks, slots per rank] has one."""
     held = np.sort(held, axis=2)
-    twice = (held[:, :, 1:] == held[:, :, :-1]) & (held[:, :, 1:] >= 0)
-    if twice.any():
-        layer, rank, at = _first(twice)
-        times = int((held[layer, rank] == held[layer, rank, at]).sum())
-        raise InvalidPlacementError(
-            f"layer {layer}, rank {rank} holds expert {held[layer, rank, at]} {times} times; once is enough."
-        )
+    layer, rank, at = _first((held[:, :, 1:] == held[:, :, :-1]) & (held[:, :, 1:] >= 0))
+    times = int((held[layer, rank] == held[layer, rank, at]).sum())
+    raise InvalidPlacementError(
+        f"layer {layer}, rank {rank} holds expert {held[layer, rank, at]} {times} times; once is enough."
+    )
 
 
 def _check_groups(problem: PlacementProblem, table: NDArray[np.int32]) -> None:

@@ -72,13 +72,13 @@ def plan(
     with progress("reading"):
         statistics = read_load(loads, key=key)
     problem = PlacementProblem(statistics.load, cluster, groups)
-
     if groups is not None and not problem.is_hierarchical:
         print(
             f"note: planned globally; {groups} groups are kept whole only on more than one node, "
             f"with as many groups on each, and --nodes is {nodes}.",
             file=sys.stderr,
         )
+
     with progress("planning"):
         warm_up([chosen], backend, threads, given)
         start = time.perf_counter()
@@ -86,27 +86,29 @@ def plan(
         elapsed = time.perf_counter() - start
     if out is not None:
         found.save(out)
-
-    missed = max_gap is not None and found.certificate.max_gap > max_gap
     if as_json:
         print_json(_report(found, statistics, elapsed, max_gap, out))
     else:
-        with progress("looking for the fewest slots"):
-            summary = found.summary()
-        print(summary)
-        if statistics.empty_layers:
-            print(f"{'no tokens':<13} in {options.layers(statistics.empty_layers)}")
-        print(f"{'time':<13} {seconds(elapsed)}")
-        if out is not None:
-            print(f"{'written to':<13} {out}")
-    if missed:
+        _print(found, statistics, elapsed, out)
+    if max_gap is not None and found.certificate.max_gap > max_gap:
         layer = int(found.certificate.gap.argmax())
         print(
             f"missed: layer {layer} has a gap of {ratio(found.certificate.max_gap)}, "
-            f"above the --max-gap of {ratio(max_gap or 0.0)}.",
+            f"above the --max-gap of {ratio(max_gap)}.",
             file=sys.stderr,
         )
         raise typer.Exit(1)
+
+
+def _print(found: Plan, statistics: LoadStatistics, elapsed: float, out: Path | None) -> None:
+    with progress("looking for the fewest slots"):
+        summary = found.summary()
+    print(summary)
+    if statistics.empty_layers:
+        print(f"{'no tokens':<13} in {options.layers(statistics.empty_layers)}")
+    print(f"{'time':<13} {seconds(elapsed)}")
+    if out is not None:
+        print(f"{'written to':<13} {out}")
 
 
 def _report(

@@ -21,25 +21,32 @@ chains      swap the heaviest rank with one that gets too heavy, which swaps on 
 relaxed     start again from other counts: let the largest replica be larger, and spend the slots that this
             frees elsewhere. Under heavy skew the least largest replica is a bad start: more than R
             replicas of more than half a rank each cannot be told apart (start.py).
+squeezed    with 4 to 16 slots a rank and at most 1,024 in all: fill ranks to the target exactly, one after the
+            other, so that the room below it gathers on few; where that fails, deal two replicas of each rank again
+            and repeat (squeeze.py).
+fitted      the same from counts that a search over thresholds made: large replicas need ranks of their own and
+            light company, the rest needs the other ranks (company.py).
 converted   take a slot from one expert for another, where that lets the swaps go on (improve.py).
 paired      two slots a rank: pairing the largest with the smallest replica is optimal for given counts, so
             the search is over the counts alone (pairing.py).
 
-Everything is integer arithmetic except thresholds in ``start.py`` and ``pairing.py``, which use float64 in a fixed
-order; there is no randomness.
+Everything is integer arithmetic except thresholds in ``start.py``, ``company.py`` and ``pairing.py``, which use float64
+in a fixed order; there is no randomness.
 """
 
 from __future__ import annotations
 
 __all__ = ["EFFORTS", "STAGES"]
 
-STAGES = ("swaps", "pairs", "chains", "relaxed", "converted", "paired")
+STAGES = ("swaps", "pairs", "chains", "relaxed", "squeezed", "fitted", "converted", "paired")
 
 EFFORTS = {"fast": 0, "balanced": 1, "thorough": 2}
 """What the search may cost on a layer that stays above the target, in descents:
 
 fast        1: the first start only.
-balanced    up to 17 under heavy skew, most of them given up early, and up to 3 elsewhere. With at most 64 slots
-            as much as below, but for restarts: few items seldom come near the bound, and cost little.
-thorough    up to 40, then conversions, and pruned restarts last.
+balanced    up to 11 under heavy skew, up to 3 elsewhere, unless far from the target; most are given up early. Where
+            squeezing is worth it also up to 64 deals of what came out, and 16 of each of 8 fitted starts, a tenth
+            of a millisecond each. With at most 64 slots the other starts, and conversions, of what is below: few items
+            seldom come near the bound, and cost little.
+thorough    up to 47, twice the deals, then conversions, and pruned restarts last.
 """

@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.descent.state import exchange, holds, reorder, set_ranks, sort_ascending, sort_rank
+from equipoise.kernels.descent.state import add_load, exchange, holds, set_ranks, sort_ascending, sort_rank
 from equipoise.kernels.native import native
 
-__all__ = ["chain", "convert", "descend", "swap_pairs"]
+__all__ = [
+    "chain",
+    "convert",
+    "descend",
+    "exchange_pairs",
+    "pair_sums",
+    "pairs_may_go",
+    "swap_pairs",
+]
 
 
 @native
@@ -36,18 +44,25 @@ def descend(ranks, target, depth):  # type: ignore[no-untyped-def]
             exchange(ranks, g, i, h, j)
             swaps += 1
         else:
+            ranks.stuck[g] = ranks.changes[0]
             down += 1
 
 
 @native
 def _find_swap(ranks, g, lighter, target):  # type: ignore[no-untyped-def]
-    """Return (rank, place on g, place there) of the best swap of rank ``g`` with the first ``lighter`` of order."""
-    value, expert, load, order, replicas = ranks
+    """Return (rank, place on g, place there) of the best swap of rank ``g`` with the first ``lighter`` of order.
+
+    If ``g`` was stuck and has not changed since, only ranks that have can have a swap for it.
+    """
+    value, expert, load, order, replicas = ranks.value, ranks.expert, ranks.load, ranks.order, ranks.replicas
     slots = value.shape[1]
     top = best = load[g]
     best_h = best_i = best_j = -1
+    stuck = ranks.stuck[g] if ranks.changed[g] <= ranks.stuck[g] else -1
     for place in range(lighter):
         h = order[place]
+        if ranks.changed[h] <= stuck:
+            continue
         bottom = load[h]
         difference = top - bottom
         if best <= bottom + (difference + 1) // 2:
@@ -80,17 +95,16 @@ def swap_pairs(ranks, target, sums):  # type: ignore[no-untyped-def]
 
     ``sums`` int64 [3, pairs of slots]. The sum of a pair and its two places share an integer.
     """
-    value, expert, load, order, replicas = ranks
+    value, expert, load, order, replicas = ranks.value, ranks.expert, ranks.load, ranks.order, ranks.replicas
     num_ranks, slots = value.shape
     bits = 0
     while (1 << bits) < slots:
         bits += 1
-    mask = np.int64((1 << bits) - 1)
     g = order[num_ranks - 1]
     top = best = load[g]
     best_h = -1
     best_u = best_v = np.int64(0)
-    _pair_sums(value[g], bits, sums[0], sums[2])
+    pair_sums(value[g], bits, sums[0], sums[2])
     for place in range(num_ranks - 1):
         h = order[place]
         bottom = load[h]
@@ -98,7 +112,7 @@ def swap_pairs(ranks, target, sums):  # type: ignore[no-untyped-def]
         if best <= target or best <= bottom + (difference + 1) // 2:
             break
         half = difference // 2
-        _pair_sums(value[h], bits, sums[1], sums[2])
+        pair_sums(value[h], bits, sums[1], sums[2])
         j = 0
         for u in sums[0]:
             while j < len(sums[1]) and (sums[1, j] >> 2 * bits) < (u >> 2 * bits) - half:
@@ -111,26 +125,39 @@ def swap_pairs(ranks, target, sums):  # type: ignore[no-untyped-def]
                 heavier = max(top - d, bottom + d)
                 if d <= 0 or heavier >= best:
                     continue
-                if (
-                    _may_go(expert, replicas, g, (u >> bits) & mask, h)
-                    and _may_go(expert, replicas, g, u & mask, h)
-                    and _may_go(expert, replicas, h, (v >> bits) & mask, g)
-                    and _may_go(expert, replicas, h, v & mask, g)
-                ):
+                if pairs_may_go(expert, replicas, g, u, h, v, bits):
                     best, best_h, best_u, best_v = heavier, h, u, v
     if best_h < 0:
         return False
-    h = best_h
-    for i, j in (((best_u >> bits) & mask, (best_v >> bits) & mask), (best_u & mask, best_v & mask)):
+    exchange_pairs(ranks, g, best_u, best_h, best_v, bits)
+    return True
+
+
+@native
+def exchange_pairs(ranks, g, u, h, v, bits):  # type: ignore[no-untyped-def]
+    """Swap the pair ``u`` of rank ``g``, as ``pair_sums`` writes it, with the pair ``v`` of rank ``h``."""
+    value, expert = ranks.value, ranks.expert
+    mask = (np.int64(1) << bits) - 1
+    for i, j in (((u >> bits) & mask, (v >> bits) & mask), (u & mask, v & mask)):
         value[g, i], value[h, j] = value[h, j], value[g, i]
         expert[g, i], expert[h, j] = expert[h, j], expert[g, i]
-    d = (best_u >> 2 * bits) - (best_v >> 2 * bits)
-    load[g] -= d
-    load[h] += d
-    for rank in (g, h):
+    d = (u >> 2 * bits) - (v >> 2 * bits)
+    ranks.changes[0] += 1
+    for rank, more in ((g, -d), (h, d)):
         sort_rank(value[rank], expert[rank])
-        reorder(ranks, rank)
-    return True
+        add_load(ranks, rank, more)
+
+
+@native
+def pairs_may_go(expert, replicas, g, u, h, v, bits):  # type: ignore[no-untyped-def]
+    """Whether rank ``h`` may hold the pair ``u`` of rank ``g``, and that rank the pair ``v`` of ``h``."""
+    mask = (np.int64(1) << bits) - 1
+    return (
+        _may_go(expert, replicas, g, (u >> bits) & mask, h)
+        and _may_go(expert, replicas, g, u & mask, h)
+        and _may_go(expert, replicas, h, (v >> bits) & mask, g)
+        and _may_go(expert, replicas, h, v & mask, g)
+    )
 
 
 @native
@@ -141,7 +168,8 @@ def _may_go(expert, replicas, g, i, h):  # type: ignore[no-untyped-def]
 
 
 @native
-def _pair_sums(value, bits, sums, spare):  # type: ignore[no-untyped-def]
+def pair_sums(value, bits, sums, spare):  # type: ignore[no-untyped-def]
+    """Set ``sums`` to the pairs of one rank, ascending: their load, and in the last ``2 * bits`` bits their places."""
     n = 0
     for i in range(len(value)):
         for j in range(i + 1, len(value)):
@@ -159,7 +187,7 @@ def convert(ranks, weight, target, keys, spare):  # type: ignore[no-untyped-def]
     ``target``, summed over the ranks, is least, even if that is more than before: the swaps that
     follow decide whether it was worth it.
     """
-    value, expert, load, order, replicas = ranks
+    value, expert, load, order, replicas = ranks.value, ranks.expert, ranks.load, ranks.order, ranks.replicas
     num_ranks, slots = value.shape
     g = order[num_ranks - 1]
     excess = 0.0
@@ -222,7 +250,7 @@ def chain(ranks, target, found):  # type: ignore[no-untyped-def]
     their partner least; the first whose second swap leaves all three below the heaviest load stays.
     Returns whether there was one.
     """
-    value, expert, load, order, replicas = ranks
+    value, expert, load, order, replicas = ranks.value, ranks.expert, ranks.load, ranks.order, ranks.replicas
     num_ranks, slots = value.shape
     g = order[num_ranks - 1]
     top = load[g]

@@ -16,6 +16,7 @@ from equipoise.kernels.native import native
 __all__ = ["pair", "search_counts"]
 
 GRID = 128
+FEWER, NOW, MORE = range(3)
 FORBIDDEN = 1000  # a replica above T itself weighs as much as that many deficits
 
 
@@ -31,16 +32,22 @@ def pair(weight, replicas, expert, keys, spare):  # type: ignore[no-untyped-def]
     while (1 << bits) < experts:
         bits += 1
     mask = np.int64((1 << bits) - 1)
-    n = 0
     for e in range(experts):
-        for _ in range(replicas[e]):
-            keys[n] = ((weight[e] // replicas[e]) << bits) | e
-            n += 1
-    sort_ascending(keys[:n], spare)
-    heaviest = np.int64(0)
+        keys[e] = ((weight[e] // replicas[e]) << bits) | e
+    sort_ascending(keys[:experts], spare)
+    small, large = -1, experts
+    left_small = left_large = heaviest = np.int64(0)
     for g in range(num_ranks):
-        expert[g, 0], expert[g, 1] = keys[n - 1 - g] & mask, keys[g] & mask
-        heaviest = max(heaviest, (keys[n - 1 - g] >> bits) + (keys[g] >> bits))
+        if left_small == 0:
+            small += 1
+            left_small = replicas[keys[small] & mask]
+        if left_large == 0:
+            large -= 1
+            left_large = replicas[keys[large] & mask]
+        expert[g, 0], expert[g, 1] = keys[large] & mask, keys[small] & mask
+        left_small -= 1
+        left_large -= 1
+        heaviest = max(heaviest, (keys[large] >> bits) + (keys[small] >> bits))
     return heaviest
 
 
@@ -51,8 +58,7 @@ def search_counts(weight, bound, max_gap, tries, replicas, expert, keys, spare):
     Between the heaviest pair reached and ``bound``, or the last T that failed, the next T lies 0.3 of the way down.
     """
     experts, num_ranks = len(weight), expert.shape[0]
-    more, fewer = np.zeros((experts, GRID), np.int32), np.zeros((experts, GRID), np.int32)
-    deficit = np.zeros(GRID, np.int32)
+    steps, without = np.zeros((experts, 3, 2), np.int32), np.zeros((num_ranks, GRID), np.int32)
     trial = replicas.copy()
     reached = np.float64(pair(weight, replicas, expert, keys, spare))
     failed = np.float64(bound)
@@ -62,7 +68,7 @@ def search_counts(weight, bound, max_gap, tries, replicas, expert, keys, spare):
             break
         trial[:] = replicas
         goal = reached - 0.3 * (reached - failed)
-        moves = _reach(weight, goal, num_ranks, trial, more, fewer, deficit)
+        moves = _reach(weight, goal, num_ranks, trial, steps, without)
         heaviest = np.float64(pair(weight, trial, expert, keys, spare))
         if heaviest < reached:
             reached = heaviest
@@ -74,86 +80,115 @@ def search_counts(weight, bound, max_gap, tries, replicas, expert, keys, spare):
 
 
 @native
-def _reach(weight, goal, num_ranks, replicas, more, fewer, deficit):  # type: ignore[no-untyped-def]
+def _reach(weight, goal, num_ranks, replicas, steps, without):  # type: ignore[no-untyped-def]
     """Move slots until no theta of the grid lacks company for T = ``goal``, or no move helps; return the moves.
 
-    Each move is the one, of all pairs of experts, after which the sum of squared deficits is least.
+    Each move is the one, of all pairs of experts, after which the sum of squared deficits is least. ``steps`` int32
+    [experts, 3, 2] holds what each expert adds to the deficit with one replica fewer, as many as now, and one more;
+    ``without`` int32 [ranks, grid] what changes if an expert with several gives one up.
     """
     experts = len(weight)
-    deficit[:] = 0
+    deficit, nothing, trial = np.zeros(GRID, np.int32), np.zeros(GRID, np.int32), np.empty(GRID, np.int32)
+    giver = np.empty(num_ranks, np.int64)
     for e in range(experts):
-        _add_deficit(weight[e], replicas[e], goal, 1, deficit)
-        _set_changes(weight[e], replicas[e], goal, more[e], fewer[e])
+        _set_steps(weight[e], replicas[e], goal, steps[e])
+        _add_step(deficit, steps[e, NOW], np.int32(1))
     for moves in range(2 * num_ranks):
-        best = _squared_deficit(deficit, deficit, deficit, np.int32(0))
+        best = _squared(deficit)
         if best == 0:
             return moves
-        best_a = best_b = -1
+        givers = 0
+        for b in range(experts):
+            if replicas[b] > 1:
+                _change(nothing, steps[b, NOW], steps[b, FEWER], without[givers])
+                giver[givers] = b
+                givers += 1
+        best_a = best_b = last = -1
         for a in range(experts):
-            if replicas[a] >= num_ranks or not _helps(deficit, more[a]):
+            if replicas[a] >= num_ranks or (last >= 0 and _equal(steps[a, NOW:], steps[last, NOW:])):
+                continue  # experts of about one load change the same, and the first of them will do
+            last = a
+            if not _change(deficit, steps[a, NOW], steps[a, MORE], trial):
                 continue
-            for b in range(experts):
-                if replicas[b] < 2 or a == b:
-                    continue
-                after = _squared_deficit(deficit, more[a], fewer[b], np.int32(1))
-                if after < best:
-                    best, best_a, best_b = after, a, b
+            for k in range(givers):
+                after = _squared_sum(trial, without[k])
+                if after < best and giver[k] != a:
+                    best, best_a, best_b = after, a, giver[k]
         if best_a < 0:
             return moves
-        for t in range(GRID):
-            deficit[t] += more[best_a, t] + fewer[best_b, t]
-        replicas[best_a] += 1
-        replicas[best_b] -= 1
-        for e in (best_a, best_b):
-            _set_changes(weight[e], replicas[e], goal, more[e], fewer[e])
+        for e, change in ((best_a, 1), (best_b, -1)):
+            _add_step(deficit, steps[e, NOW], np.int32(-1))
+            replicas[e] += change
+            _set_steps(weight[e], replicas[e], goal, steps[e])
+            _add_step(deficit, steps[e, NOW], np.int32(1))
     return 2 * num_ranks
 
 
 @native
-def _add_deficit(weight, count, goal, sign, deficit):  # type: ignore[no-untyped-def]
-    """Add what ``count`` replicas contribute: theta number t is (t + 1) / GRID of half the goal."""
-    each = weight / count
+def _set_steps(weight, count, goal, steps):  # type: ignore[no-untyped-def]
+    """Set what ``count`` - 1, ``count`` and ``count`` + 1 replicas add: a height, from a place on the grid on.
+
+    Theta number t is (t + 1) / GRID of half the goal.
+    """
     per_theta = 2.0 * GRID / goal
-    if 2.0 * each <= goal:
-        for t in range(max(np.int64(np.ceil(each * per_theta)) - 1, 0), GRID):
-            deficit[t] -= sign * count
-    elif each <= goal:
-        for t in range(np.int64(np.floor((goal - each) * per_theta)), GRID):
-            deficit[t] += sign * count
-    else:
-        for t in range(GRID):
-            deficit[t] += sign * count * FORBIDDEN
+    for k in range(FEWER if count > 1 else NOW, MORE + 1):
+        replicas = count + k - NOW
+        each = weight / replicas
+        at, height = np.int64(0), replicas * FORBIDDEN
+        if 2.0 * each <= goal:
+            at, height = max(np.int64(np.ceil(each * per_theta)) - 1, 0), -replicas
+        elif each <= goal:
+            at, height = np.int64(np.floor((goal - each) * per_theta)), replicas
+        steps[k, 0], steps[k, 1] = at, height
 
 
 @native
-def _set_changes(weight, count, goal, more, fewer):  # type: ignore[no-untyped-def]
-    """Set what one replica more, and one fewer, would change."""
-    more[:] = 0
-    _add_deficit(weight, count, goal, -1, more)
-    fewer[:] = more
-    _add_deficit(weight, count + 1, goal, 1, more)
-    if count > 1:
-        _add_deficit(weight, count - 1, goal, 1, fewer)
+def _add_step(array, step, times):  # type: ignore[no-untyped-def]
+    height = np.int32(times * step[1])
+    for t in range(step[0], GRID):
+        array[t] += height
 
 
 @native
-def _helps(deficit, change):  # type: ignore[no-untyped-def]
-    """Whether ``change`` lowers a deficit that is there."""
-    helps = False
-    for t in range(GRID):
-        helps |= deficit[t] > 0 and change[t] < 0
-    return helps
+def _equal(first, second):  # type: ignore[no-untyped-def]
+    return (
+        first[0, 0] == second[0, 0]
+        and first[0, 1] == second[0, 1]
+        and first[1, 0] == second[1, 0]
+        and first[1, 1] == second[1, 1]
+    )
 
 
 @native
-def _squared_deficit(deficit, first, second, times):  # type: ignore[no-untyped-def]
-    """Return the sum of squared deficits after two changes, ``times`` 0 or 1.
+def _change(deficit, old, new, changed):  # type: ignore[no-untyped-def]
+    """Fill ``changed`` with the deficit after step ``old`` gave way to ``new``; return whether a deficit fell."""
+    old_at, old_height, new_at, new_height = old[0], old[1], new[0], new[1]
+    fell = np.int32(0)
+    for t in range(np.int32(GRID)):
+        change = np.int32((new_height if t >= new_at else 0) - (old_height if t >= old_at else 0))
+        changed[t] = np.int32(deficit[t] + change)
+        fell += np.int32((deficit[t] > 0) & (change < 0))
+    return fell > 0
+
+
+@native
+def _squared(deficit):  # type: ignore[no-untyped-def]
+    """Return the sum of squared deficits.
 
     In 32 bits throughout, which halves the time: a deficit counts at most 4,000, so that the sum fits.
     """
     total = np.int32(0)
     for t in range(GRID):
-        lacking = np.int32(deficit[t] + np.int32(times * np.int32(first[t] + second[t])))
-        lacking = min(max(lacking, np.int32(0)), np.int32(4000))
+        lacking = min(max(deficit[t], np.int32(0)), np.int32(4000))
+        total = np.int32(total + np.int32(lacking * lacking))
+    return total
+
+
+@native
+def _squared_sum(first, second):  # type: ignore[no-untyped-def]
+    """Return the sum of squared deficits where the deficit is the sum of two."""
+    total = np.int32(0)
+    for t in range(GRID):
+        lacking = min(max(np.int32(first[t] + second[t]), np.int32(0)), np.int32(4000))
         total = np.int32(total + np.int32(lacking * lacking))
     return total

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.descent.state import holds, set_ranks, sort_ascending
+from equipoise.kernels.descent.state import forget_changes, holds, set_ranks, sort_ascending
 from equipoise.kernels.native import native
 from equipoise.kernels.separate.numba import separate
 
 __all__ = ["count_least_largest", "count_relaxed", "deal_greedily", "fold"]
 
-SPREAD_LARGEST, SPREAD_HALVES, SPREAD_COLDEST = 0, 1, 2
+FULL = np.int64(2**62)  # heavier than any rank with room
+SPREAD_LARGEST, SPREAD_HALVES, SPREAD_COLDEST, SPREAD_FITTING = 0, 1, 2, 3
 
 
 @native
@@ -70,18 +71,20 @@ def _give_to_largest(weight, left, most, replicas):  # type: ignore[no-untyped-d
 
 
 @native
-def count_relaxed(weight, num_slots, most, largest, rule, replicas):  # type: ignore[no-untyped-def]
+def count_relaxed(weight, num_slots, most, largest, target, rule, replicas):  # type: ignore[no-untyped-def]
     """Set ``replicas`` so that no replica exceeds ``largest``, and spend what is left by ``rule``.
 
     SPREAD_LARGEST: second replicas for the largest experts that have one. SPREAD_HALVES: to the expert whose
     replicas a slot makes smaller by most. SPREAD_COLDEST: second replicas for the coldest experts, which
-    makes light company for heavy replicas.
+    makes light company for heavy replicas. SPREAD_FITTING: second replicas for the largest experts whose halves are
+    such company, light enough for the rank of the largest replica to stay within ``target``.
     """
     experts = len(weight)
-    left = num_slots
+    left, heaviest = num_slots, 0.0
     for e in range(experts):
         replicas[e] = max(1, min(np.int64(np.ceil(weight[e] / largest)), most))
         left -= replicas[e]
+        heaviest = max(heaviest, weight[e] / replicas[e])
     if rule == SPREAD_HALVES:
         while left > 0:
             top, at = -1.0, 0
@@ -93,7 +96,9 @@ def count_relaxed(weight, num_slots, most, largest, rule, replicas):  # type: ig
             left -= 1
     else:
         for i in range(experts):
-            e = i if rule == SPREAD_LARGEST else experts - 1 - i
+            e = experts - 1 - i if rule == SPREAD_COLDEST else i
+            if rule == SPREAD_FITTING and weight[e] > 2 * (target - heaviest):
+                continue
             if left > 0 and replicas[e] == 1 and most > 1:
                 replicas[e] = 2
                 left -= 1
@@ -106,85 +111,114 @@ def fold(weight, ranks, keys, spare):  # type: ignore[no-untyped-def]
 
     A round gives each rank one replica, so an expert can meet itself only where its replicas run over
     the end of a round; the newcomer then changes places with the nearest rank of the round that
-    suits both, and ``separate`` mends what that leaves.
+    suits both, and ``separate`` mends what that leaves. Ranks are filled from the last place on, so that they ascend.
+    Leaves the experts in ``keys`` by (replica load, descending number), which ``deal_greedily`` can use.
     """
-    _, expert, load, order, replicas = ranks
+    value, expert, load, order, replicas = ranks.value, ranks.expert, ranks.load, ranks.order, ranks.replicas
     num_ranks, slots = expert.shape
     experts = len(weight)
-    bits = 0
-    while (1 << bits) < max(experts, num_ranks):
-        bits += 1
-    mask = np.int64((1 << bits) - 1)
+    bits, rank_bits = _bits(experts), _bits(num_ranks)  # each of its own: a sum has room for a rank, see fixed_point
+    mask, rank_mask = np.int64((1 << bits) - 1), np.int64((1 << rank_bits) - 1)
     for i in range(experts):  # from the coldest on: only experts with replicas are out of order
-        keys[i] = ((weight[experts - 1 - i] // replicas[experts - 1 - i]) << bits) | i
+        e = experts - 1 - i
+        each = weight[e] if replicas[e] == 1 else weight[e] // replicas[e]
+        keys[i] = (each << bits) | i
     sort_ascending(keys[:experts], spare)
-    at = experts - 1
-    e = experts - 1 - (keys[at] & mask)
-    left = replicas[e]
+    at, left = experts, 0
+    e = each = np.int64(0)
     by_load = keys[experts : experts + num_ranks]
     for g in range(num_ranks):
-        load[g] = 0
-        order[g] = g
+        by_load[g] = g
     clean = True
-    for s in range(slots):
+    for s in range(slots - 1, -1, -1):
         for i in range(num_ranks):
             if left == 0:
                 at -= 1
-                e = experts - 1 - (keys[at] & mask)
+                e, each = experts - 1 - (keys[at] & mask), keys[at] >> bits
                 left = replicas[e]
-            expert[order[i], s] = e
+            g = by_load[i] & rank_mask
+            order[i] = g
+            value[g, s], expert[g, s] = each, e
             left -= 1
         for i in range(num_ranks):
             g = order[i]
-            if replicas[expert[g, s]] > 1 and holds(expert[g, :s], expert[g, s]):
-                clean &= _trade_in_round(expert, order, i, s)
-        for i in range(num_ranks):  # the lightest got the largest: the other way round is nearly in order
-            g = order[i]
-            load[g] += weight[expert[g, s]] // replicas[expert[g, s]]
-            by_load[num_ranks - 1 - i] = (load[g] << bits) | g
-        sort_ascending(by_load, spare)
+            if replicas[expert[g, s]] > 1 and holds(expert[g, s + 1 :], expert[g, s]):
+                clean &= _trade_in_round(value, expert, order, i, s)
         for i in range(num_ranks):
-            order[i] = by_load[i] & mask
+            by_load[i] += value[order[i], s] << rank_bits
+        for i in range(num_ranks // 2):  # the lightest got the largest: the other way round is nearly in order
+            by_load[i], by_load[num_ranks - 1 - i] = by_load[num_ranks - 1 - i], by_load[i]
+        sort_ascending(by_load, spare)
+    for i in range(num_ranks):
+        order[i] = by_load[i] & rank_mask
+        load[order[i]] = by_load[i] >> rank_bits
+    forget_changes(ranks)
     if not clean:
         separate(expert, weight)
-    set_ranks(ranks, weight, by_load, spare)  # and leave the experts' order, which deal_greedily can use
+        set_ranks(ranks, weight, by_load, spare)
 
 
 @native
-def deal_greedily(weight, ranks, keys, limit, expert):  # type: ignore[no-untyped-def]
+def deal_greedily(weight, ranks, keys, limit, expert, spare):  # type: ignore[no-untyped-def]
     """Fill ``expert`` [ranks, slots] as the published method does, each replica to the lightest rank with room.
 
     ``keys`` is as ``fold`` left it for the same replica counts. Returns whether every rank stays below ``limit``;
-    if one does not, ``expert`` is left half filled.
+    if one does not, ``expert`` is left half filled. The ranks wait in a sorted line: those at its head take one
+    replica each until one that just took is lighter than the next, and then go back to where they belong.
     """
     num_ranks, slots = expert.shape
     experts = len(weight)
-    bits = 0
-    while (1 << bits) < max(experts, num_ranks):
-        bits += 1
-    mask = np.int64((1 << bits) - 1)
-    packed, size = keys[experts : experts + num_ranks], ranks.order
+    bits, rank_bits = _bits(experts), _bits(num_ranks)
+    mask, rank_mask = np.int64((1 << bits) - 1), np.int64((1 << rank_bits) - 1)
+    line, size = keys[experts : experts + num_ranks], ranks.order
     for g in range(num_ranks):
-        packed[g] = g
+        line[g] = g
         size[g] = 0
-    for at in range(experts - 1, -1, -1):
-        e = experts - 1 - (keys[at] & mask)
-        for _ in range(ranks.replicas[e]):
-            lightest = packed[0]
-            for g in range(1, num_ranks):
-                lightest = min(lightest, packed[g])
-            g = lightest & mask
-            load = (lightest >> bits) + (keys[at] >> bits)
+    at, left = experts, 0
+    e = each = np.int64(0)
+    dealt = 0
+    while True:
+        took, lightest = 0, FULL
+        while took < num_ranks and line[took] < lightest:
+            if left == 0:
+                at -= 1
+                e, each = experts - 1 - (keys[at] & mask), keys[at] >> bits
+                left = ranks.replicas[e]
+            left -= 1
+            g = line[took] & rank_mask
+            load = (line[took] >> rank_bits) + each
             if load >= limit:
                 return False
             expert[g, size[g]] = e
             size[g] += 1
-            packed[g] = (load << bits) | g if size[g] < slots else np.int64(2**62)
-    return True
+            line[took] = (load << rank_bits) | g if size[g] < slots else FULL + g
+            lightest = min(lightest, line[took])
+            took += 1
+        dealt += took
+        if dealt == num_ranks * slots:
+            return True
+        if took > num_ranks // 6:
+            sort_ascending(line, spare)
+            continue
+        for i in range(took - 1, -1, -1):
+            key, j = line[i], i + 1
+            while j < num_ranks and line[j] < key:
+                line[j - 1] = line[j]
+                j += 1
+            line[j - 1] = key
 
 
 @native
-def _trade_in_round(expert, order, i, s):  # type: ignore[no-untyped-def]
+def _bits(numbers):  # type: ignore[no-untyped-def]
+    """Return the bits that tell so many numbers apart."""
+    bits = 0
+    while (1 << bits) < numbers:
+        bits += 1
+    return bits
+
+
+@native
+def _trade_in_round(value, expert, order, i, s):  # type: ignore[no-untyped-def]
     """Swap the replica that rank ``order[i]`` got in round ``s`` with a near rank's; return whether that could be."""
     g = order[i]
     e = expert[g, s]
@@ -193,7 +227,8 @@ def _trade_in_round(expert, order, i, s):  # type: ignore[no-untyped-def]
             if 0 <= j < len(order):
                 h = order[j]
                 f = expert[h, s]
-                if f != e and not holds(expert[h, :s], e) and not holds(expert[g, :s], f):
+                if f != e and not holds(expert[h, s + 1 :], e) and not holds(expert[g, s + 1 :], f):
                     expert[g, s], expert[h, s] = f, e
+                    value[g, s], value[h, s] = value[h, s], value[g, s]
                     return True
     return False

@@ -8,7 +8,23 @@ import numpy as np
 
 from equipoise.kernels.native import native
 
-__all__ = ["Ranks", "exchange", "holds", "new_ranks", "reorder", "replace", "set_ranks", "sort_ascending", "sort_rank"]
+__all__ = [
+    "Ranks",
+    "Space",
+    "add_load",
+    "exchange",
+    "forget_changes",
+    "holds",
+    "new_ranks",
+    "new_space",
+    "replace",
+    "set_ranks",
+    "sort_ascending",
+    "sort_rank",
+]
+
+
+RUN = 32  # keys that are sorted by counting
 
 
 class Ranks(NamedTuple):
@@ -16,6 +32,8 @@ class Ranks(NamedTuple):
 
     value int64 [ranks, slots], the load of each replica, ascending on each rank; expert int64 [ranks, slots];
     load int64 [ranks]; order int64 [ranks], the ranks by (load, rank); replicas int64 [experts].
+    changes int64 [1], how many exchanges there were; changed, stuck int64 [ranks], the number of the exchange at
+    which a rank last changed, and after which it was found to have no swap with any lighter rank, or -1.
     """
 
     value: Any
@@ -23,6 +41,9 @@ class Ranks(NamedTuple):
     load: Any
     order: Any
     replicas: Any
+    changes: Any
+    changed: Any
+    stuck: Any
 
 
 @native
@@ -34,25 +55,56 @@ def new_ranks(num_ranks, slots, experts):  # type: ignore[no-untyped-def]
         np.empty(num_ranks, np.int64),
         np.empty(num_ranks, np.int64),
         np.empty(experts, np.int64),
+        np.empty(1, np.int64),
+        np.empty(num_ranks, np.int64),
+        np.empty(num_ranks, np.int64),
+    )
+
+
+class Space(NamedTuple):
+    """Work space for one row: nothing in it outlives the call that writes it.
+
+    keys, spare int64 [the most that is sorted at once]; sums int64 [3, pairs of slots]; links int64 [links, 4]; parts
+    int64 [ranks, slots + pairs of slots]; full bool [ranks]; pool int64 [4, ranks].
+    """
+
+    keys: Any
+    spare: Any
+    sums: Any
+    links: Any
+    parts: Any
+    full: Any
+    pool: Any
+
+
+@native
+def new_space(num_ranks, slots, experts, links, squeezed):  # type: ignore[no-untyped-def]
+    """Return work space for rows of one shape; ``squeezed`` is how many ranks are squeezed, none or all."""
+    pairs = slots * (slots - 1) // 2
+    most = max(experts + num_ranks, num_ranks * slots, pairs)
+    return Space(
+        np.empty(most, np.int64),
+        np.empty(most, np.int64),
+        np.empty((3, pairs), np.int64),
+        np.empty((links, 4), np.int64),
+        np.empty((squeezed, slots + pairs), np.int64),
+        np.empty(num_ranks, np.bool_),
+        np.empty((4, num_ranks), np.int64),
     )
 
 
 @native
 def sort_ascending(keys, spare):  # type: ignore[no-untyped-def]
-    """Sort ``keys`` in place; ``spare`` is at least as long. Insertion in runs of 8, then merging.
+    """Sort ``keys``, which all differ, in place; ``spare`` is at least as long. Runs of 32 are sorted, then merged.
 
-    Runs that are in order already are left alone, so keys that are nearly sorted cost little.
+    In a run, each key's place is how many are lower, counted against all: no branch depends on the keys,
+    and the loops become vector instructions. Runs that are in order already are left alone, so keys that are
+    nearly sorted cost little.
     """
     n = len(keys)
-    for start in range(0, n, 8):
-        for i in range(start + 1, min(start + 8, n)):
-            key = keys[i]
-            j = i - 1
-            while j >= start and keys[j] > key:
-                keys[j + 1] = keys[j]
-                j -= 1
-            keys[j + 1] = key
-    width = 8
+    for start in range(0, n, RUN):
+        _sort_run(keys[start : start + RUN], spare)
+    width = RUN
     while width < n:
         for low in range(0, n - width, 2 * width):
             middle, high = low + width, min(low + 2 * width, n)
@@ -74,6 +126,23 @@ def sort_ascending(keys, spare):  # type: ignore[no-untyped-def]
                 i += 1
                 k += 1
         width *= 2
+
+
+@native
+def _sort_run(keys, spare):  # type: ignore[no-untyped-def]
+    n = len(keys)
+    steps_down = 0
+    for i in range(1, n):
+        steps_down += np.int64(keys[i - 1] > keys[i])
+    if steps_down == 0:
+        return
+    for i in range(n):
+        key, lower = keys[i], np.int64(0)
+        for j in range(n):
+            lower += np.int64(keys[j] < key)
+        spare[lower] = key
+    for i in range(n):
+        keys[i] = spare[i]
 
 
 @native
@@ -110,12 +179,18 @@ def replace(value, expert, at, v, e):  # type: ignore[no-untyped-def]
 
 
 @native
-def reorder(ranks, g):  # type: ignore[no-untyped-def]
-    """Move rank ``g``, whose load has changed, to its place in ``order``."""
+def add_load(ranks, g, more):  # type: ignore[no-untyped-def]
+    """Add ``more`` to the load of rank ``g`` and move it to its place in ``order``."""
     load, order = ranks.load, ranks.order
-    at = 0
-    while order[at] != g:
-        at += 1
+    at, above = 0, len(order)
+    while at + 1 < above:
+        middle = (at + above) // 2
+        h = order[middle]
+        if load[h] < load[g] or (load[h] == load[g] and h <= g):
+            at = middle
+        else:
+            above = middle
+    load[g] += more
     while at + 1 < len(order) and (
         load[order[at + 1]] < load[g] or (load[order[at + 1]] == load[g] and order[at + 1] < g)
     ):
@@ -125,6 +200,7 @@ def reorder(ranks, g):  # type: ignore[no-untyped-def]
         order[at] = order[at - 1]
         at -= 1
     order[at] = g
+    ranks.changed[g] = ranks.changes[0]
 
 
 @native
@@ -135,16 +211,23 @@ def exchange(ranks, g, i, h, j):  # type: ignore[no-untyped-def]
     v, ev = value[h, j], expert[h, j]
     replace(value[g], expert[g], i, v, ev)
     replace(value[h], expert[h], j, u, eu)
-    ranks.load[g] += v - u
-    ranks.load[h] += u - v
-    reorder(ranks, g)
-    reorder(ranks, h)
+    ranks.changes[0] += 1
+    add_load(ranks, g, v - u)
+    add_load(ranks, h, u - v)
+
+
+@native
+def forget_changes(ranks):  # type: ignore[no-untyped-def]
+    """Take all ranks as new: none is known to be stuck."""
+    ranks.changes[0] = 0
+    ranks.changed[:] = 0
+    ranks.stuck[:] = -1
 
 
 @native
 def set_ranks(ranks, weight, keys, spare):  # type: ignore[no-untyped-def]
     """Recompute everything from ``expert`` and ``replicas``."""
-    value, expert, load, order, replicas = ranks
+    value, expert, load, order, replicas = ranks.value, ranks.expert, ranks.load, ranks.order, ranks.replicas
     num_ranks, slots = expert.shape
     bits = 0
     while (1 << bits) < num_ranks:
@@ -160,3 +243,4 @@ def set_ranks(ranks, weight, keys, spare):  # type: ignore[no-untyped-def]
     sort_ascending(keys[:num_ranks], spare)
     for g in range(num_ranks):
         order[g] = keys[g] & ((1 << bits) - 1)
+    forget_changes(ranks)

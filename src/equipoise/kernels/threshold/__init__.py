@@ -1,8 +1,9 @@
 """A lower bound on the busiest rank from the sizes of replicas. The contract and the proof.
 
-    bound(load, low, num_ranks, slots_per_rank) -> float64 [layers]
+    bound(load, low, achieved, num_ranks, slots_per_rank) -> float64 [layers]
 
 ``load`` float64 [layers, experts]; ``low`` float64 [layers], bounds known already; the result is never less.
+``achieved`` float64 [layers], what some placement is known to reach, infinite where none is: the result is the same.
 
 Let T be the busiest rank and 0 < theta <= T / 2. Call a replica large if it weighs more than T - theta, and small if at
 most theta. A rank with a large replica has no second one (two weigh more than T), and its other S - 1
