@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from equipoise import threads
 from equipoise.errors import InvalidInputError
 from equipoise.threads import for_each, num_threads
 
@@ -77,3 +78,21 @@ def test_by_default_all_processors_are_used() -> None:
 def test_a_number_of_threads_that_is_none_is_refused(wrong: object) -> None:
     with pytest.raises(InvalidInputError, match="threads is"):
         num_threads(wrong)  # type: ignore[arg-type]
+
+
+def test_only_a_thread_beside_others_sleeps_to_let_them_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    naps: list[str] = []
+    monkeypatch.setattr(threads.time, "sleep", lambda seconds: naps.append(threading.current_thread().name))
+
+    def work() -> None:
+        with threads.beside_others():
+            with pytest.raises(ZeroDivisionError), threads.beside_others():
+                raise ZeroDivisionError
+            threads.let_others()
+        threads.let_others()
+
+    thread = threading.Thread(target=work, name="planner")
+    thread.start()
+    threads.let_others()
+    thread.join()
+    assert naps == ["planner"]

@@ -6,17 +6,22 @@ The pool is made at first use and forgotten in a forked child, whose copy would 
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
+from contextlib import contextmanager
+from threading import Lock, local
 from typing import Any
 
 from equipoise.errors import InvalidInputError
 
-__all__ = ["for_each", "num_threads"]
+__all__ = ["beside_others", "for_each", "let_others", "num_threads"]
+
+PAUSE = 5e-5  # seconds: enough for another thread to wake up and take the interpreter's lock
 
 _lock = Lock()
+_this_thread = local()
 _pool: ThreadPoolExecutor | None = None
 
 
@@ -57,6 +62,27 @@ def for_each(work: Callable[[Any], None], units: Iterable[Any], threads: int | N
     finally:
         for helper in helpers:
             helper.result()
+
+
+@contextmanager
+def beside_others() -> Iterator[None]:
+    """Let this thread work beside others that are more urgent: where it comes to ``let_others``, it sleeps a moment.
+
+    Native code runs without the interpreter's lock, but between two long calls to it lies Python, with short calls that
+    let go of the lock for less than another thread needs to wake up.
+    """
+    before = getattr(_this_thread, "is_beside", False)
+    _this_thread.is_beside = True
+    try:
+        yield
+    finally:
+        _this_thread.is_beside = before
+
+
+def let_others() -> None:
+    """Let others have the interpreter's lock, if this thread is ``beside_others``; else do nothing."""
+    if getattr(_this_thread, "is_beside", False):
+        time.sleep(PAUSE)
 
 
 def _get_pool() -> ThreadPoolExecutor:

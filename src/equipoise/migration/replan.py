@@ -27,6 +27,7 @@ from equipoise.placement import Placement
 from equipoise.plan import Plan, Provenance
 from equipoise.problem import Cluster, PlacementProblem
 from equipoise.strategies import Strategy
+from equipoise.threads import let_others
 
 __all__ = ["MoveLittle", "as_placement", "curves", "replan"]
 
@@ -105,7 +106,9 @@ def replan(
     placement = as_placement(current)
     lost = tuple(lost_ranks)
     budget = MoveLittle(max_transfers, max_transfers_total, lost)
+    let_others()
     left = remainder(problem, placement, lost)
+    let_others()
     smaller = what_is_left(problem, left)
     if budget.has_limit or smaller is None:
         held = _descend_within(problem, left, budget, threads)
@@ -115,11 +118,13 @@ def replan(
         found = strategy.place(smaller, seed, backend, threads)
         held = _rename(found.physical_to_logical, placement, left, smaller, problem.cluster.num_ranks, threads)
         how, implementation = found.strategy, found.implementation
+    let_others()
     table = _in_their_slots(np.where(held >= 0, held, -1), placement)
     target = Placement(table, problem.cluster.num_ranks, problem.num_logical_experts)
     # A plan that moves little is far from the bounds that take longest to find; the plain ones say as much.
     whole = not budget.has_limit and (target.physical_to_logical >= 0).all()
     certificate = certify(problem, target) if whole else _certify_plainly(problem, left, target)
+    let_others()
     mean = problem.load.sum(axis=1) / len(left.alive)
     metrics = Metrics(mean, certificate.max_rank_load, target.num_duplicates)
     stages = {"transfers": int(count_transfers(placement, target, lost).sum())}
@@ -281,6 +286,7 @@ def _certify_plainly(problem: PlacementProblem, left: Remainder, placement: Plac
         asked = dataclasses.replace(problem, num_expert_groups=None)  # nodes may be uneven now
         anywhere = PlacementProblem(problem.load, Cluster(len(left.alive), problem.cluster.slots_per_rank))
     rank_load = check_placement(asked, placement, allow_empty=True)
+    let_others()
     bounds = {"mean": mean_rank_load(anywhere), "replica": replica_load(anywhere)}
     values = np.stack(list(bounds.values()))
     names = tuple(list(bounds)[i] for i in values.argmax(axis=0))

@@ -15,7 +15,7 @@ from equipoise.migration.remainder import check_lost_ranks
 from equipoise.migration.rounds import COLUMNS, schedule_layers
 from equipoise.placement import Placement
 from equipoise.problem import count
-from equipoise.threads import for_each, num_threads
+from equipoise.threads import for_each, let_others, num_threads
 
 __all__ = ["LinkSpeeds", "MigrationSchedule"]
 
@@ -149,6 +149,7 @@ class MigrationSchedule:
         size = self.bytes_per_expert
         if isinstance(size, bool) or not hasattr(size, "__index__") or size < 0:
             raise InvalidInputError(f"bytes_per_expert is {size!r}; it must be a whole number of at least 0.")
+        let_others()
         old, new = _widen(current, ranks, slots), _widen(target, ranks, slots)
         _check_target(target, new, lost)
         old[:, lost] = -1
@@ -183,6 +184,7 @@ class MigrationSchedule:
             )  # fmt: skip
 
         for_each(work, range(parts), self.threads)
+        let_others()
         rows = np.concatenate([table[layer, : length[layer]] for layer in range(layers)])
         arrays = {
             "layer": np.repeat(np.arange(layers, dtype=np.int32), length),

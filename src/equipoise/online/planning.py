@@ -11,10 +11,9 @@ from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import PlacementProblem
 from equipoise.solver import solve
+from equipoise.threads import beside_others
 
 __all__ = ["Planning", "plan_and_schedule"]
-
-PAUSE = 1e-4  # seconds: enough for another thread to wake up and take the interpreter's lock
 
 
 def plan_and_schedule(
@@ -24,26 +23,19 @@ def plan_and_schedule(
     lost_ranks: tuple[int, ...] = (),
     bytes_per_expert: int = 0,
 ) -> tuple[Plan, MigrationSchedule]:
-    """Return the next plan and the way there, on one thread, and seldom with the interpreter's lock.
+    """Return the next plan and the way there, on one thread that lets others have the interpreter's lock.
 
     Experts that no slot of ``current`` holds get one beyond ``max_transfers``, a transfer each. Arguments and errors
     are otherwise those of ``equipoise.solve`` and ``MigrationSchedule``.
-
-    Notes
-    -----
-    Native code runs without the lock. What is left of Python between two long native calls takes less than half a
-    millisecond. A thread that waits for the lock meanwhile may miss the moment in which a short call lets it go, and
-    so this one sleeps where such stretches would add up.
     """
-    time.sleep(PAUSE)
     if max_transfers is not None:
         max_transfers += int((current.replica_count == 0).sum(axis=1).max())
-    plan = solve(problem, current=current, max_transfers=max_transfers, lost_ranks=lost_ranks, threads=1)
-    time.sleep(PAUSE)
-    nodes = problem.cluster.num_nodes
-    schedule = MigrationSchedule(
-        current, plan.placement, nodes, lost_ranks, bytes_per_expert=bytes_per_expert, threads=1
-    )
+    with beside_others():
+        plan = solve(problem, current=current, max_transfers=max_transfers, lost_ranks=lost_ranks, threads=1)
+        nodes = problem.cluster.num_nodes
+        schedule = MigrationSchedule(
+            current, plan.placement, nodes, lost_ranks, bytes_per_expert=bytes_per_expert, threads=1
+        )
     return plan, schedule
 
 
