@@ -30,6 +30,9 @@ converted   take a slot from one expert for another, where that lets the swaps g
 paired      two slots a rank: pairing the largest with the smallest replica is optimal for given counts, so
             the search is over the counts alone (pairing.py).
 
+Rows that the first descent leaves above the target, after pairs or chains, go on in harder.py, which is compiled when
+the first such row comes.
+
 Everything is integer arithmetic except thresholds in ``start.py``, ``company.py`` and ``pairing.py``, which use float64
 in a fixed order; there is no randomness.
 """
