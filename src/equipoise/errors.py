@@ -91,7 +91,8 @@ class RanksLostError(MigrationError):
     lost_ranks : tuple of int
         As the schedule counts, those that were lost before among them; the same on every rank that is left.
     placement : Placement or None
-        Where the survivors stand, the same on each of them; None on a rank that the others have given up.
+        Where the survivors stand, the same on each of them; None on a rank that the others have given up, and where
+        nothing is in force yet.
     stranded : tuple of (int, int, int)
         Layer, rank and expert of copies that no slot could take: they lie in that rank's spare buffer.
     """

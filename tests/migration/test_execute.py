@@ -141,7 +141,9 @@ def held_by_others(schedule, rounds, victim):
             held[layer, destination] = expert
     for layer, spare in np.ndindex(len(held), SIZE):  # what no later round reads is no longer kept there
         later = (schedule.layer == layer) & (first[layer] + schedule.round >= rounds)
-        if not (schedule.source[later] == schedule.num_slots + spare).any():
+        read = schedule.round[later & (schedule.source == schedule.num_slots + spare)].min(initial=10**6)
+        filled = schedule.round[later & (schedule.destination == schedule.num_slots + spare)].min(initial=10**6)
+        if filled <= read:
             held[layer, schedule.num_slots + spare] = -1
     others = schedule.rank_of(np.arange(held.shape[1])) != victim
     return [set(row[others].tolist()) - {-1} for row in held]
@@ -193,7 +195,7 @@ def stop_answering(rank):
     schedule = eq.MigrationSchedule(current, target)
     weights = processes.weights_of(current, rank, schedule.slots_per_rank)
     peers = Peers()
-    pid = peers._gather(os.getpid())[1]
+    pid = peers.gather(os.getpid())[1]
     migration = Migration(schedule, weights, peers, timeout=TIMEOUT)
     migration.step()
     if rank == 1:

@@ -7,6 +7,7 @@ import pytest
 
 import equipoise as eq
 from equipoise.errors import IndivisibleError, InvalidInputError, InvalidPlacementError
+from equipoise.load import drift_load, generate_load
 from equipoise.testing import replay
 
 
@@ -56,10 +57,43 @@ def test_every_schedule_reaches_its_target_and_loses_no_expert_at_any_cut(part):
         assert schedule.num_transfers + len(schedule.restores) <= least
 
 
-def test_a_swap_takes_two_transfers_and_one_spare():
+def test_a_swap_takes_two_transfers_through_two_spares():
     schedule = eq.MigrationSchedule(eq.Placement([[0, 1]], 2, 2), eq.Placement([[1, 0]], 2, 2), bytes_per_expert=7)
-    assert (schedule.num_transfers, schedule.num_bytes, schedule.num_rounds.tolist()) == (2, 14, [2])
-    assert schedule.distance.tolist() == [0, 1, 1]
+    assert (schedule.num_transfers, schedule.num_bytes, schedule.num_rounds.tolist()) == (2, 14, [1])
+    assert schedule.distance.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 32])
+def test_a_circle_of_any_length_takes_one_round(size):
+    experts = np.arange(size)
+    schedule = eq.MigrationSchedule(
+        eq.Placement([experts], size, size), eq.Placement([np.roll(experts, 1)], size, size)
+    )
+    replay(schedule)
+    assert schedule.num_rounds.tolist() == [1]
+
+
+def test_a_line_of_experts_that_move_up_takes_one_round():
+    current, target = eq.Placement([[0, 1, 2, 3, -1]], 5, 4), eq.Placement([[0, 0, 1, 2, 3]], 5, 4)
+    schedule = eq.MigrationSchedule(current, target)
+    replay(schedule)
+    assert schedule.num_rounds.tolist() == [1]
+
+
+def test_a_plan_that_moves_little_takes_hardly_more_rounds_than_its_busiest_ranks_need():
+    load = generate_load("deepseek-v3", seed=0).load[:12]
+    cluster = eq.Cluster(32, 9)
+    current = eq.solve(eq.PlacementProblem(load, cluster)).placement
+    moved = eq.PlacementProblem(drift_load(load, 0.3, seed=1), cluster)
+    schedule = eq.MigrationSchedule(current, eq.solve(moved, current=current, max_transfers=32).placement)
+    replay(schedule)
+    far = schedule.distance > 0
+    ends = np.zeros((2, schedule.num_layers, 32), dtype=int)
+    for end, slots in zip(ends, (schedule.source, schedule.destination), strict=True):
+        np.add.at(end, (schedule.layer[far], schedule.rank_of(slots)[far]), 1)
+    least = ends.max(axis=(0, 2))  # of a layer: its transfers are made before those of the next
+    assert (schedule.num_rounds >= least).all()
+    assert schedule.num_rounds.sum() <= 1.25 * least.sum()
 
 
 def test_nothing_to_do_is_an_empty_schedule():

@@ -83,14 +83,28 @@ def test_an_average_forgets_and_a_sum_lets_go():
         assert window.tokens_per_step()[0, 0] == pytest.approx(1.0)
 
 
-def test_a_plan_that_cannot_be_made_is_a_reason_to_wait():
-    balancer = Balancer(eq.Placement([[0, 1, 0, -1]], 2, 3), eq.Cluster(2, 2), check_every=1, max_transfers=0)
+def after_one_plan(placement, cluster, lost=()):
+    """Return a balancer that may move nothing, after it has planned once without the lost ranks."""
+    balancer = Balancer(placement, cluster, check_every=1, max_transfers=0, policy=Threshold(0.1))
     balancer.record(np.ones((1, 3)))
+    balancer.resume(None, None, lost)
     balancer.step()
     balancer.wait()
     balancer.step()
+    return balancer
+
+
+def test_a_plan_that_cannot_be_made_is_a_reason_to_wait():
+    balancer = after_one_plan(eq.Placement([[0, 1, 0, 2]], 2, 3), eq.Cluster(2, 2), lost=[0])
     assert balancer.counters.failures == 1
-    assert "1 experts that no slot holds" in balancer.decisions[-1].reason
+    assert "on the 1 ranks that are left cannot hold 3" in balancer.decisions[-1].reason
+
+
+def test_experts_without_a_slot_get_one_whatever_the_limit_and_the_policy_say():
+    balancer = after_one_plan(eq.Placement([[0, 1, 0, 2, 1, 0]], 3, 3), eq.Cluster(3, 2), lost=[1])
+    assert balancer.placement.replica_count.min() > 0
+    assert (balancer.placement.physical_to_logical[:, 2:4] == -1).all()
+    assert balancer.decisions[-1].reason == "some experts have no slot"
 
 
 def test_two_balancers_in_one_process_have_numbers_of_their_own():

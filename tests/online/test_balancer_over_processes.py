@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 import equipoise as eq
+from equipoise.errors import RanksLostError
 from equipoise.migration.peers import Peers
 from equipoise.online import Balancer, FixedInterval
 from equipoise.testing import recorded_load
 from migration import processes
 
 SIZE, SLOTS = 4, 5
+ROOMY = 6  # slots a rank that are enough for all 16 experts on one rank less
 
 
 def balance(rank):
@@ -51,3 +55,47 @@ def test_all_ranks_route_alike_at_every_step_while_weights_move():
     told = processes.run(balance, SIZE, seconds=120)
     assert all(answer == told[0] for answer in told)
     assert min(told[0][1]) > 0
+
+
+def lose_a_rank(rank, moment):
+    """Let rank 2 die while nothing moves, and the others go on without it; return what each saw."""
+    counts = recorded_load().tokens_per_expert[0]
+    start = eq.Placement(np.tile(np.arange(SIZE * ROOMY) % 16, (3, 1)), SIZE, 16)
+    balancer = Balancer(
+        start, eq.Cluster(SIZE, ROOMY), policy=FixedInterval(), check_every=4, peers=Peers(), timeout=10.0
+    )
+    lost = None
+    for step in range(8):
+        if rank == 2 and step == moment:
+            processes.die()
+        begin = time.monotonic()
+        balancer.record(counts)
+        balancer.wait()
+        try:
+            balancer.step()
+        except RanksLostError as error:
+            lost = lost or (step, error.lost_ranks, str(error).split(";")[0])
+            took = time.monotonic() - begin
+    with pytest.raises(RanksLostError) as again:
+        balancer.step()
+    assert again.value.placement is balancer.placement
+    assert took < 10.0
+    in_force = balancer.placement.physical_to_logical.tolist()
+    # The old group is of no use; a new one is made by whoever starts processes, and here of this process alone.
+    balancer.resume(None, None, lost[1])
+    balancer.step()
+    balancer.wait()
+    balancer.step()
+    after = balancer.placement.physical_to_logical.reshape(3, SIZE, ROOMY)
+    return lost, in_force, np.unique(after[:, 2]).tolist(), int(balancer.placement.replica_count.min())
+
+
+# With a check every 4 steps, what all ranks do together first is to sum up counts at step 3, then to see who is ready.
+@pytest.mark.slow
+@pytest.mark.parametrize(("moment", "seen_at"), [(1, 3), (3, 3), (4, 4)])
+def test_a_rank_that_dies_while_nothing_moves_is_told_and_the_placement_stays(moment, seen_at):
+    told = processes.run(lose_a_rank, SIZE, moment, seconds=60)
+    assert told[2] is None
+    start = np.tile(np.arange(SIZE * ROOMY) % 16, (3, 1)).tolist()
+    for answer in (told[0], told[1], told[3]):
+        assert answer == ((seen_at, (2,), "ranks [2] are lost"), start, [-1], 1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numba
 
-__all__ = ["native"]
+__all__ = ["inlined", "native"]
 
 
 def native(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -19,7 +19,21 @@ def native(function: Callable[..., Any]) -> Callable[..., Any]:
     Where neither the package's folder nor the user's cache can be written, compiled code is not kept:
     numba would refuse to import it.
     """
-    options: dict[str, Any] = {"nogil": True, "no_cfunc_wrapper": True, "fastmath": False, "error_model": "numpy"}
+    return _compile(function)
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile ``function`` as ``native`` does, as a part of whoever calls it.
+
+    For what inner loops call with a tuple of many arrays: a call would copy the description of each.
+    """
+    return _compile(function, forceinline=True, no_cpython_wrapper=True)
+
+
+def _compile(function: Callable[..., Any], **more: Any) -> Callable[..., Any]:
+    options: dict[str, Any] = {
+        "nogil": True, "no_cfunc_wrapper": True, "fastmath": False, "error_model": "numpy", **more
+    }  # fmt: skip
     try:
         compiled: Callable[..., Any] = numba.njit(function, cache=True, **options)
     except RuntimeError as error:

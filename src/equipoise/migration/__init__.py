@@ -8,6 +8,14 @@ file                  idea
 ``frontier.py``       what each budget would buy
 ``match_ranks.py``    ranks are alike: the one that holds most of a set of experts gets it
 ``keep_slots.py``     an expert that stays on its rank keeps its slot
+``rounds.py``         the rounds of one layer: which slot gets its expert from where, and when
+``schedule.py``       the rounds of all layers, their bytes and their time
+``tables.py``         what each rank tells the others when the process group no longer can
+``peers.py``          how ranks agree, when all are well and when some are gone
+``weights.py``        the tensors of one rank: rows, a spare, buffers
+``steps.py``          what slots and spares hold as rounds pass
+``rescue.py``         when ranks are gone, experts without a slot get one
+``execute.py``        the migration itself, between forward passes
 ====================  =======================================================================
 """
 

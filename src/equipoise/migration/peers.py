@@ -7,62 +7,26 @@ read from and write to; nothing depends on a process that is gone.
 
 from __future__ import annotations
 
-import json
+import pickle
 import secrets
 import socket
-import socketserver
 import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.errors import DisagreementError, InvalidInputError, RanksLostError
+from equipoise.migration.tables import Server, Table, ask
 
 __all__ = ["Peers"]
 
+Result = TypeVar("Result")
+
 _AT, _LOST = "at", "lost"  # keys
-_LARGEST = 1 << 20  # bytes of one request; weights travel in answers, which may be larger
-
-
-class _Table:
-    """What this rank tells the others: reports, decisions and, after a failure, weights."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, Any] = {}
-        self._changed = threading.Condition()
-
-    def put(self, key: str, value: Any) -> None:
-        with self._changed:
-            self._values[key] = value
-            self._changed.notify_all()
-
-    def wait(self, key: str, seconds: float) -> Any:
-        with self._changed:
-            self._changed.wait_for(lambda: key in self._values, max(seconds, 0.0))
-            return self._values.get(key)
-
-    def advance(self, key: str, value: Any) -> bool:
-        """Put ``value`` unless somebody has frozen ``key``."""
-        with self._changed:
-            if f"{key}/frozen" in self._values:
-                return False
-            self._values[key] = value
-            return True
-
-    def freeze(self, key: str) -> Any:
-        """Return what is under ``key``, and keep it from advancing."""
-        with self._changed:
-            self._values[f"{key}/frozen"] = True
-            return self._values.get(key)
-
-    def first(self, key: str, value: Any) -> Any:
-        """Return what was put under ``key`` first: ``value``, if nothing was."""
-        with self._changed:
-            return self._values.setdefault(key, value)
 
 
 class Peers:
@@ -109,30 +73,20 @@ class Peers:
         is_gloo = dist.get_backend(self.group) == "gloo"
         self._control = self.group if is_gloo else dist.new_group(ranks, backend="gloo")
         self._ranks = ranks
-        names = self._gather(socket.gethostname() if host is None else host)
+        names = self.gather(socket.gethostname() if host is None else host)
         one_machine = host is None and len(set(names)) == 1
-        self._table, self._number, self.progress = _Table(), 0, 0
+        self._table, self._number, self.progress = Table(), 0, 0
         self._table.put(_AT, {"progress": 0, "loose": []})
-        self._server = _Server(("127.0.0.1" if one_machine else "", 0), _Handler)
-        tokens = self._gather(secrets.token_hex(16))
-        self._server.table, self._server.token, self._token = self._table, tokens[0], tokens[0]
-        ports = self._gather(self._server.server_address[1])
+        self._server = Server(self._table, "127.0.0.1" if one_machine else "")
+        self._server.token = self.gather(secrets.token_hex(16))[0]
+        ports = self.gather(self._server.port)
         self._addresses = [
             ("127.0.0.1" if one_machine else name, port) for name, port in zip(names, ports, strict=True)
         ]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), daemon=True)
-        self._thread.start()
-
-    def _gather(self, value: Any) -> list[Any]:
-        everyone: list[Any] = [None] * self.size
-        self._dist.all_gather_object(everyone, value, group=self._control)
-        return everyone
 
     def close(self) -> None:
         """Stop answering. Not collective; a rank that still needs an answer then takes this one for lost."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.close()
 
     def next_number(self) -> int:
         """Return a number that grows with each call, so that questions can have names of their own."""
@@ -171,12 +125,72 @@ class Peers:
         self._wait(self._dist.broadcast(value, self.global_rank(0), group=self._control, async_op=True), seconds)
         return float(value.item())
 
+    def gather(self, value: Any, seconds: float | None = None) -> list[Any]:
+        """Return what every rank passed, in their order: anything that can be pickled.
+
+        ``seconds`` None waits as long as the group does.
+        """
+        data = self._torch.frombuffer(bytearray(pickle.dumps(value)), dtype=self._torch.uint8)
+        lengths = [self._torch.zeros(1, dtype=self._torch.int64) for _ in range(self.size)]
+        length = self._torch.tensor([len(data)])
+        self._wait(self._dist.all_gather(lengths, length, group=self._control, async_op=True), seconds)
+        longest = max(int(length) for length in lengths)
+        padded = self._torch.cat([data, data.new_zeros(longest - len(data))])
+        everyone = [self._torch.empty_like(padded) for _ in lengths]
+        self._wait(self._dist.all_gather(everyone, padded, group=self._control, async_op=True), seconds)
+        return [pickle.loads(one[: int(n)].numpy().tobytes()) for one, n in zip(everyone, lengths, strict=True)]
+
     @staticmethod
-    def _wait(work: Any, seconds: float) -> None:
-        work.wait(timedelta(seconds=seconds))
+    def _wait(work: Any, seconds: float | None) -> None:
+        if seconds is None:
+            work.wait()
+        else:
+            work.wait(timedelta(seconds=seconds))
+
+    def together(
+        self, collective: Callable[[float], Result], timeout: float, placement: Any = None, ranks: Sequence[int] = ()
+    ) -> Result:
+        """Return ``collective(seconds)``; if that fails, agree with the ranks that are left on who is lost.
+
+        Parameters
+        ----------
+        collective : callable
+            One of the methods above, given the seconds that it may take: two fifths of ``timeout``.
+        timeout : float
+            Seconds within which this returns or raises.
+        placement : Placement or None, default None
+            What is in force, and stays so: the error carries it.
+        ranks : sequence of int, default ()
+            What the caller calls the ranks of this group, in their order; none is 0, 1, ...
+
+        Raises
+        ------
+        RanksLostError
+            On every rank that is left, now or at its next collective, with the same lost ranks: none of them
+            where all still answer but one came too late. The group is of no use then; build another.
+        """
+        names = list(ranks) or list(range(self.size))
+        try:
+            if self.has_lost:
+                raise TimeoutError("the other ranks have given up on this group")
+            return collective(timeout * 2 / 5)
+        except DisagreementError:
+            raise
+        except (RuntimeError, TimeoutError) as error:
+            left = self.agree_on_the_lost([], timeout * 3 / 5)
+            lost = [names[process] for process in range(self.size) if process not in left]
+            what = f"ranks {lost} are lost" if lost else "no rank is lost, but one came too late"
+            raise RanksLostError(
+                f"{what}; nothing was moved, and the placement in force is what it was. Go on with a new group of the "
+                "ranks that are left.",
+                lost,
+                placement,
+            ) from error
 
     def insist_on_the_same(self, digest: str, what: str, seconds: float) -> None:
-        """Compare a SHA-256 with all ranks; on disagreement every rank raises and says so.
+        """Compare a digest, in hexadecimal, with all ranks; on disagreement every rank raises and says so.
+
+        ``what`` says on what, and what does not happen.
 
         Raises
         ------
@@ -194,8 +208,7 @@ class Peers:
         if len(ranks_of) > 1:
             told = ", ".join(f"{key[:12]} on ranks {value}" for key, value in ranks_of.items())
             raise DisagreementError(
-                f"the ranks disagree on the {what}, so nothing moves: {told}. Plan from the same load, placement and "
-                "arguments on every rank."
+                f"the ranks disagree on {what}: {told}. Plan from the same load, placement and arguments on every rank."
             )
 
     def tell(self, key: str, value: Any) -> None:
@@ -286,50 +299,7 @@ class Peers:
         return decision
 
     def _request(self, rank: int, request: dict[str, Any], seconds: float) -> Any:
-        """Return the answer of a rank's table, or None if there is none in time."""
-        until = time.monotonic() + seconds
-        try:
-            with socket.create_connection(self._addresses[rank], timeout=max(seconds, 0.05)) as link:
-                link.sendall(json.dumps({**request, "token": self._token}).encode() + b"\n")
-                with link.makefile("rb") as stream:
-                    link.settimeout(max(until - time.monotonic(), 0.05) + 0.5)
-                    head = json.loads(stream.readline() or b"null")
-                    if head is None:
-                        return None
-                    return stream.read(head["bytes"]) if "bytes" in head else head["value"]
-        except (OSError, ValueError):
-            return None
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
-    block_on_close = False
-    table: _Table
-    token: str
-
-
-class _Handler(socketserver.StreamRequestHandler):
-    server: _Server
-    timeout = 60.0
-
-    def handle(self) -> None:
-        try:
-            request = json.loads(self.rfile.readline(_LARGEST))
-            if not self.server.token or request.get("token") != self.server.token:
-                return
-            if "first" in request:
-                value = self.server.table.first(request["first"], request["value"])
-            elif "freeze" in request:
-                value = self.server.table.freeze(request["freeze"])
-            else:
-                value = self.server.table.wait(request["wait"], float(request["seconds"]))
-            if isinstance(value, bytes):
-                self.wfile.write(json.dumps({"bytes": len(value)}).encode() + b"\n" + value)
-            else:
-                self.wfile.write(json.dumps({"value": value}).encode() + b"\n")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # whoever asked is gone, or is no rank
-            return
+        return ask(self._addresses[rank], self._server.token, request, seconds)
 
 
 def _at_once(work: Callable[[int], None], units: Sequence[int], seconds: float) -> None:

@@ -19,7 +19,7 @@ from equipoise.kernels.replan import EMPTY, GONE
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
 
-__all__ = ["Remainder", "check_lost_ranks", "count_transfers", "remainder", "what_is_left"]
+__all__ = ["Remainder", "check_lost_ranks", "count_kept", "count_transfers", "remainder", "what_is_left"]
 
 Ints = NDArray[np.int32]
 MOST = np.int64(2**31)  # more copies than any expert has
@@ -145,16 +145,35 @@ def count_transfers(current: Placement, target: Placement, lost_ranks: Iterable[
     [1]
     """
     lost = check_lost_ranks(lost_ranks, max(current.num_ranks, target.num_ranks))
-    experts = max(current.num_logical_experts, target.num_logical_experts)
-    was = np.zeros((target.num_layers, max(current.num_ranks, target.num_ranks), experts + 1), dtype=np.bool_)
-    old = current.physical_to_logical.reshape(current.num_layers, current.num_ranks, -1)
-    np.put_along_axis(was[:, : current.num_ranks], old.astype(np.int64), True, axis=2)  # column -1: empty slots
-    was[:, lost] = False
-    was[:, :, -1] = True
-    new = target.physical_to_logical.reshape(target.num_layers, target.num_ranks, -1).astype(np.int64)
-    there: NDArray[np.bool_] = np.take_along_axis(was[:, : target.num_ranks], new, axis=2)
-    transfers: NDArray[np.int64] = (~there).sum(axis=(1, 2))
-    return transfers
+    old = current.physical_to_logical.reshape(current.num_layers, current.num_ranks, -1).copy()
+    old[:, [rank for rank in lost if rank < current.num_ranks]] = -1
+    new = target.physical_to_logical.reshape(target.num_layers, target.num_ranks, -1)
+    arrive: NDArray[np.int64] = (new >= 0).sum(axis=(1, 2)) - count_kept(new, old).sum(axis=1)
+    return arrive
+
+
+def count_kept(new: Ints, old: Ints) -> NDArray[np.int64]:
+    """Return how many slots of each rank, [layers, ranks], hold an expert that the rank holds in ``old``.
+
+    Both int32 [layers, ranks, slots]; ranks that ``old`` lacks hold nothing there.
+    """
+    kept = np.zeros(new.shape[:2], dtype=np.int64)
+    _count_kept(new.copy(), old.copy(), kept)  # the native code would be compiled once more for a read-only array
+    return kept
+
+
+@native
+def _count_kept(new, old, kept):  # type: ignore[no-untyped-def]
+    layers, ranks, slots = new.shape
+    for layer in range(layers):
+        for g in range(min(ranks, old.shape[1])):
+            for s in range(slots):
+                e = new[layer, g, s]
+                if e >= 0:
+                    there = False
+                    for other in range(old.shape[2]):
+                        there |= old[layer, g, other] == e
+                    kept[layer, g] += there
 
 
 def what_is_left(problem: PlacementProblem, left: Remainder) -> PlacementProblem | None:

@@ -22,7 +22,7 @@ from equipoise.kernels.replan.numba import MAX, descend
 from equipoise.metrics import Metrics
 from equipoise.migration.keep_slots import keep_slots
 from equipoise.migration.match_ranks import match_ranks
-from equipoise.migration.remainder import Remainder, count_transfers, remainder, what_is_left
+from equipoise.migration.remainder import Remainder, count_kept, count_transfers, remainder, what_is_left
 from equipoise.placement import Placement
 from equipoise.plan import Plan, Provenance
 from equipoise.problem import Cluster, PlacementProblem
@@ -265,9 +265,8 @@ def match_nodes(new: Ints, old: Ints, num_nodes: int, threads: int | None) -> In
         source = (at + turn) % num_nodes
         matched = match_ranks(by_node[:, source].reshape(layers, -1), flat, ranks, num_nodes, threads)
         turned[turn] = matched.reshape(layers, num_nodes, -1)
-        stay[:, source, at] = (
-            _stay(turned[turn].reshape(layers, ranks, slots), old).reshape(layers, num_nodes, -1).sum(2)
-        )
+        kept = count_kept(turned[turn].reshape(layers, ranks, slots), old)
+        stay[:, source, at] = kept.reshape(layers, num_nodes, -1).sum(axis=2)
     out = np.empty_like(by_node)
     for layer in range(layers):
         source = assign(-stay[layer])  # the new node that each old node takes over
@@ -275,17 +274,12 @@ def match_nodes(new: Ints, old: Ints, num_nodes: int, threads: int | None) -> In
     return out.reshape(layers, -1)
 
 
-def _stay(new: Ints, old: Ints) -> Int64s:
-    """Return how many slots of each rank, [layers, ranks], hold what the rank holds in ``old``."""
-    there = (new[:, :, :, None] == old[:, :, None, :]) & (new >= 0)[:, :, :, None]
-    return np.asarray(there.any(axis=3).sum(axis=2), dtype=np.int64)
-
-
 def _certify_plainly(problem: PlacementProblem, left: Remainder, placement: Placement) -> Certificate:
     """Return the certificate from bounds that hold with empty slots too, on the ranks that are left."""
-    anywhere = PlacementProblem(problem.load, Cluster(len(left.alive), problem.cluster.slots_per_rank))
-    all_there = len(left.alive) == problem.cluster.num_ranks
-    asked = problem if all_there else dataclasses.replace(problem, num_expert_groups=None)  # nodes may be uneven now
+    asked = anywhere = problem
+    if len(left.alive) < problem.cluster.num_ranks:
+        asked = dataclasses.replace(problem, num_expert_groups=None)  # nodes may be uneven now
+        anywhere = PlacementProblem(problem.load, Cluster(len(left.alive), problem.cluster.slots_per_rank))
     rank_load = check_placement(asked, placement, allow_empty=True)
     bounds = {"mean": mean_rank_load(anywhere), "replica": replica_load(anywhere)}
     values = np.stack(list(bounds.values()))

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.errors import IndivisibleError, InvalidInputError, InvalidPlacementError
-from equipoise.kernels.native import native
 from equipoise.migration.remainder import check_lost_ranks
+from equipoise.migration.rounds import COLUMNS, schedule_layers
 from equipoise.placement import Placement
 from equipoise.problem import count
-from equipoise.threads import for_each
+from equipoise.threads import for_each, num_threads
 
 __all__ = ["LinkSpeeds", "MigrationSchedule"]
 
@@ -89,22 +89,26 @@ class MigrationSchedule:
 
     Notes
     -----
-    Transfers may be made one by one in this order, or all of a round at once, after its copies into spares: within a
+    Transfers may be made one by one in this order, or all of a round at once after its copies into spares: within a
     round nothing else is both read and written. A slot is only overwritten when its expert has another copy that is
     not; so at any cut between rounds, and between any two transfers, every expert that was whole on some rank that is
-    left still is: in a slot, or in a spare. Where experts wait for each other in a circle, one of them waits in the
-    spare buffer of its rank, which holds one expert at a time.
+    left still is: in a slot, or in a spare. An expert that is read from a slot which is itself to be filled goes
+    through the spare buffer of its rank, so that lines and circles of experts that wait for each other move in one
+    round, as far as limits allow. A spare holds one expert at a time; where a circle does not fit into one round, one
+    of its experts waits there.
 
     A slot is filled from its own rank if that holds the expert, else from its node, else from another; among equals
-    from the rank that has sent least, ties to the lowest slot. Not promised: that no schedule has fewer rounds.
+    from the rank that has sent least, ties to the lowest slot. The ranks with most to receive choose first. Layers come
+    one after the other, so a layer takes at least as many rounds as its busiest rank sends or receives, and no fewer
+    are saved by another. Not promised: that no schedule has fewer rounds.
 
     Examples
     --------
     >>> schedule = MigrationSchedule(Placement([[0, 1]], 2, 2), Placement([[1, 0]], 2, 2), bytes_per_expert=10)
     >>> list(zip(schedule.round.tolist(), schedule.source.tolist(), schedule.destination.tolist()))
-    [(0, 0, 2), (0, 1, 0), (1, 2, 1)]
+    [(0, 0, 2), (0, 1, 3), (0, 3, 0), (0, 2, 1)]
     >>> schedule.num_transfers, schedule.num_bytes, schedule.num_rounds.tolist()
-    (2, 20, [2])
+    (2, 20, [1])
     """
 
     current: Placement
@@ -146,7 +150,7 @@ class MigrationSchedule:
         if isinstance(size, bool) or not hasattr(size, "__index__") or size < 0:
             raise InvalidInputError(f"bytes_per_expert is {size!r}; it must be a whole number of at least 0.")
         old, new = _widen(current, ranks, slots), _widen(target, ranks, slots)
-        _check_target(new, lost, target.num_logical_experts)
+        _check_target(target, new, lost)
         old[:, lost] = -1
         checked = {
             "num_nodes": nodes,
@@ -168,17 +172,21 @@ class MigrationSchedule:
         limits = self.max_sends, min(self.max_receives, self.slots_per_rank)
         experts = self.current.num_logical_experts
 
-        def work(layer: int) -> None:
-            length[layer] = _schedule(
-                old[layer], new[layer], experts, self.num_ranks, self.num_ranks // self.num_nodes, *limits,
-                table[layer], restore[layer]
+        parts = min(4 * num_threads(self.threads), layers)  # blocks of layers: each call from Python takes its time
+        edges = [layers * part // parts for part in range(parts + 1)]
+
+        def work(part: int) -> None:
+            block = slice(edges[part], edges[part + 1])
+            schedule_layers(
+                old[block], new[block], experts, self.num_ranks, self.num_ranks // self.num_nodes, *limits,
+                table[block], length[block], restore[block]
             )  # fmt: skip
 
-        for_each(work, range(layers), self.threads)
+        for_each(work, range(parts), self.threads)
         rows = np.concatenate([table[layer, : length[layer]] for layer in range(layers)])
         arrays = {
             "layer": np.repeat(np.arange(layers, dtype=np.int32), length),
-            **{name: np.ascontiguousarray(rows[:, i]) for i, name in enumerate(_COLUMNS)},
+            **{name: np.ascontiguousarray(rows[:, i]) for i, name in enumerate(COLUMNS)},
         }
         at = np.argwhere(restore).astype(np.int32)
         arrays["restores"] = np.column_stack([at, new[at[:, 0], at[:, 1]]]).astype(np.int32)
@@ -249,7 +257,7 @@ class MigrationSchedule:
         for array in (
             self.current.physical_to_logical,
             self.target.physical_to_logical,
-            *(getattr(self, name) for name in ("layer", *_COLUMNS)),
+            *(getattr(self, name) for name in ("layer", *COLUMNS)),
         ):
             digest.update(repr(array.shape).encode() + array.astype("<i4", copy=False).tobytes())
         return digest.hexdigest()
@@ -265,9 +273,6 @@ class MigrationSchedule:
         )
 
 
-_COLUMNS = ("round", "source", "destination", "expert")
-
-
 def _widen(placement: Placement, ranks: int, slots: int) -> Ints:
     """Return the slots as [layers, ranks, slots], filled up with -1."""
     wide = np.full((placement.num_layers, ranks, slots), -1, dtype=np.int32)
@@ -276,204 +281,16 @@ def _widen(placement: Placement, ranks: int, slots: int) -> Ints:
     return wide
 
 
-def _check_target(new: Ints, lost: list[int], experts: int) -> None:
-    """Insist that every expert has a slot and that lost ranks have none."""
-    for layer, row in enumerate(new):
-        held = np.bincount(row[row >= 0], minlength=experts)
-        if (held == 0).any():
-            raise InvalidPlacementError(
-                f"layer {layer} of target has no slot for expert {int(np.argmin(held))}; every expert needs one."
-            )
-        for rank in lost:
-            if (row[rank] >= 0).any():
-                raise InvalidPlacementError(
-                    f"layer {layer} of target puts expert {int(row[rank].max())} on rank {rank}, which is lost; leave "
-                    "its slots empty."
-                )
-
-
-@native
-def _schedule(old, new, experts, ranks, ranks_per_node, max_sends, max_receives, table, restore):  # type: ignore[no-untyped-def]
-    """Fill ``table`` with (round, source, destination, expert) of one layer; return how many there are."""
-    slots = len(old)
-    slots_per_rank = slots // ranks
-    content = np.full(slots + ranks, -1, dtype=np.int64)
-    content[:slots] = old
-    copies = np.zeros(experts, dtype=np.int64)
-    for x in range(slots):
-        if content[x] >= 0:
-            copies[content[x]] += 1
-    pending = np.zeros(slots, dtype=np.bool_)
-    waiting = np.zeros(ranks, dtype=np.int64)  # what each rank has still to receive
-    left = 0
-    for x in range(slots):
-        if new[x] >= 0 and new[x] != old[x]:
-            if copies[new[x]] == 0:
-                restore[x] = True
-            else:
-                pending[x] = True
-                waiting[x // slots_per_rank] += 1
-                left += 1
-    sent = np.zeros(ranks, dtype=np.int64)  # over all rounds
-    stashed = np.zeros(slots, dtype=np.bool_)  # this round: its expert is also in the spare
-    row, number = 0, 0
-    while left > 0:
-        sends, receives = np.zeros(ranks, dtype=np.int64), np.zeros(ranks, dtype=np.int64)
-        read, written = np.zeros(slots + ranks, dtype=np.bool_), np.zeros(slots + ranks, dtype=np.bool_)
-        going = np.zeros(experts, dtype=np.int64)  # copies that this round overwrites
-        start = row
-        order = np.argsort(-waiting, kind="mergesort")  # the ranks with most to receive choose first
-        # Two passes: what needs no spare, then circles, each broken by putting one of its experts into a spare.
-        for with_spare in (False, True):
-            stashed[:] = False
-            if with_spare:
-                _mark_circles(content, new, copies, going, pending, written, stashed)
-            for r in order:
-                for x in range(r * slots_per_rank, (r + 1) * slots_per_rank):
-                    if not pending[x] or written[x] or read[x] or (with_spare and not stashed[x]):
-                        continue
-                    f = content[x]
-                    if not with_spare and _waits_for(x, content, new, copies, going, pending, written, r) >= 0:
-                        continue
-                    y = _source(new[x], r, x, content, read, written, sends, sent, slots_per_rank, ranks_per_node,
-                                max_sends, receives[r] < max_receives)  # fmt: skip
-                    if y < 0:
-                        continue
-                    if with_spare:
-                        spare = slots + r
-                        if content[spare] >= 0 or written[spare]:
-                            continue
-                        _note_transfer(table, row, number, x, spare, f)
-                        row += 1
-                        written[spare] = True
-                    elif f >= 0:
-                        going[f] += 1
-                    s = y // slots_per_rank if y < slots else y - slots
-                    _note_transfer(table, row, number, y, x, new[x])
-                    row += 1
-                    read[y] = written[x] = True
-                    if s != r:
-                        sends[s] += 1
-                        sent[s] += 1
-                        receives[r] += 1
-        assert row > start
-        _sort_round(table[start:row], slots, slots_per_rank)
-        for k in range(start, row):
-            y, x, e = table[k, 1], table[k, 2], table[k, 3]
-            if content[x] >= 0:
-                copies[content[x]] -= 1
-            content[x] = e
-            copies[e] += 1
-            if x < slots:
-                pending[x] = False
-                waiting[x // slots_per_rank] -= 1
-                left -= 1
-        for r in range(ranks):  # a spare is free again once its expert has a slot, and its rank has what it wants
-            e = content[slots + r]
-            if e >= 0 and copies[e] > 1 and _local_need(e, -1, content, new, pending, written, r) < 0:
-                copies[e] -= 1
-                content[slots + r] = -1
-        number += 1
-    return row
-
-
-@native
-def _note_transfer(table, row, number, source, destination, expert):  # type: ignore[no-untyped-def]
-    table[row, 0], table[row, 1], table[row, 2], table[row, 3] = number, source, destination, expert
-
-
-@native
-def _source(e, r, x, content, read, written, sends, sent, slots_per_rank, ranks_per_node, max_sends, may_receive):  # type: ignore[no-untyped-def]
-    """Return the slot from which rank ``r`` gets ``e``, nearest first, or -1 if none can give it in this round."""
-    slots = len(content) - len(sends)
-    best, best_far, best_sent = -1, 3, np.int64(0)
-    for y in range(len(content)):
-        if content[y] != e or written[y]:
-            continue
-        s = y // slots_per_rank if y < slots else y - slots
-        far = 0 if s == r else (1 if s // ranks_per_node == r // ranks_per_node else 2)
-        if far > 0 and (not may_receive or sends[s] >= max_sends):
-            continue
-        if far < best_far or (far == best_far and sent[s] < best_sent):
-            best, best_far, best_sent = y, far, sent[s]
-    return best
-
-
-@native
-def _mark_circles(content, new, copies, going, pending, written, marked):  # type: ignore[no-untyped-def]
-    """Mark one slot in each circle of slots that wait for each other, where a spare is free.
-
-    Only slots in circles may use a spare: then a circle that has one needs nothing else to finish, and gives it back.
-    """
-    slots = len(new)
-    slots_per_rank = slots // (len(content) - slots)
-    seen = np.zeros(slots, dtype=np.int64)
-    follows = np.full(slots, -1, dtype=np.int64)
-    for x in range(slots):
-        if pending[x] and not written[x]:
-            follows[x] = _waits_for(x, content, new, copies, going, pending, written, x // slots_per_rank)
-    for first in range(slots):
-        x = first
-        while x >= 0 and seen[x] == 0:
-            seen[x] = first + 1
-            x = follows[x]
-        if x < 0 or seen[x] != first + 1:
-            continue
-        end = x
-        while True:
-            if content[slots + x // slots_per_rank] < 0:
-                marked[x] = True
-                break
-            x = follows[x]
-            if x == end:
-                break
-
-
-@native
-def _waits_for(x, content, new, copies, going, pending, written, r):  # type: ignore[no-untyped-def]
-    """Return the slot that must get what ``x`` holds before ``x`` may be overwritten, or -1 if it may be now."""
-    f = content[x]
-    if f < 0:
-        return -1
-    z = _local_need(f, x, content, new, pending, written, r)
-    if z >= 0 or copies[f] - going[f] > 1:
-        return z
-    for z in range(len(new)):
-        if new[z] == f and pending[z] and not written[z]:
-            return z
-    # Whoever wants the only copy gets it in this round: wait for nobody in particular, but wait.
-    return x
-
-
-@native
-def _local_need(e, x, content, new, pending, written, r):  # type: ignore[no-untyped-def]
-    """Return a slot of rank ``r`` that wants ``e`` when no other slot of the rank than ``x`` holds it, else -1.
-
-    Copies within a rank are free, so what is still wanted on a rank is not overwritten there.
-    """
-    slots = len(new)
-    slots_per_rank = slots // (len(content) - slots)
-    needs = -1
-    for z in range((r + 1) * slots_per_rank - 1, r * slots_per_rank - 1, -1):
-        if z != x and content[z] == e and not written[z]:
-            return -1
-        if pending[z] and not written[z] and new[z] == e:
-            needs = z
-    if x >= 0 and content[slots + r] == e:
-        return -1
-    return needs
-
-
-@native
-def _sort_round(part, slots, slots_per_rank):  # type: ignore[no-untyped-def]
-    """Order a round: copies into spares, then other copies within a rank, then the rest; otherwise as it was."""
-    kept = part.copy()
-    at = 0
-    for kind in range(3):
-        for k in range(len(kept)):
-            y, x = kept[k, 1], kept[k, 2]
-            s = y // slots_per_rank if y < slots else y - slots
-            mine = 0 if x >= slots else (1 if s == x // slots_per_rank else 2)
-            if mine == kind:
-                part[at] = kept[k]
-                at += 1
+def _check_target(target: Placement, new: Ints, lost: list[int]) -> None:
+    """Insist that every expert has a slot and that lost ranks have none; ``new`` are the slots of ``target``, wide."""
+    lacking = target.replica_count == 0
+    if lacking.any():
+        layer, expert = (int(i) for i in np.argwhere(lacking)[0])
+        raise InvalidPlacementError(f"layer {layer} of target has no slot for expert {expert}; every expert needs one.")
+    used = new[:, lost] >= 0
+    if used.any():
+        layer, at, slot = (int(i) for i in np.argwhere(used)[0])
+        raise InvalidPlacementError(
+            f"layer {layer} of target puts expert {new[layer, lost[at], slot]} on rank {lost[at]}, which is lost; "
+            "leave its slots empty."
+        )

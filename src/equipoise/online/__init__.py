@@ -13,13 +13,16 @@ file              idea
 ``window.py``     what of the past counts: a sum over the last steps, or an average that forgets
 ``policy.py``     when moving pays: a token-weighted gain, a fixed interval, a threshold
 ``counters.py``   what happened, as plain numbers and as Prometheus gauges
+``planning.py``   a plan and its schedule, made in a thread beside the engine
 ``balancer.py``   the loop: record, plan in the background, weigh, migrate or wait
+``sharded.py``    one plan made by many ranks, each some of the layers
 ================  =========================================================================
 """
 
 from equipoise.online.balancer import Balancer, Decision
 from equipoise.online.counters import Counters
 from equipoise.online.policy import FixedInterval, Outlook, Threshold, TokenGain
+from equipoise.online.sharded import plan_sharded
 from equipoise.online.window import ExponentialAverage, SlidingSum
 
 __all__ = [
@@ -32,4 +35,5 @@ __all__ = [
     "SlidingSum",
     "Threshold",
     "TokenGain",
+    "plan_sharded",
 ]

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.arrays import as_numpy
-from equipoise.errors import EquipoiseError, InvalidInputError, RanksLostError
+from equipoise.errors import InvalidInputError, RanksLostError
 from equipoise.metrics import balancedness
-from equipoise.migration.schedule import LinkSpeeds, MigrationSchedule
+from equipoise.migration.schedule import LinkSpeeds
 from equipoise.online.counters import Counters
+from equipoise.online.planning import Planning
 from equipoise.online.policy import Outlook, Policy, TokenGain
 from equipoise.online.window import SlidingSum, Window
 from equipoise.placement import Placement
-from equipoise.plan import Plan
 from equipoise.problem import Cluster, PlacementProblem, count
-from equipoise.solver import solve
 
 __all__ = ["Balancer", "Decision"]
 
@@ -65,7 +64,7 @@ class Balancer:
     check_every : int, default 100
         Steps from one check to the next.
     max_transfers : int or None, default 16
-        Per layer and migration. None plans anew each time.
+        Per layer and migration; experts without a slot get one beyond it. None plans anew each time.
     bytes_per_expert : int, default 0
         Of one layer; taken from ``weights`` where these are given.
     links : LinkSpeeds or None, default None
@@ -139,7 +138,8 @@ class Balancer:
         if weights is not None and bytes_per_expert == 0:
             self._bytes = sum(tensor[0].numel() * tensor.element_size() for tensor in weights[0])
         self._migration: Any = None
-        self._planning: _Planning | None = None
+        self._over: RanksLostError | None = None
+        self._planning: Planning | None = None
         self._next_check = self._check_every
         self._just_moved = False
         self._clock: deque[float] = deque(maxlen=self._check_every + 1)
@@ -176,9 +176,20 @@ class Balancer:
         Raises
         ------
         RanksLostError
-            If a rank was lost while weights moved. ``placement`` is then what the ranks that are left hold; plan on
-            with ``resume``.
+            On every rank that is left, if a rank does not answer; now, or when it next has to agree with the others.
+            ``placement`` is what is in force: as it was, or, if weights were on the move, what the ranks that are
+            left hold. It is raised again until ``resume`` names a group of those; ``record`` goes on counting.
         """
+        if self._over is not None:
+            raise self._over
+        try:
+            return self._step()
+        except RanksLostError as error:
+            self._over = error
+            self.placement = self.placement if error.placement is None else error.placement
+            raise
+
+    def _step(self) -> bool:
         if self._migration is not None:
             return self._move()
         if self._planning is not None:
@@ -193,9 +204,17 @@ class Balancer:
         return self._migration is not None
 
     def resume(self, peers: Any, weights: Sequence[Sequence[Any]] | None, lost_ranks: Sequence[int]) -> None:
-        """Go on without some ranks, after a ``RanksLostError``, with a new group of those that are left."""
+        """Go on without some ranks, after a ``RanksLostError``, with a new group of those that are left.
+
+        ``lost_ranks`` are all that are gone, those that were lost before among them; what they held is no longer in
+        ``placement``. The next step plans.
+        """
+        held = self.placement.physical_to_logical.reshape(self.placement.num_layers, self.cluster.num_ranks, -1).copy()
+        held[:, list(lost_ranks)] = -1
+        table = held.reshape(len(held), -1)
+        self.placement = Placement(table, self.cluster.num_ranks, self.placement.num_logical_experts)
         self._peers, self._weights, self._lost = peers, weights, tuple(lost_ranks)
-        self._migration, self._planning, self._next_check = None, None, self.counters.steps
+        self._migration, self._planning, self._over, self._next_check = None, None, None, self.counters.steps
 
     def wait(self) -> None:
         """Wait for a plan that is being made, if one is. For tests and the end of a program."""
@@ -208,18 +227,25 @@ class Balancer:
         if load is None:
             return
         if self._peers is not None:
-            load = self._peers.add_up(load, self._timeout)
+            load = self._together(partial(self._peers.add_up, load))
         if not (load > 0).any():
             self._decide(False, "there is no load", None)
             return
         # Whole numbers of 1/1024 token, so that every rank plans from the same bits however sums were made.
         load = np.rint(load * 1024)
-        self._planning = _Planning(self, PlacementProblem(load, self.cluster, self._groups))
+        problem = PlacementProblem(load, self.cluster, self._groups)
+        self._planning = Planning(problem, self.placement, self._max_transfers, self._lost, self._bytes)
 
     def _all_ready(self) -> bool:
         assert self._planning is not None
         ready = not self._planning.thread.is_alive()
-        return ready if self._peers is None else bool(self._peers.all_of(ready, self._timeout))
+        return ready if self._peers is None else bool(self._together(partial(self._peers.all_of, ready)))
+
+    def _together(self, collective: Callable[[float], Any]) -> Any:
+        """Return what all ranks find together, or raise that ranks are lost; the placement in force stays."""
+        alive = [rank for rank in range(self.cluster.num_ranks) if rank not in self._lost]
+        names = alive if len(alive) == self._peers.size else ()
+        return self._peers.together(collective, self._timeout, self.placement, names)
 
     def _weigh(self) -> bool:
         planning, self._planning = self._planning, None
@@ -238,7 +264,7 @@ class Balancer:
         now = self.placement.rank_load(load)
         seconds = self._step_seconds()
         if self._peers is not None:
-            seconds = self._peers.from_first(seconds, self._timeout)
+            seconds = self._together(partial(self._peers.from_first, seconds))
         outlook = Outlook(
             float(balancedness(now).mean()),
             plan.metrics.mean_balancedness,
@@ -274,13 +300,7 @@ class Balancer:
         return False
 
     def _move(self) -> bool:
-        try:
-            done = self._migration.step(self._rounds)
-        except RanksLostError as error:
-            self._migration = None
-            if error.placement is not None:
-                self.placement, self._lost = error.placement, error.lost_ranks
-            raise
+        done = self._migration.step(self._rounds)
         self.placement = self._migration.placement
         if done:
             self._migration = None
@@ -295,32 +315,3 @@ class Balancer:
     def _step_seconds(self) -> float:
         """Return the median time from one record to the next: pauses between requests do not count."""
         return float(np.median(np.diff(self._clock))) if len(self._clock) > 1 else 0.0
-
-
-class _Planning:
-    """A plan being made in a thread of its own."""
-
-    def __init__(self, balancer: Balancer, problem: PlacementProblem) -> None:
-        self.problem = problem
-        self.plan: Plan | None = None
-        self.schedule: MigrationSchedule | None = None
-        self.error: EquipoiseError | None = None
-        self.bug: Exception | None = None
-        self.seconds = 0.0
-        arguments = (balancer.placement, balancer._max_transfers, balancer._lost, balancer._bytes)
-        self.thread = threading.Thread(target=self._run, args=arguments, name="equipoise-planning", daemon=True)
-        self.thread.start()
-
-    def _run(self, current: Placement, most: int | None, lost: tuple[int, ...], size: int) -> None:
-        begin = time.perf_counter()
-        try:
-            nodes = self.problem.cluster.num_nodes
-            self.plan = solve(self.problem, current=current, max_transfers=most, lost_ranks=lost, threads=1)
-            self.schedule = MigrationSchedule(
-                current, self.plan.placement, nodes, lost, bytes_per_expert=size, threads=1
-            )
-        except EquipoiseError as error:
-            self.error = error
-        except Exception as error:  # raised again by the step that looks at it
-            self.bug = error
-        self.seconds = time.perf_counter() - begin

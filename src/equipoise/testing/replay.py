@@ -102,7 +102,9 @@ def _check_round(now: list[tuple[int, int, int]], schedule: MigrationSchedule, l
     rest = [(y, x) for y, x, _ in now if x < slots]
     written = [x for _, x in into_spare + rest]
     _insist(len(written) == len(set(written)), f"{where} writes a slot twice")
-    _insist({y for y, _ in rest}.isdisjoint(written), f"{where} reads what it writes")
+    _insist({y for y, _ in rest if y < slots}.isdisjoint(written), f"{where} reads what it writes")
+    early = [y for y, x in into_spare if y in {x for _, x in into_spare}]
+    _insist(not early, f"{where} fills a spare from one that it fills")
 
 
 def _insist(holds: bool, sentence: str) -> None:

@@ -1,0 +1,289 @@
+"""The rounds of one layer: which slot gets its expert from where, and when. Native."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from equipoise.kernels.native import inlined, native
+
+__all__ = ["COLUMNS", "schedule_layers"]
+
+COLUMNS = ("round", "source", "destination", "expert")
+
+
+class State(NamedTuple):
+    """A layer between its rounds, and the round that is being filled.
+
+    All of the layer: new int32 [slots], the expert that each slot is to hold, -1 for any; content int64
+    [slots + ranks], what slots and then spares hold; copies int64 [experts], of each among them; pending bool [slots],
+    what has still to be filled; waiting int64 [ranks], how many slots of each rank that is; sent int64 [ranks], what
+    each has sent so far; table int32 [rows, 4], the transfers as in ``COLUMNS``.
+
+    Of this round: read and written bool [slots]; going int64 [experts], copies that get overwritten; sends and
+    receives int64 [ranks], to and from other ranks.
+    """
+
+    new: Any
+    content: Any
+    copies: Any
+    pending: Any
+    waiting: Any
+    sent: Any
+    table: Any
+    read: Any
+    written: Any
+    going: Any
+    sends: Any
+    receives: Any
+    slots_per_rank: Any
+    ranks_per_node: Any
+    max_sends: Any
+    max_receives: Any
+
+
+@native
+def schedule_layers(  # type: ignore[no-untyped-def]
+    old, new, experts, ranks, ranks_per_node, max_sends, max_receives, table, length, restore
+):
+    """Fill each layer's ``table`` [rows, 4] with its transfers in order, and mark what to ``restore`` [slots].
+
+    ``old`` and ``new`` int32 [layers, slots], ``length`` int64 [layers], how many transfers each layer has.
+    """
+    for layer in range(len(old)):
+        length[layer] = _schedule_layer(
+            old[layer], new[layer], experts, ranks, ranks_per_node, max_sends, max_receives, table[layer],
+            restore[layer]
+        )  # fmt: skip
+
+
+@native
+def _schedule_layer(old, new, experts, ranks, ranks_per_node, max_sends, max_receives, table, restore):  # type: ignore[no-untyped-def]
+    """Fill the table of one layer; return how many transfers there are."""
+    slots = len(old)
+    state = State(
+        new, np.full(slots + ranks, -1, dtype=np.int64), np.zeros(experts, dtype=np.int64),
+        np.zeros(slots, dtype=np.bool_), np.zeros(ranks, dtype=np.int64), np.zeros(ranks, dtype=np.int64), table,
+        np.zeros(slots, dtype=np.bool_), np.zeros(slots, dtype=np.bool_), np.zeros(experts, dtype=np.int64),
+        np.zeros(ranks, dtype=np.int64), np.zeros(ranks, dtype=np.int64),
+        slots // ranks, ranks_per_node, max_sends, max_receives,
+    )  # fmt: skip
+    for x in range(slots):
+        state.content[x] = old[x]
+        if old[x] >= 0:
+            state.copies[old[x]] += 1
+    for x in range(slots):
+        if new[x] >= 0 and new[x] != old[x]:
+            restore[x] = state.copies[new[x]] == 0
+            state.pending[x] = not restore[x]
+            state.waiting[x // state.slots_per_rank] += state.pending[x]
+    row = number = 0
+    while state.waiting.sum() > 0:
+        end = _fill_round(state, row, number)
+        assert end > row
+        _sort_round(table[row:end], slots, state.slots_per_rank)
+        _finish_round(state, row, end)
+        row, number = end, number + 1
+    return row
+
+
+@inlined
+def _fill_round(state, start, number):  # type: ignore[no-untyped-def]
+    """Put transfers into a round until no more fits; return where it ends in the table.
+
+    First whatever can be filled without keeping anything: a slot whose expert has another copy, or is read in this
+    round, and then goes through the spare. Each may let others follow. Then circles, each broken by putting one of its
+    experts into a spare until somebody can read it, which may be at once.
+    """
+    state.read[:] = False
+    state.written[:] = False
+    state.going[:] = 0
+    state.sends[:] = 0
+    state.receives[:] = 0
+    order = np.argsort(-state.waiting, kind="mergesort")  # the ranks with most to receive choose first
+    marked = np.zeros(len(state.new), dtype=np.bool_)
+    row = start
+    while True:
+        before = row
+        for r in order:
+            for x in range(r * state.slots_per_rank, (r + 1) * state.slots_per_rank):
+                if state.pending[x] and not state.written[x]:
+                    row = _fill_slot(state, r, x, False, start, row, number)
+        if row > before:
+            continue
+        _mark_circles(state, marked)
+        for r in order:
+            for x in range(r * state.slots_per_rank, (r + 1) * state.slots_per_rank):
+                if marked[x]:
+                    row = _fill_slot(state, r, x, True, start, row, number)
+        if row == before:
+            return row
+
+
+@inlined
+def _fill_slot(state, r, x, in_circle, start, row, number):  # type: ignore[no-untyped-def]
+    """Fill slot ``x`` of rank ``r`` in this round, if that can be; return where the round ends then."""
+    f, spare = state.content[x], len(state.new) + r
+    through_spare = in_circle or state.read[x]
+    if through_spare and state.content[spare] >= 0:
+        return row
+    # What x holds must be somewhere else, or on its way, and its rank must not want it elsewhere.
+    leaves = f < 0 or in_circle or state.read[x] or state.copies[f] - state.going[f] > 1
+    if not leaves or (f >= 0 and not in_circle and _local_need(state, f, x, r) >= 0):
+        return row
+    y = _source(state, state.new[x], r)
+    if y < 0:
+        return row
+    if through_spare:
+        for k in range(start, row):  # who reads x in this round reads the spare instead
+            if state.table[k, 1] == x:
+                state.table[k, 1] = spare
+        _note_transfer(state, row, number, x, spare, f)
+        row += 1
+        state.content[spare] = f
+        state.copies[f] += 1
+    if f >= 0:
+        state.going[f] += 1
+    _note_transfer(state, row, number, y, x, state.new[x])
+    state.written[x] = True
+    if y < len(state.new):
+        state.read[y] = True
+    s = _rank_of(state, y)
+    if s != r:
+        state.sends[s] += 1
+        state.sent[s] += 1
+        state.receives[r] += 1
+    return row + 1
+
+
+@inlined
+def _finish_round(state, start, end):  # type: ignore[no-untyped-def]
+    """Let slots hold what they got, and free the spares that nobody needs any more."""
+    slots = len(state.new)
+    for k in range(start, end):
+        x, e = state.table[k, 2], state.table[k, 3]
+        if x < slots:  # spares were filled at once
+            if state.content[x] >= 0:
+                state.copies[state.content[x]] -= 1
+            state.content[x] = e
+            state.copies[e] += 1
+            state.pending[x] = False
+            state.waiting[x // state.slots_per_rank] -= 1
+    state.written[:] = False
+    for r in range(len(state.waiting)):  # free once its expert has a slot, and its rank has what it wants
+        e = state.content[slots + r]
+        if e >= 0 and state.copies[e] > 1 and _local_need(state, e, -1, r) < 0:
+            state.copies[e] -= 1
+            state.content[slots + r] = -1
+
+
+@inlined
+def _note_transfer(state, row, number, source, destination, expert):  # type: ignore[no-untyped-def]
+    state.table[row, 0], state.table[row, 1] = number, source
+    state.table[row, 2], state.table[row, 3] = destination, expert
+
+
+@inlined
+def _rank_of(state, slot):  # type: ignore[no-untyped-def]
+    """Return the rank of a slot or a spare."""
+    return slot // state.slots_per_rank if slot < len(state.new) else slot - len(state.new)
+
+
+@inlined
+def _source(state, e, r):  # type: ignore[no-untyped-def]
+    """Return the slot from which rank ``r`` gets ``e``, nearest first, or -1 if none can give it in this round."""
+    slots = len(state.new)
+    for y in range(r * state.slots_per_rank, (r + 1) * state.slots_per_rank):
+        if state.content[y] == e and not state.written[y]:
+            return y
+    if state.content[slots + r] == e:
+        return slots + r
+    best, best_far, best_sent = -1, 3, np.int64(0)
+    for y in range(len(state.content) if state.receives[r] < state.max_receives else 0):
+        if state.content[y] != e or (y < slots and state.written[y]):
+            continue
+        s = _rank_of(state, y)
+        far = 1 if s // state.ranks_per_node == r // state.ranks_per_node else 2
+        if state.sends[s] < state.max_sends and (far < best_far or (far == best_far and state.sent[s] < best_sent)):
+            best, best_far, best_sent = y, far, state.sent[s]
+    return best
+
+
+@inlined
+def _mark_circles(state, marked):  # type: ignore[no-untyped-def]
+    """Mark one slot in each circle of slots that wait for each other, where a spare is free.
+
+    Only slots in circles may keep a spare: then a circle that has one needs nothing else to finish, and gives it back.
+    """
+    slots = len(state.new)
+    seen = np.zeros(slots, dtype=np.int64)
+    follows = np.full(slots, -1, dtype=np.int64)
+    wanted_by = np.full(len(state.copies), -1, dtype=np.int64)
+    marked[:] = False
+    for z in range(slots - 1, -1, -1):
+        if state.pending[z] and not state.written[z]:
+            wanted_by[state.new[z]] = z
+    for x in range(slots):
+        if state.pending[x] and not state.written[x]:
+            follows[x] = _waits_for(state, x, wanted_by)
+    for first in range(slots):
+        x = first
+        while x >= 0 and seen[x] == 0:
+            seen[x] = first + 1
+            x = follows[x]
+        if x < 0 or seen[x] != first + 1:
+            continue
+        end = x
+        while True:
+            if state.content[slots + x // state.slots_per_rank] < 0:
+                marked[x] = True
+                break
+            x = follows[x]
+            if x == end:
+                break
+
+
+@inlined
+def _waits_for(state, x, wanted_by):  # type: ignore[no-untyped-def]
+    """Return the slot that must get what ``x`` holds before ``x`` may be overwritten, or -1 if it may be now."""
+    f = state.content[x]
+    if f < 0:
+        return -1
+    z = _local_need(state, f, x, x // state.slots_per_rank)
+    if z >= 0 or state.copies[f] - state.going[f] > 1:
+        return z
+    # Whoever wants the only copy may get it in this round: wait for nobody in particular, but wait.
+    return wanted_by[f] if wanted_by[f] >= 0 else x
+
+
+@inlined
+def _local_need(state, e, x, r):  # type: ignore[no-untyped-def]
+    """Return a slot of rank ``r`` that wants ``e`` when no other slot of the rank than ``x`` holds it, else -1.
+
+    Copies within a rank are free, so what is still wanted on a rank is not overwritten there.
+    """
+    needs = -1
+    for z in range((r + 1) * state.slots_per_rank - 1, r * state.slots_per_rank - 1, -1):
+        if z != x and state.content[z] == e and not state.written[z]:
+            return -1
+        if state.pending[z] and not state.written[z] and state.new[z] == e:
+            needs = z
+    if x >= 0 and state.content[len(state.new) + r] == e:
+        return -1
+    return needs
+
+
+@inlined
+def _sort_round(part, slots, slots_per_rank):  # type: ignore[no-untyped-def]
+    """Order a round: copies into spares, then other copies within a rank, then the rest; otherwise as it was."""
+    kept = part.copy()
+    at = 0
+    for kind in range(3):
+        for k in range(len(kept)):
+            y, x = kept[k, 1], kept[k, 2]
+            s = y // slots_per_rank if y < slots else y - slots
+            mine = 0 if x >= slots else (1 if s == x // slots_per_rank else 2)
+            if mine == kind:
+                part[at] = kept[k]
+                at += 1

@@ -1,0 +1,94 @@
+"""A plan and its schedule, made in a thread of its own beside the engine."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from equipoise.errors import EquipoiseError
+from equipoise.migration.schedule import MigrationSchedule
+from equipoise.placement import Placement
+from equipoise.plan import Plan
+from equipoise.problem import PlacementProblem
+from equipoise.solver import solve
+
+__all__ = ["Planning", "plan_and_schedule"]
+
+PAUSE = 1e-4  # seconds: enough for another thread to wake up and take the interpreter's lock
+
+
+def plan_and_schedule(
+    problem: PlacementProblem,
+    current: Placement,
+    max_transfers: int | None,
+    lost_ranks: tuple[int, ...] = (),
+    bytes_per_expert: int = 0,
+) -> tuple[Plan, MigrationSchedule]:
+    """Return the next plan and the way there, on one thread, and seldom with the interpreter's lock.
+
+    Experts that no slot of ``current`` holds get one beyond ``max_transfers``, a transfer each. Arguments and errors
+    are otherwise those of ``equipoise.solve`` and ``MigrationSchedule``.
+
+    Notes
+    -----
+    Native code runs without the lock. What is left of Python between two long native calls takes less than half a
+    millisecond. A thread that waits for the lock meanwhile may miss the moment in which a short call lets it go, and
+    so this one sleeps where such stretches would add up.
+    """
+    time.sleep(PAUSE)
+    if max_transfers is not None:
+        max_transfers += int((current.replica_count == 0).sum(axis=1).max())
+    plan = solve(problem, current=current, max_transfers=max_transfers, lost_ranks=lost_ranks, threads=1)
+    time.sleep(PAUSE)
+    nodes = problem.cluster.num_nodes
+    schedule = MigrationSchedule(
+        current, plan.placement, nodes, lost_ranks, bytes_per_expert=bytes_per_expert, threads=1
+    )
+    return plan, schedule
+
+
+class Planning:
+    """One plan being made.
+
+    Attributes
+    ----------
+    problem : PlacementProblem
+    thread : threading.Thread
+        What follows is valid once it has ended.
+    plan, schedule
+        As ``plan_and_schedule`` returns them, or None after an error.
+    error : EquipoiseError or None
+        Why no plan could be made.
+    bug : Exception or None
+        Anything else that was raised, to be raised again by whoever looks.
+    seconds : float
+        What it took.
+    """
+
+    def __init__(
+        self,
+        problem: PlacementProblem,
+        current: Placement,
+        max_transfers: int | None,
+        lost_ranks: tuple[int, ...],
+        bytes_per_expert: int,
+    ) -> None:
+        self.problem = problem
+        self.plan: Plan | None = None
+        self.schedule: MigrationSchedule | None = None
+        self.error: EquipoiseError | None = None
+        self.bug: Exception | None = None
+        self.seconds = 0.0
+        arguments = (current, max_transfers, lost_ranks, bytes_per_expert)
+        self.thread = threading.Thread(target=self._run, args=arguments, name="equipoise-planning", daemon=True)
+        self.thread.start()
+
+    def _run(self, current: Placement, most: int | None, lost: tuple[int, ...], size: int) -> None:
+        begin = time.perf_counter()
+        try:
+            self.plan, self.schedule = plan_and_schedule(self.problem, current, most, lost, size)
+        except EquipoiseError as error:
+            self.error = error
+        except Exception as error:
+            self.bug = error
+        self.seconds = time.perf_counter() - begin

@@ -1,0 +1,151 @@
+"""One plan made by many ranks: each plans some layers, all get the whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from equipoise import errors
+from equipoise.certificate import Certificate
+from equipoise.errors import EquipoiseError, InvalidInputError
+from equipoise.metrics import Metrics
+from equipoise.placement import Placement
+from equipoise.plan import Plan
+from equipoise.problem import PlacementProblem
+from equipoise.solver import solve
+
+__all__ = ["plan_sharded"]
+
+OF_ALL_LAYERS = ("max_transfers_total", "deadline", "stop_after")  # what one rank cannot keep to for the others
+
+
+def plan_sharded(
+    problem: PlacementProblem,
+    peers: Any,
+    strategy: str = "joint-descent",
+    *,
+    seed: int = 0,
+    backend: str = "auto",
+    threads: int | None = None,
+    current: Placement | Plan | None = None,
+    max_transfers: int | None = None,
+    lost_ranks: Iterable[int] = (),
+    timeout: float = 300.0,
+    **parameters: Any,
+) -> Plan:
+    """Return what ``solve`` returns for the same arguments, planned by all ranks of a group together.
+
+    Collective: every rank of ``peers`` calls it with the same arguments. Layers are planned independently, so rank r
+    of n plans the layers from ``r / n`` to ``(r + 1) / n`` of them, none if there are fewer, and the ranks exchange
+    what they found.
+
+    Parameters
+    ----------
+    problem, strategy, seed, current, max_transfers, lost_ranks, **parameters
+        As in ``solve``. The same on every rank.
+    peers : equipoise.migration.peers.Peers
+        The ranks that plan: any number, whatever ``problem`` asks for.
+    backend, threads
+        As in ``solve``; they may differ from rank to rank.
+    timeout : float, default 300.0
+        Seconds within which this returns or raises. Ranks that need more than two fifths of it are taken to be lost.
+
+    Returns
+    -------
+    Plan
+        The same on every rank, bit for bit, and the same as that of ``solve``, on machines that run the same backend.
+
+    Raises
+    ------
+    DisagreementError
+        On every rank, if they do not have the same arguments; nothing is planned.
+    InvalidInputError
+        On every rank, if a limit is for all layers together, or as in ``solve``.
+    EquipoiseError
+        On every rank, what ``solve`` raises on one of them. The message says on which, and for which layers; what
+        follows counts from the first of these.
+    RanksLostError
+        On every rank that is left, if a rank does not answer.
+    """
+    arguments = {"strategy": strategy, "seed": seed, "max_transfers": max_transfers, **parameters}
+    lost = tuple(lost_ranks)
+    digest = _digest(problem, current, lost, arguments)
+    peers.together(lambda s: peers.insist_on_the_same(digest, "what to plan, so nothing is planned", s), timeout)
+    for name in OF_ALL_LAYERS:
+        if parameters.get(name) is not None:
+            raise InvalidInputError(
+                f"{name} is for all layers together, and here each rank plans some of them; leave it out, or call "
+                "solve on every rank."
+            )
+    if not isinstance(problem, PlacementProblem):
+        raise InvalidInputError(f"problem is a {type(problem).__name__}; pass a PlacementProblem(load, cluster).")
+    edges = [problem.num_layers * rank // peers.size for rank in range(peers.size + 1)]
+    layers = slice(edges[peers.rank], edges[peers.rank + 1])
+    part, failure = None, None
+    try:
+        if layers.start < layers.stop:
+            part = _plan_layers(
+                problem, layers, current, lost_ranks=lost, backend=backend, threads=threads, **arguments
+            )
+    except Exception as error:  # the others wait for an answer, whatever it is
+        failure = error
+    told = None if failure is None else (type(failure).__name__, str(failure))
+    everyone = peers.together(lambda s: peers.gather((part, told), s), timeout)
+    for rank, (_, wrong) in enumerate(everyone):
+        if wrong is not None:
+            raise _failure(rank, edges[rank], edges[rank + 1], *wrong) from failure
+    whole = _join([part for part, _ in everyone if part is not None], problem.digest)
+    return dataclasses.replace(whole, problem=problem if current is None else None)
+
+
+def _digest(problem: Any, current: Any, lost: tuple[int, ...], arguments: dict[str, Any]) -> str:
+    """Return a SHA-256 of everything that the plan depends on; of what is no problem or placement, its kind."""
+    asked = problem.digest if isinstance(problem, PlacementProblem) else type(problem).__name__
+    digest = hashlib.sha256(repr((asked, type(current).__name__, lost, sorted(arguments.items()))).encode())
+    placement = getattr(current, "placement", current)
+    if isinstance(placement, Placement):
+        table = placement.physical_to_logical
+        digest.update(repr((table.shape, placement.num_ranks, placement.num_logical_experts)).encode())
+        digest.update(table.astype("<i4", copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def _plan_layers(problem: PlacementProblem, layers: slice, current: Any, **arguments: Any) -> Plan:
+    """Return the plan of some layers alone."""
+    placement = getattr(current, "placement", current)
+    if isinstance(placement, Placement) and placement.num_layers == problem.num_layers:
+        table = placement.physical_to_logical[layers]
+        placement = Placement(table, placement.num_ranks, placement.num_logical_experts)
+    part = dataclasses.replace(problem, load=problem.load[layers])
+    return dataclasses.replace(solve(part, current=placement, **arguments), problem=None)
+
+
+def _failure(rank: int, first: int, end: int, name: str, sentence: str) -> EquipoiseError:
+    """Return the error of one rank as all ranks raise it: of its own kind, if equipoise raises such on purpose."""
+    kind = getattr(errors, name, None)
+    if kind is None:
+        kind, sentence = EquipoiseError, f"{name}: {sentence}"
+    raised: EquipoiseError = kind(f"rank {rank} could not plan its layers, {first} to {end - 1}: {sentence}")
+    return raised
+
+
+def _join(parts: list[Plan], digest: str) -> Plan:
+    """Return the plan of all layers, whose problem has this digest, from those of consecutive ones."""
+    first = parts[0]
+    table = np.concatenate([part.placement.physical_to_logical for part in parts])
+    placement = Placement(table, first.placement.num_ranks, first.placement.num_logical_experts)
+    certificate = Certificate(
+        np.concatenate([part.certificate.lower_bound for part in parts]),
+        np.concatenate([part.certificate.max_rank_load for part in parts]),
+        tuple(name for part in parts for name in part.certificate.bound),
+    )
+    mean = np.concatenate([part.metrics.mean_rank_load for part in parts])
+    metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
+    stages = {stage: sum(part.provenance.stages[stage] for part in parts) for stage in first.provenance.stages}
+    provenance = dataclasses.replace(first.provenance, stages=stages, problem_digest=digest)
+    return dataclasses.replace(first, placement=placement, certificate=certificate, metrics=metrics,
+                               provenance=provenance)  # fmt: skip
