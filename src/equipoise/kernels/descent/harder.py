@@ -43,6 +43,7 @@ LEVEL = np.array(
     + [(f, rule) for f in (0.15, 0.3, 0.05, 0.1, 0.2, 0.25, 0.35, 0.4) for rule in (0, 1, 2)]
 )
 SKEWED_TRIES, LEVEL_TRIES = np.array([0, 9, len(SKEWED)]), np.array([0, 11, len(LEVEL)])
+THREE_TRIES = np.array([0, 25, len(SKEWED)])  # of SKEWED with three slots a rank, which are not squeezed
 LEVEL_ALWAYS = np.array([0, 1, len(LEVEL)])  # then only while far: what is nearly level needs other means, not counts
 FAR, NEAR = 3, 16  # above the target, in room between bound and target: other counts are tried, squeezing is worth it
 DEALS = np.array([0, 64, 128])
@@ -104,8 +105,8 @@ def _relax(weight, bound, target, largest, aim, effort, reached, ranks, best, sp
     num_ranks, slots = best.shape
     far, near = target + FAR * (target - bound), target + NEAR * (target - bound)
     skewed = 2 * largest > target
-    relaxations, tries = (SKEWED, SKEWED_TRIES) if skewed else (LEVEL, LEVEL_TRIES)
-    always = SKEWED_TRIES[effort] if skewed else LEVEL_ALWAYS[effort] + (slots > 3)
+    relaxations, tries = (SKEWED, THREE_TRIES if slots == 3 else SKEWED_TRIES) if skewed else (LEVEL, LEVEL_TRIES)
+    always = tries[effort] if skewed else LEVEL_ALWAYS[effort] + (slots > 3)
     for attempt in range(tries[effort]):
         if reached <= target or (attempt >= always and reached < far):
             break
