@@ -130,6 +130,12 @@ def test_one_rank_carries_everything(experts: int) -> None:
     np.testing.assert_allclose(busiest(problem), problem.load.sum(axis=1), rtol=1e-12)
 
 
+def test_so_many_experts_that_a_rank_load_takes_fifty_bits_are_planned() -> None:
+    load = np.random.default_rng(0).uniform(0.5, 1.0, (1, 8192))
+    plan = eq.solve(eq.PlacementProblem(load, eq.Cluster(num_ranks=2, slots_per_rank=4096)), threads=1)
+    assert plan.certificate.max_gap < 1e-6
+
+
 @pytest.mark.parametrize(("ranks", "slots"), [(4, 1), (4, 2), (8, 4), (3, 9)])
 def test_no_spare_slot_keeps_one_replica_each(ranks: int, slots: int) -> None:
     load = random_load(16, ranks * slots, np.random.default_rng(0))

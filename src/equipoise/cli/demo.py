@@ -33,7 +33,7 @@ def demo(as_json: options.AsJson = False) -> None:
     problem = PlacementProblem(statistics.load, Cluster.from_slots(RANKS, SLOTS))
     strategies = ["plain-greedy", options.strategy_or_default(None)]
     with progress("planning", total=len(strategies)) as step:
-        warm_up(strategies)
+        warm_up(strategies, problem=problem)
         contenders = [in_order(problem), *planned(problem, strategies, step)]
     layer = int(contenders[0].metrics.balancedness.argmin())
     if as_json:

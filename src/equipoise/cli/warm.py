@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from equipoise.cli.console import patiently
+
+if TYPE_CHECKING:
+    from equipoise.problem import PlacementProblem
 
 __all__ = ["warm_up"]
 
@@ -16,10 +19,12 @@ def warm_up(
     backend: str = "auto",
     threads: int | None = None,
     parameters: dict[str, Any] | None = None,
+    problem: PlacementProblem | None = None,
 ) -> None:
     """Plan a tiny problem by each of ``strategies``, and say so on stderr if that takes a while.
 
-    The first run on a machine compiles, which takes several seconds; later ones find the result on disk.
+    The first run on a machine compiles, which takes most of a minute; later ones find the result on disk. Where
+    ``problem`` is given it is planned instead, and only what it needs is compiled.
     """
     import numpy as np
 
@@ -32,11 +37,12 @@ def warm_up(
         PlacementProblem(load, Cluster(num_ranks=4, slots_per_rank=3)),
         PlacementProblem(load, Cluster(num_ranks=4, slots_per_rank=3, num_nodes=2), num_expert_groups=4),
     )
+    problems = tiny if problem is None else (problem,)
 
     def explain() -> None:
         print("compiling kernels (first run only)", file=sys.stderr, flush=True)
 
     with patiently(explain):
         for strategy in strategies:
-            for problem in tiny:
-                solve(problem, strategy, backend=backend, threads=threads, **(parameters or {}))
+            for each in problems:
+                solve(each, strategy, backend=backend, threads=threads, **(parameters or {}))

@@ -30,6 +30,9 @@ converted   take a slot from one expert for another, where that lets the swaps g
 paired      two slots a rank: pairing the largest with the smallest replica is optimal for given counts, so
             the search is over the counts alone (pairing.py).
 
+Rows that the first descent leaves above the target, after pairs or chains, go on in harder.py, which is compiled when
+the first such row comes.
+
 Everything is integer arithmetic except thresholds in ``start.py``, ``company.py`` and ``pairing.py``, which use float64
 in a fixed order; there is no randomness.
 """
@@ -44,7 +47,7 @@ EFFORTS = {"fast": 0, "balanced": 1, "thorough": 2}
 """What the search may cost on a layer that stays above the target, in descents:
 
 fast        1: the first start only.
-balanced    up to 11 under heavy skew, up to 3 elsewhere, unless far from the target; most are given up early. Where
+balanced    up to 11 under heavy skew (27 with three slots a rank), else up to 3 unless far from the target. Where
             squeezing is worth it also up to 64 deals of what came out, and 16 of each of 8 fitted starts, a tenth
             of a millisecond each. With at most 64 slots the other starts, and conversions, of what is below: few items
             seldom come near the bound, and cost little.

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.descent.state import add_load, exchange, holds, set_ranks, sort_ascending, sort_rank
+from equipoise.kernels.descent.state import (
+    CHAINS,
+    MOST_PAIRED,
+    PAIRS,
+    SWAPS,
+    add_load,
+    exchange,
+    holds,
+    set_ranks,
+    sort_ascending,
+    sort_rank,
+)
 from equipoise.kernels.native import native
 
 __all__ = [
@@ -16,10 +27,44 @@ __all__ = [
     "convert",
     "descend",
     "exchange_pairs",
+    "improve",
+    "keep",
     "pair_sums",
     "pairs_may_go",
     "swap_pairs",
 ]
+
+
+@native
+def improve(ranks, target, cutoff, space, stages):  # type: ignore[no-untyped-def]
+    """Level the ranks until none is above the target or nothing helps the heaviest; cheap means come first.
+
+    Gives up once neither swaps nor pairs bring the heaviest rank below ``cutoff``.
+    """
+    num_ranks, slots = ranks.expert.shape
+    while True:
+        stages[SWAPS] += descend(ranks, target, np.int64(1))
+        heaviest = ranks.load[ranks.order[num_ranks - 1]]
+        if heaviest <= target:
+            return
+        if 3 < slots <= MOST_PAIRED and swap_pairs(ranks, target, space.sums):
+            stages[PAIRS] += 1
+            continue
+        if heaviest >= cutoff:
+            return
+        others = descend(ranks, target, num_ranks)
+        stages[SWAPS] += others
+        if others == 0:
+            if not chain(ranks, target, space.links):
+                return
+            stages[CHAINS] += 1
+
+
+@native
+def keep(ranks, best):  # type: ignore[no-untyped-def]
+    """Copy the placement of ``ranks`` and return its busiest rank."""
+    best[:] = ranks.expert
+    return ranks.load[ranks.order[-1]]
 
 
 @native
@@ -102,7 +147,7 @@ def swap_pairs(ranks, target, sums):  # type: ignore[no-untyped-def]
         bits += 1
     g = order[num_ranks - 1]
     top = best = load[g]
-    best_h = -1
+    best_h = np.int64(-1)
     best_u = best_v = np.int64(0)
     pair_sums(value[g], bits, sums[0], sums[2])
     for place in range(num_ranks - 1):

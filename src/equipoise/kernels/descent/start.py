@@ -8,7 +8,7 @@ from equipoise.kernels.descent.state import forget_changes, holds, set_ranks, so
 from equipoise.kernels.native import native
 from equipoise.kernels.separate.numba import separate
 
-__all__ = ["count_least_largest", "count_relaxed", "deal_greedily", "fold"]
+__all__ = ["count_least_largest", "count_relaxed", "deal_greedily", "fold", "set_target"]
 
 FULL = np.int64(2**62)  # heavier than any rank with room
 SPREAD_LARGEST, SPREAD_HALVES, SPREAD_COLDEST, SPREAD_FITTING = 0, 1, 2, 3
@@ -48,6 +48,14 @@ def count_least_largest(weight, num_slots, most, replicas):  # type: ignore[no-u
     for e in range(experts):
         largest = max(largest, -(-weight[e] // replicas[e]))
     return largest
+
+
+@native
+def set_target(weight, num_ranks, slots, floor, max_gap, replicas):  # type: ignore[no-untyped-def]
+    """Set ``replicas`` to the best counts; return t*, the lower bound, and the busiest rank that is near enough."""
+    largest = count_least_largest(weight, num_ranks * slots, num_ranks, replicas)
+    bound = max(-(-weight.sum() // num_ranks), largest, floor)
+    return largest, bound, np.int64(bound * (1.0 + max_gap * (1.0 - 1e-9)))  # rounding cannot lift the gap above it
 
 
 @native

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from equipoise.kernels.descent import STAGES
 from equipoise.kernels.native import native
 
 __all__ = [
@@ -21,10 +22,15 @@ __all__ = [
     "set_ranks",
     "sort_ascending",
     "sort_rank",
+    "unpack",
 ]
 
 
+SWAPS, PAIRS, CHAINS, RELAXED, SQUEEZED, FITTING, CONVERTED, PAIRED = range(len(STAGES))
+NEVER = np.int64(2**62)
+LINKS = 12  # first swaps that ``chain`` tries
 RUN = 32  # keys that are sorted by counting
+MOST_PAIRED = 256  # slots of a rank; so many are level without exchanging pairs, of which there is the square
 
 
 class Ranks(NamedTuple):
@@ -80,7 +86,7 @@ class Space(NamedTuple):
 @native
 def new_space(num_ranks, slots, experts, links, squeezed):  # type: ignore[no-untyped-def]
     """Return work space for rows of one shape; ``squeezed`` is how many ranks are squeezed, none or all."""
-    pairs = slots * (slots - 1) // 2
+    pairs = slots * (slots - 1) // 2 if slots <= MOST_PAIRED else 0
     most = max(experts + num_ranks, num_ranks * slots, pairs)
     return Space(
         np.empty(most, np.int64),
@@ -244,3 +250,10 @@ def set_ranks(ranks, weight, keys, spare):  # type: ignore[no-untyped-def]
     for g in range(num_ranks):
         order[g] = keys[g] & ((1 << bits) - 1)
     forget_changes(ranks)
+
+
+@native
+def unpack(by_load, bits, weight, names):  # type: ignore[no-untyped-def]
+    """Set the loads of one row, descending, and the expert behind each; ``by_load`` holds ~load and expert, sorted."""
+    for i in range(len(by_load)):
+        weight[i], names[i] = ~(by_load[i] >> bits), by_load[i] & ((1 << bits) - 1)
