@@ -42,6 +42,8 @@ def _raise(load, achieved, num_ranks, slots, raised):  # type: ignore[no-untyped
     if load[0] <= 0.0:
         return
     low, high = raised[0], 1.25 * raised[0]
+    if not _impossible(load, num_ranks, slots, low * (1.0 + 0.25 / 2**HALVINGS)):
+        return  # the least that could be proved is not, so that nothing is: one look instead of many
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
         if middle < achieved and _impossible(load, num_ranks, slots, middle):
