@@ -25,7 +25,7 @@ def count_least_largest(weight, num_slots, most, replicas):  # type: ignore[no-u
     if weight[0] == 0:
         _spread_evenly(num_slots, most, replicas)
         return np.int64(0)
-    low, high = 0.0, np.float64(weight[0])
+    low, high = weight.sum() / num_slots * (1.0 - 1e-9), np.float64(weight[0])
     for _ in range(60):
         middle = 0.5 * (low + high)
         need = experts
@@ -39,14 +39,19 @@ def count_least_largest(weight, num_slots, most, replicas):  # type: ignore[no-u
                 break
         else:
             low = middle
-    left = num_slots
+    left = num_slots - experts
+    replicas[:] = 1
     for e in range(experts):
+        if weight[e] <= high:
+            break
         replicas[e] = max(1, min(np.int64(np.ceil(weight[e] / high)), most))
-        left -= replicas[e]
+        left -= replicas[e] - 1
     _give_to_largest(weight, left, most, replicas)
     largest = np.int64(0)
     for e in range(experts):
         largest = max(largest, -(-weight[e] // replicas[e]))
+        if replicas[e] == 1:
+            break  # whoever follows is no larger
     return largest
 
 
@@ -74,6 +79,8 @@ def _give_to_largest(weight, left, most, replicas):  # type: ignore[no-untyped-d
             each = weight[e] / replicas[e] if replicas[e] < most else -1.0
             if each > top:
                 top, at = each, e
+            if replicas[e] == 1:
+                break  # whoever follows is no larger
         replicas[at] += 1
         left -= 1
 
@@ -139,23 +146,20 @@ def fold(weight, ranks, keys, spare):  # type: ignore[no-untyped-def]
         by_load[g] = g
     clean = True
     for s in range(slots - 1, -1, -1):
+        carried = left
         for i in range(num_ranks):
             if left == 0:
                 at -= 1
                 e, each = experts - 1 - (keys[at] & mask), keys[at] >> bits
                 left = replicas[e]
             g = by_load[i] & rank_mask
-            order[i] = g
+            by_load[i] += each << rank_bits
             value[g, s], expert[g, s] = each, e
             left -= 1
-        for i in range(num_ranks):
-            g = order[i]
-            if replicas[expert[g, s]] > 1 and holds(expert[g, s + 1 :], expert[g, s]):
-                clean &= _trade_in_round(value, expert, order, i, s)
-        for i in range(num_ranks):
-            by_load[i] += value[order[i], s] << rank_bits
-        for i in range(num_ranks // 2):  # the lightest got the largest: the other way round is nearly in order
-            by_load[i], by_load[num_ranks - 1 - i] = by_load[num_ranks - 1 - i], by_load[i]
+        for i in range(carried):
+            g = by_load[i] & rank_mask
+            if holds(expert[g, s + 1 :], expert[g, s]):
+                clean &= _trade_in_round(value, expert, by_load, rank_bits, i, s)
         sort_ascending(by_load, spare)
     for i in range(num_ranks):
         order[i] = by_load[i] & rank_mask
@@ -226,16 +230,20 @@ def _bits(numbers):  # type: ignore[no-untyped-def]
 
 
 @native
-def _trade_in_round(value, expert, order, i, s):  # type: ignore[no-untyped-def]
-    """Swap the replica that rank ``order[i]`` got in round ``s`` with a near rank's; return whether that could be."""
-    g = order[i]
+def _trade_in_round(value, expert, by_load, rank_bits, i, s):  # type: ignore[no-untyped-def]
+    """Swap what rank ``i`` of the round got in round ``s`` with a near rank's; return whether that could be."""
+    rank_mask = np.int64((1 << rank_bits) - 1)
+    g = by_load[i] & rank_mask
     e = expert[g, s]
-    for off in range(1, len(order)):
+    for off in range(1, len(by_load)):
         for j in (i + off, i - off):
-            if 0 <= j < len(order):
-                h = order[j]
+            if 0 <= j < len(by_load):
+                h = by_load[j] & rank_mask
                 f = expert[h, s]
                 if f != e and not holds(expert[h, s + 1 :], e) and not holds(expert[g, s + 1 :], f):
+                    more = (value[h, s] - value[g, s]) << rank_bits
+                    by_load[i] += more
+                    by_load[j] -= more
                     expert[g, s], expert[h, s] = f, e
                     value[g, s], value[h, s] = value[h, s], value[g, s]
                     return True
