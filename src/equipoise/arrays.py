@@ -7,6 +7,7 @@ program without it never pays for it.
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from equipoise.errors import InvalidInputError
 
-__all__ = ["as_load", "as_numpy", "as_windows", "is_torch", "like"]
+__all__ = ["CheckedLoad", "as_load", "as_numpy", "as_windows", "is_torch", "like"]
 
 
 def is_torch(value: Any) -> bool:
@@ -86,6 +87,16 @@ def as_windows(value: Any, name: str = "load", axis: str = "window") -> NDArray[
     return array
 
 
+@dataclass(frozen=True, eq=False)
+class CheckedLoad:
+    """A load as ``as_load`` returned it, or some layers of one: whoever takes a load takes it as it is."""
+
+    array: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        self.array.setflags(write=False)
+
+
 def as_load(value: Any, name: str = "load") -> NDArray[np.float64]:
     """Return a load as a read-only float64 array of shape (num_layers, num_logical_experts), steps summed.
 
@@ -94,6 +105,9 @@ def as_load(value: Any, name: str = "load") -> NDArray[np.float64]:
     InvalidInputError
         As ``as_windows`` does.
     """
-    load: NDArray[np.float64] = as_windows(value, name, axis="step").sum(axis=0)
+    if isinstance(value, CheckedLoad):
+        return value.array
+    windows = as_windows(value, name, axis="step")
+    load: NDArray[np.float64] = windows[0] if len(windows) == 1 else windows.sum(axis=0)
     load.setflags(write=False)
     return load

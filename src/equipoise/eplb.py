@@ -14,8 +14,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from equipoise.arrays import as_load, is_torch, like
+from equipoise.arrays import CheckedLoad, as_load, is_torch, like
 from equipoise.backends import Backend, choose_backend
 from equipoise.certificate import check_placement
 from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError
@@ -203,7 +204,7 @@ def rebalance_experts(
         if stays_on_device(weight, kernel):
             check_counts(_two_axes(weight).shape[1], cluster, groups)
             return place_tensors(weight, cluster, groups if num_nodes > 1 else None, chosen, seed, kernel)
-    problem = PlacementProblem(_weights(weight), cluster, groups)
+    problem = PlacementProblem(CheckedLoad(_weights(weight)), cluster, groups)
     _, placement = place(problem, chosen, check_seed(seed), backend, threads)
     check_placement(problem, placement)
     maps = placement.physical_to_logical, placement.logical_to_physical, placement.replica_count
@@ -226,6 +227,6 @@ def _two_axes(weight: Any) -> Any:
     return weight
 
 
-def _weights(weight: Any) -> Any:
+def _weights(weight: Any) -> NDArray[np.float64]:
     """Return the weights as a checked float64 array on the host."""
     return as_load(_two_axes(weight), "weight")

@@ -35,8 +35,9 @@ def to_fixed_point(load: NDArray[np.float64], num_packs: int = 1) -> NDArray[np.
     """
     bits = fixed_point_bits(load.shape[-1], num_packs)
     largest = load.max(axis=-1, keepdims=True)
-    share = np.divide(load, largest, out=np.zeros_like(load), where=largest > 0)
-    fixed: NDArray[np.int64] = np.rint(share * float(2**bits)).astype(np.int64)
+    share = load / np.where(largest > 0, largest, 1.0)
+    share *= float(2**bits)
+    fixed: NDArray[np.int64] = np.rint(share, out=share).astype(np.int64)
     return fixed
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arrays import as_load
+from equipoise.arrays import CheckedLoad, as_load
 from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError
 
 __all__ = ["Cluster", "PlacementProblem", "check_counts", "count"]
@@ -176,6 +176,10 @@ class PlacementProblem:
     def num_redundant_experts(self) -> int:
         """Slots in a layer beyond one for each logical expert."""
         return self.cluster.num_slots - self.num_logical_experts
+
+    def of_layers(self, layers: NDArray[np.int64]) -> PlacementProblem:
+        """Return the same question for some of the layers, by number."""
+        return replace(self, load=CheckedLoad(self.load[layers]))
 
     @property
     def is_hierarchical(self) -> bool:

@@ -212,8 +212,7 @@ def _keep_plain(
     """
     if not len(layers):
         return
-    part = dataclasses.replace(problem, load=problem.load[layers])
-    plain = _place_plainly(part, fixed[layers])
+    plain = _place_plainly(problem.of_layers(layers), fixed[layers])
     ranks = problem.cluster.num_ranks
     better = busiest_rank(plain, fixed[layers], ranks) < busiest_rank(found[layers], fixed[layers], ranks)
     found[layers[better]] = plain[better]

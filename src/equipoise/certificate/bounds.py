@@ -8,7 +8,6 @@ R ranks, S slots a rank, P = R S slots.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +99,7 @@ def company_load(problem: PlacementProblem, known: Floats | None = None) -> Floa
     if problem.cluster.slots_per_rank == 1:
         return low
     open_ = np.flatnonzero(_leaves_no_room(problem, low))  # what is possible already is so for all more
-    part = replace(problem, load=problem.load[open_]) if len(open_) else problem
+    part = problem.of_layers(open_) if len(open_) else problem
     least, most = low[open_], 2 * low[open_]  # t* and the company, which is no more than a mean rank
     for _ in range(HALVINGS if len(open_) else 0):
         middle = (least + most) / 2
@@ -191,20 +190,18 @@ def lower_bounds(problem: PlacementProblem, achieved: Floats | None = None) -> t
         names[layers[better]] = name
         best[layers[better]] = values[better]
 
-    def part(layers: NDArray[np.int64]) -> PlacementProblem:
-        return replace(problem, load=problem.load[layers])
-
-    too_few = np.flatnonzero(_slots_needed(problem.load, best).sum(axis=1) > problem.cluster.num_slots)
-    if len(too_few):  # elsewhere t* is no more than the mean
-        improve("replica", too_few, replica_load(part(too_few)))
+    too_few = np.flatnonzero(problem.load.max(axis=1) > best)  # elsewhere t* is no more than the mean
+    too_few = too_few[_slots_needed(problem.load[too_few], best[too_few]).sum(axis=1) > problem.cluster.num_slots]
+    if len(too_few):
+        improve("replica", too_few, replica_load(problem.of_layers(too_few)))
     if problem.is_hierarchical:
         improve("grouping", np.arange(problem.num_layers), grouping_load(problem))
     achieved = np.full_like(best, np.inf) if achieved is None else achieved
     open_ = np.flatnonzero(achieved > best * (1 + CLOSE))
     if len(open_):
-        improve("threshold", open_, threshold_load(part(open_), achieved[open_]))
-        improve("company", open_, company_load(part(open_), best[open_]))
+        improve("threshold", open_, threshold_load(problem.of_layers(open_), achieved[open_]))
+        improve("company", open_, company_load(problem.of_layers(open_), best[open_]))
         open_ = open_[achieved[open_] > best[open_] * (1 + CLOSE)]
     if len(open_):
-        improve("hottest", open_, hottest_load(part(open_), best[open_], achieved[open_]))
+        improve("hottest", open_, hottest_load(problem.of_layers(open_), best[open_], achieved[open_]))
     return best, tuple(names)

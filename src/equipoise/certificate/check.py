@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.errors import InvalidPlacementError
+from equipoise.kernels.recount import DOUBLED, EMPTY, MISSING, TORN, UNEVEN
 from equipoise.placement import Placement
 from equipoise.problem import PlacementProblem
 
@@ -40,6 +43,8 @@ def check_placement(
     InvalidPlacementError
         With the layer and the slot, rank or expert at fault.
     """
+    from equipoise.kernels.recount.numba import recount
+
     cluster = problem.cluster
     layers, experts = problem.load.shape
     ranks, slots = cluster.num_ranks, cluster.num_slots
@@ -50,61 +55,67 @@ def check_placement(
             f"{placement.num_logical_experts} experts; the problem has {layers} layers of {slots} slots on {ranks} "
             f"ranks for {experts} experts."
         )
-    cell = table + np.arange(layers, dtype=np.int64)[:, None] * experts  # one number for each (layer, expert)
-    empty = table < 0
-    any_empty = bool(empty.any())
-    if any_empty and not allow_empty:
-        layer, slot = _first(empty)
-        raise InvalidPlacementError(f"layer {layer}, slot {slot} is empty; fill every slot.")
-    replicas = np.bincount(cell[~empty] if any_empty else cell.ravel(), minlength=layers * experts)
-    if (replicas == 0).any():
-        layer, expert = divmod(int(np.argmin(replicas)), experts)
-        raise InvalidPlacementError(f"layer {layer} has no slot for expert {expert}; every expert needs one.")
-    if not allow_duplicates and placement.num_duplicates.any():
-        _refuse_duplicates(table.reshape(layers, ranks, -1))
-    if problem.is_hierarchical:
-        _check_groups(problem, table)
-    each = problem.load.ravel() / replicas
-    slot_load = np.where(empty, 0.0, each[cell]) if any_empty else each[cell]
-    rank_load: NDArray[np.float64] = slot_load.reshape(layers, ranks, -1).sum(axis=2)
+    groups = (problem.num_expert_groups or 1) if problem.is_hierarchical else 1
+    rank_load, flaws = recount(table, problem.load, ranks, cluster.num_nodes, groups)
+    refused = MISSING | TORN | UNEVEN | (0 if allow_empty else EMPTY) | (0 if allow_duplicates else DOUBLED)
+    if (flaws & refused).any():
+        _explain(problem, table, flaws & refused)
     return rank_load
 
 
-def _first(wrong: NDArray[np.bool_]) -> tuple[int, ...]:
-    return tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), wrong.shape))
+def _explain(problem: PlacementProblem, table: NDArray[np.int32], flaws: NDArray[np.int64]) -> None:
+    """Raise with the first flaw, in the order of ``FLAWS``, of the first layer that has it."""
+    for flaw, describe in FLAWS.items():
+        if (flaws & flaw).any():
+            layer = int(np.argmax((flaws & flaw) > 0))
+            raise InvalidPlacementError(f"layer {layer}{describe(problem, table[layer])}")
 
 
-def _refuse_duplicates(held: NDArray[np.int32]) -> None:
-    """Name the first rank that holds an expert twice; ``held`` [layers, ranks, slots per rank] has one."""
-    held = np.sort(held, axis=2)
-    layer, rank, at = _first((held[:, :, 1:] == held[:, :, :-1]) & (held[:, :, 1:] >= 0))
-    times = int((held[layer, rank] == held[layer, rank, at]).sum())
-    raise InvalidPlacementError(
-        f"layer {layer}, rank {rank} holds expert {held[layer, rank, at]} {times} times; once is enough."
+def _describe_empty(problem: PlacementProblem, slots: NDArray[np.int32]) -> str:
+    return f", slot {int(np.argmax(slots < 0))} is empty; fill every slot."
+
+
+def _describe_missing(problem: PlacementProblem, slots: NDArray[np.int32]) -> str:
+    expert = int(np.argmin(np.isin(np.arange(problem.num_logical_experts), slots)))
+    return f" has no slot for expert {expert}; every expert needs one."
+
+
+def _describe_doubled(problem: PlacementProblem, slots: NDArray[np.int32]) -> str:
+    for rank, held in enumerate(slots.reshape(problem.cluster.num_ranks, -1)):
+        experts, times = np.unique(held[held >= 0], return_counts=True)
+        if (times > 1).any():
+            at = int(np.argmax(times > 1))
+            return f", rank {rank} holds expert {experts[at]} {times[at]} times; once is enough."
+    raise AssertionError("no rank holds an expert twice")
+
+
+def _groups_of_nodes(problem: PlacementProblem, slots: NDArray[np.int32]) -> list[set[int]]:
+    """Return the groups of which each node holds an expert."""
+    assert problem.num_expert_groups is not None
+    size = problem.num_logical_experts // problem.num_expert_groups
+    return [set((held[held >= 0] // size).tolist()) for held in slots.reshape(problem.cluster.num_nodes, -1)]
+
+
+def _describe_torn(problem: PlacementProblem, slots: NDArray[np.int32]) -> str:
+    nodes = _groups_of_nodes(problem, slots)
+    homes = {group: [n for n, held in enumerate(nodes) if group in held] for group in sorted(set().union(*nodes))}
+    group = next(group for group, those in homes.items() if len(those) > 1)
+    return (
+        f" has group {group} on nodes {homes[group][0]} and {homes[group][1]}; "
+        "an expert group must lie whole on one node."
     )
 
 
-def _check_groups(problem: PlacementProblem, table: NDArray[np.int32]) -> None:
-    """Insist that each expert group lies on one node and that nodes hold equally many."""
-    assert problem.num_expert_groups is not None
-    groups, nodes = problem.num_expert_groups, problem.cluster.num_nodes
-    layers, slots = table.shape
-    group = table // (problem.num_logical_experts // groups)
-    node = np.arange(slots) // (slots // nodes)
-    cell = (np.arange(layers)[:, None] * groups + group) * nodes + node
-    here = np.bincount(cell[table >= 0], minlength=layers * groups * nodes).reshape(layers, groups, nodes) > 0
-    torn = here.sum(axis=2) > 1
-    if torn.any():
-        layer, which = _first(torn)
-        homes = np.flatnonzero(here[layer, which]).tolist()
-        raise InvalidPlacementError(
-            f"layer {layer} has group {which} on nodes {homes[0]} and {homes[1]}; "
-            "an expert group must lie whole on one node."
-        )
-    held = here.sum(axis=1)
-    uneven = (held != held[:, :1]).any(axis=1)
-    if uneven.any():
-        (layer,) = _first(uneven)
-        raise InvalidPlacementError(
-            f"layer {layer} has {held[layer].tolist()} expert groups on its nodes; every node needs the same number."
-        )
+def _describe_uneven(problem: PlacementProblem, slots: NDArray[np.int32]) -> str:
+    held = [len(groups) for groups in _groups_of_nodes(problem, slots)]
+    return f" has {held} expert groups on its nodes; every node needs the same number."
+
+
+FLAWS: dict[int, Callable[[PlacementProblem, NDArray[np.int32]], str]] = {
+    EMPTY: _describe_empty,
+    MISSING: _describe_missing,
+    DOUBLED: _describe_doubled,
+    TORN: _describe_torn,
+    UNEVEN: _describe_uneven,
+}
+"""What to say of each flaw, in the order in which flaws are named."""

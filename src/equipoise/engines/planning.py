@@ -100,15 +100,16 @@ def plan_next(
 
 def _no_worse(problem: PlacementProblem, current: Any, new: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return in which layers the busiest rank of ``current`` carries no more than that of ``new``."""
-    from equipoise.kernels.busiest.numba import busiest
+    from equipoise.kernels.recount.numba import recount
 
     table = np.asarray(current)
     # Groups on nodes are the planner's business: a hierarchical placement in force is always planned anew.
     if table.shape != new.shape or problem.cluster.num_nodes > 1:
         return np.zeros(len(new), dtype=np.bool_)
-    now, then = (busiest(slots, problem.load, problem.cluster.num_ranks) for slots in (table, new))
-    # Infinite is what lost an expert or has one twice on a rank: not worth keeping, whatever the plan is.
-    stays: NDArray[np.bool_] = np.isfinite(now) & (now <= then)
+    now, flaws = recount(table, problem.load, problem.cluster.num_ranks, 1, 1)
+    then, _ = recount(new, problem.load, problem.cluster.num_ranks, 1, 1)
+    # What lost an expert or has one twice on a rank is not worth keeping, whatever the plan is.
+    stays: NDArray[np.bool_] = (flaws == 0) & (now.max(axis=1) <= then.max(axis=1))
     return stays
 
 
