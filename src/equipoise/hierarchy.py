@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from equipoise.problem import PlacementProblem
 
-__all__ = ["NodeRows", "all_groupings", "best_groupings", "split_by_node"]
+__all__ = ["NodeRows", "all_groupings", "best_groupings", "node_sets", "split_by_node"]
 
 MOST_GROUPINGS = 20_000  # tried one by one; 105 for 8 groups on 4 nodes
 
@@ -44,6 +44,23 @@ def all_groupings(num_groups: int, num_nodes: int) -> NDArray[np.int32] | None:
     return np.array(table, dtype=np.int32)
 
 
+@lru_cache(maxsize=16)
+def node_sets(num_groups: int, num_nodes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the sets of groups that nodes hold in ``all_groupings``, which are far fewer than the groupings.
+
+    int64, shape (sets, groups a node), and int64, shape (groupings, nodes): the set on each node.
+
+    >>> sets, set_of_node = node_sets(4, 2)
+    >>> sets[set_of_node[0]].tolist()
+    [[0, 1], [2, 3]]
+    """
+    table = all_groupings(num_groups, num_nodes)
+    assert table is not None
+    groups = np.argsort(table, axis=1, kind="stable").reshape(-1, num_groups // num_nodes)
+    sets, which = np.unique(groups, axis=0, return_inverse=True)
+    return sets, which.reshape(len(table), num_nodes)
+
+
 def best_groupings(
     problem: PlacementProblem, load: NDArray[np.float64]
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]] | None:
@@ -65,7 +82,8 @@ def best_groupings(
     if table is None:
         return None
     slots_per_node = cluster.num_slots // cluster.num_nodes
-    chosen, bound = choose(load, table, cluster.num_nodes, cluster.ranks_per_node, slots_per_node)
+    sets, set_of_node = node_sets(problem.num_expert_groups, cluster.num_nodes)
+    chosen, bound = choose(load, sets, set_of_node, cluster.ranks_per_node, slots_per_node)
     return table[chosen], bound
 
 
