@@ -99,15 +99,21 @@ def make_call(args: argparse.Namespace) -> Callable[[], Any]:
     problem = eq.PlacementProblem(load, eq.Cluster.from_slots(args.ranks, args.slots))
     plan = eq.solve(problem, max_gap=args.max_gap, threads=1)
     fixed, floor = to_fixed_point(problem.load, args.ranks), np.zeros(len(load), np.int64)
-    slots_per_rank = problem.cluster.slots_per_rank
+    rows = (
+        fixed,
+        np.broadcast_to(np.arange(load.shape[1]), fixed.shape),
+        args.ranks,
+        problem.cluster.slots_per_rank,
+        floor,
+    )
 
     def fresh() -> eq.Placement:
         return eq.Placement(plan.placement.physical_to_logical, args.ranks, load.shape[1])
 
     calls: dict[str, Callable[[], Any]] = {
         "solve": lambda: eq.solve(problem, max_gap=args.max_gap, threads=1),
-        "descent": lambda: plan_rows(fixed, args.ranks, slots_per_rank, floor, args.max_gap, "balanced", 1),
-        "start": lambda: plan_rows(fixed, args.ranks, slots_per_rank, floor, 1.0, "fast", 1),
+        "descent": lambda: plan_rows(*rows, args.max_gap, "balanced", 1),
+        "start": lambda: plan_rows(*rows, 1.0, "fast", 1),
         "certify": lambda: certify(problem, fresh()),
         "digest": lambda: eq.PlacementProblem.digest.func(problem),  # type: ignore[attr-defined]
         "rebalance": lambda: rebalance_experts(load, args.slots, 1, 1, args.ranks, max_gap=args.max_gap, threads=1),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,23 +95,20 @@ class NodeRows:
     Attributes
     ----------
     weight : int64 array, shape (num_layers * num_nodes, experts per node)
-    expert : int32 array, same shape, or None
-        The logical expert behind each column; row ``layer * num_nodes + node``. None: columns are experts.
+    expert : int32 array, same shape
+        The logical expert behind each column, ascending; row ``layer * num_nodes + node``.
     num_ranks, num_slots : int
         Of one node.
     """
 
     weight: NDArray[np.int64]
-    expert: NDArray[np.int32] | None
+    expert: NDArray[np.int32]
     num_ranks: int
     num_slots: int
 
-    def join(self, physical_to_logical: NDArray[np.int32], num_layers: int) -> NDArray[np.int32]:
-        """Return the rows' placements as one of whole layers: int32, shape (num_layers, slots of all nodes)."""
-        if self.expert is None:
-            return physical_to_logical
-        named = np.take_along_axis(self.expert, physical_to_logical.astype(np.int64), axis=1)
-        return named.reshape(num_layers, -1)
+    def name(self, columns: NDArray[np.int32], rows: Any = slice(None)) -> NDArray[np.int32]:
+        """Return the logical experts that stand in ``columns`` [rows, slots] of those rows."""
+        return np.take_along_axis(self.expert[rows], columns.astype(np.int64), axis=1)
 
 
 def split_by_node(
@@ -124,9 +122,11 @@ def split_by_node(
     layers, experts = fixed.shape
     cluster = problem.cluster
     if node_of_group is None:
-        return NodeRows(fixed, None, cluster.num_ranks, cluster.num_slots)
-    nodes, group_size = cluster.num_nodes, experts // node_of_group.shape[1]
+        same = np.broadcast_to(np.arange(experts, dtype=np.int32), fixed.shape)
+        return NodeRows(fixed, same, cluster.num_ranks, cluster.num_slots)
+    nodes, num_groups = cluster.num_nodes, node_of_group.shape[1]
     groups = np.argsort(node_of_group, axis=1, kind="stable")  # by node, then by number
-    expert = (groups[:, :, None] * group_size + np.arange(group_size)).reshape(layers * nodes, -1).astype(np.int32)
-    weight = np.take_along_axis(fixed, expert.reshape(layers, -1).astype(np.int64), axis=1).reshape(expert.shape)
-    return NodeRows(np.ascontiguousarray(weight), expert, cluster.ranks_per_node, cluster.num_slots // nodes)
+    by_group = np.arange(experts, dtype=np.int32).reshape(num_groups, -1)
+    expert = by_group[groups].reshape(layers * nodes, -1)
+    weight = fixed.reshape(layers, num_groups, -1)[np.arange(layers)[:, None], groups].reshape(layers * nodes, -1)
+    return NodeRows(weight, expert, cluster.ranks_per_node, cluster.num_slots // nodes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +179,7 @@ class PlacementProblem:
 
     def of_layers(self, layers: NDArray[np.int64]) -> PlacementProblem:
         """Return the same question for some of the layers, by number."""
-        return replace(self, load=CheckedLoad(self.load[layers]))
+        return PlacementProblem(CheckedLoad(self.load[layers]), self.cluster, self.num_expert_groups)
 
     @property
     def is_hierarchical(self) -> bool:

@@ -49,7 +49,11 @@ def busiest_rank(held: NDArray[np.int32], weight: NDArray[np.int64], num_ranks: 
 
 @dataclass
 class Search:
-    """The rows of a problem while joint descent works on them, harder and harder."""
+    """The rows of a problem while joint descent works on them, harder and harder.
+
+    ``held`` int32 [rows, slots], the logical expert in each slot; ``busiest`` int64 [rows], what the busiest rank
+    carries; ``within`` bool [rows], whether that is proved to be within ``max_gap``.
+    """
 
     rows: NodeRows
     floor: NDArray[np.int64]
@@ -58,17 +62,18 @@ class Search:
 
     def __post_init__(self) -> None:
         self.slots_per_rank = self.rows.num_slots // self.rows.num_ranks
-        self.held = np.empty((len(self.rows.weight), self.rows.num_slots), np.int32)
-        self.within = np.zeros(len(self.held), np.bool_)
+        rows = len(self.rows.weight)
+        self.held = np.empty((rows, self.rows.num_slots), np.int32)
+        self.busiest, self.within = np.empty(rows, np.int64), np.zeros(rows, np.bool_)
         self.stages = dict.fromkeys((*STAGES, "restarts"), 0)
 
     def run(self, effort: str, chosen: Any = slice(None)) -> None:
         """Plan the chosen rows with ``effort``; a greater effort includes all that a smaller one does."""
         from equipoise.kernels.descent.numba import plan_rows
 
-        weight, floor = self.rows.weight[chosen], self.floor[chosen]
-        held, counts, self.within[chosen] = plan_rows(
-            weight, self.rows.num_ranks, self.slots_per_rank, floor, self.max_gap, effort, self.threads
+        weight, names, floor = self.rows.weight[chosen], self.rows.expert[chosen], self.floor[chosen]
+        held, self.busiest[chosen], self.within[chosen], counts = plan_rows(
+            weight, names, self.rows.num_ranks, self.slots_per_rank, floor, self.max_gap, effort, self.threads
         )
         self.held[chosen] = held.reshape(len(held), -1)
         for stage, number in zip(STAGES, counts.sum(axis=0).tolist(), strict=True):
@@ -99,11 +104,8 @@ class Search:
             return pack_items(items, packs, Settings(), seed, backend, self.threads)
 
         held = pack_replicas(weight, self.rows, *counts, pack)
-        ranks = self.rows.num_ranks
-        better = busiest_rank(held, weight, ranks) < busiest_rank(self.held[chosen], weight, ranks)
-        self.held[chosen[better]] = held[better]
+        busiest = busiest_rank(held, weight, self.rows.num_ranks)
+        better = busiest < self.busiest[chosen]
+        self.held[chosen[better]] = self.rows.name(held, chosen)[better]
+        self.busiest[chosen[better]] = busiest[better]
         self.stages["restarts"] += int(better.sum())
-
-    def busiest(self) -> NDArray[np.int64]:
-        """Return what the busiest rank of each row carries."""
-        return busiest_rank(self.held, self.rows.weight, self.rows.num_ranks)

@@ -100,8 +100,8 @@ def _replicate_then_pack(
         node_of_group, _ = pack(group_weight, problem.cluster.num_nodes)
     rows = split_by_node(problem, fixed, node_of_group)
     counts = replicate(rows.weight, rows.num_slots, rows.num_ranks)
-    held = pack_replicas(rows.weight, rows, *counts, pack)
-    return rows.join(held, problem.num_layers), len(held)
+    held = rows.name(pack_replicas(rows.weight, rows, *counts, pack))
+    return held.reshape(problem.num_layers, -1), len(held)
 
 
 @dataclass(frozen=True)
@@ -164,13 +164,12 @@ class JointDescent:
             strategy = dataclasses.replace(self, deadline=None, stop_after=units)
         if self.effort == "thorough" and strategy.stop_after is None:
             search.run_restarts(seed, choose_backend(backend))
-        found = rows.join(search.held, problem.num_layers)
-        within = search.within.reshape(problem.num_layers, -1).all(axis=1)
+        layers = problem.num_layers
+        found, busiest = search.held.reshape(layers, -1), search.busiest.reshape(layers, -1)
+        doubtful = ~search.within.reshape(layers, -1).all(axis=1)
         if node_of_group is not None:
-            within &= ~_may_group_better(
-                problem, fixed, node_of_group, search.busiest().reshape(problem.num_layers, -1)
-            )
-        _keep_plain(problem, fixed, found, np.flatnonzero(~within))
+            doubtful |= _may_group_better(problem, fixed, node_of_group, busiest)
+        _keep_plain(problem, fixed, found, busiest.max(axis=1), np.flatnonzero(doubtful))
         return Found(found, "numba", search.stages, strategy)
 
     def _group(
@@ -188,9 +187,9 @@ class JointDescent:
 
         nodes, groups = cluster.num_nodes, problem.num_expert_groups
         group_weight = fixed.reshape(len(fixed), groups, -1).sum(axis=2)
-        held, _, _ = plan_rows(
-            group_weight, nodes, groups // nodes, np.zeros(len(fixed), np.int64), 0.0, "balanced", threads
-        )
+        names = np.broadcast_to(np.arange(groups), group_weight.shape)
+        floor = np.zeros(len(fixed), np.int64)
+        held, *_ = plan_rows(group_weight, names, nodes, groups // nodes, floor, 0.0, "balanced", threads)
         node_of_group = np.empty((len(fixed), groups), np.int32)
         owner = np.repeat(np.arange(nodes, dtype=np.int32), groups // nodes)
         np.put_along_axis(node_of_group, held.reshape(len(fixed), -1).astype(np.int64), owner[None, :], axis=1)
@@ -204,17 +203,18 @@ def _keep_plain(
     problem: PlacementProblem,
     fixed: NDArray[np.int64],
     found: NDArray[np.int32],
+    busiest: NDArray[np.int64],
     layers: NDArray[np.int64],
 ) -> None:
     """Put the plain greedy plan into ``found`` for those of ``layers`` where its busiest rank carries less.
 
-    Elsewhere descent has looked at the plain answer itself; here that may group, or move apart, otherwise.
+    ``busiest`` int64 [all layers] is what that of ``found`` carries. Elsewhere descent has looked at the plain answer
+    itself; here that may group, or move apart, otherwise.
     """
     if not len(layers):
         return
     plain = _place_plainly(problem.of_layers(layers), fixed[layers])
-    ranks = problem.cluster.num_ranks
-    better = busiest_rank(plain, fixed[layers], ranks) < busiest_rank(found[layers], fixed[layers], ranks)
+    better = busiest_rank(plain, fixed[layers], problem.cluster.num_ranks) < busiest[layers]
     found[layers[better]] = plain[better]
 
 
@@ -228,12 +228,14 @@ def _may_group_better(
     """
     from equipoise.kernels.greedy.numba import pack
 
-    nodes, groups = problem.cluster.num_nodes, node_of_group.shape[1]
-    weight = fixed.reshape(len(fixed), groups, -1).sum(axis=2)
+    (layers, groups), nodes = node_of_group.shape, problem.cluster.num_nodes
+    weight = fixed.reshape(layers, groups, -1).sum(axis=2)
     plain, _ = pack(weight, nodes)
-    fullest = np.max([np.where(plain == node, weight, 0).sum(axis=1) for node in range(nodes)], axis=0)
-    together = node_of_group == busiest.argmax(axis=1)[:, None]
-    apart = np.where(together, plain, -1).max(axis=1) != np.where(together, plain, nodes).min(axis=1)
+    cell = plain + np.arange(layers)[:, None] * nodes
+    fullest = np.bincount(cell.ravel(), weight.ravel()).reshape(layers, nodes).max(axis=1)
+    worst = np.argsort(node_of_group != busiest.argmax(axis=1)[:, None], axis=1, kind="stable")[:, : groups // nodes]
+    homes = np.take_along_axis(plain, worst, axis=1)
+    apart = (homes != homes[:, :1]).any(axis=1)
     may: NDArray[np.bool_] = apart & (fullest < busiest.max(axis=1) * problem.cluster.ranks_per_node)
     return may
 

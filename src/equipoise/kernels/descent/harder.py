@@ -55,11 +55,11 @@ SMALL = 64  # slots; few items seldom come near the bound, and all that can be t
 
 
 @native
-def search_rows(by_load, bits, floor, max_gap, effort, aims, held, stages, within):  # type: ignore[no-untyped-def]
+def search_rows(by_load, bits, floor, max_gap, effort, aims, held, busiest, stages):  # type: ignore[no-untyped-def]
     """Improve the placements in ``held``; ``aims`` int64 [rows], what other counts strive for where slots are few."""
     _, num_ranks, slots = held.shape
     experts = by_load.shape[1]
-    weight, names, numbers = np.empty(experts, np.int64), np.empty(experts, np.int32), np.empty(experts, np.int64)
+    weight, names, numbers = np.empty(experts, np.int64), np.empty(experts, np.int32), np.empty(1 << bits, np.int64)
     ranks, best = new_ranks(num_ranks, slots, experts), np.empty((num_ranks, slots), np.int64)
     space = new_space(num_ranks, slots, experts, LINKS, num_ranks if _worth_squeezing(num_ranks, slots) else 0)
     for row in range(len(by_load)):
@@ -69,7 +69,7 @@ def search_rows(by_load, bits, floor, max_gap, effort, aims, held, stages, withi
         for g in range(num_ranks):
             for s in range(slots):
                 best[g, s] = numbers[held[row, g, s]]
-        within[row] = _search_row(weight, floor[row], max_gap, effort, aims[row], ranks, best, space, stages[row])
+        busiest[row] = _search_row(weight, floor[row], max_gap, effort, aims[row], ranks, best, space, stages[row])
         for g in range(num_ranks):
             for s in range(slots):
                 held[row, g, s] = names[best[g, s]]
@@ -77,7 +77,7 @@ def search_rows(by_load, bits, floor, max_gap, effort, aims, held, stages, withi
 
 @native
 def _search_row(weight, floor, max_gap, effort, aim, ranks, best, space, stages):  # type: ignore[no-untyped-def]
-    """Improve ``best`` [ranks, slots]; return whether it meets the target."""
+    """Improve ``best`` [ranks, slots]; return its busiest rank."""
     num_ranks, slots = best.shape
     largest, bound, target = set_target(weight, num_ranks, slots, floor, max_gap, ranks.replicas)
     _restore(weight, ranks, best, space)
@@ -89,8 +89,7 @@ def _search_row(weight, floor, max_gap, effort, aim, ranks, best, space, stages)
     reached = _relax(weight, bound, target, largest, aim, harder, reached, ranks, best, space, stages)
     if reached > target and _worth_squeezing(num_ranks, slots):
         reached = _finish(weight, bound, target, largest, effort, reached, ranks, best, space, stages)
-    reached = _convert(weight, target, harder, reached, ranks, best, space, stages)
-    return reached <= target
+    return _convert(weight, target, harder, reached, ranks, best, space, stages)
 
 
 @native

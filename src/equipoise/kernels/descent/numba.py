@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,42 +23,46 @@ PAIRING_TRIES = np.array([3, 4, 16])
 
 def plan_rows(
     weight: NDArray[np.int64],
+    names: NDArray[Any],
     num_ranks: int,
     slots_per_rank: int,
     floor: NDArray[np.int64],
     max_gap: float,
     effort: str,
     threads: int | None = None,
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
     """Plan every row of ``weight``; see the folder's contract."""
-    rows, experts = weight.shape
-    level = EFFORTS[effort]
-    held = np.empty((rows, num_ranks, slots_per_rank), np.int32)
-    stages, within = np.zeros((rows, len(STAGES)), np.int64), np.empty(rows, np.bool_)
-    names, bits = np.arange(experts), (experts - 1).bit_length()
+    rows, level = len(weight), EFFORTS[effort]
+    held, stages = np.empty((rows, num_ranks, slots_per_rank), np.int32), np.zeros((rows, len(STAGES)), np.int64)
+    busiest, target, aims = np.empty(rows, np.int64), np.empty(rows, np.int64), np.empty(rows, np.int64)
     parts = min(2 * num_threads(threads), rows)  # blocks of rows, contiguous: other strides would be compiled anew
     edges = [rows * part // parts for part in range(parts + 1)]
 
     def plan(part: int) -> None:
         block = slice(edges[part], edges[part + 1])
-        by_load = (~weight[block] << bits) | names  # load and expert share an integer, so that one sort orders both
+        bits = int(names[block].max()).bit_length()
+        by_load = (~weight[block] << bits) | names[
+            block
+        ]  # one integer has load and expert, so that one sort orders both
         by_load.sort(axis=1)
-        aims = np.empty(len(by_load), np.int64)
-        _plan_rows(by_load, bits, floor[block], max_gap, level, aims, held[block], stages[block], within[block])
-        hard = np.flatnonzero(aims >= 0)
+        _plan_rows(
+            by_load, bits, floor[block], max_gap, level,
+            aims[block], target[block], held[block], busiest[block], stages[block],
+        )  # fmt: skip
+        hard = np.flatnonzero(aims[block] >= 0)
         if len(hard) and level > 0:
             from equipoise.kernels.descent.harder import search_rows  # half the code, and most models never need it
 
-            found = held[block][hard], stages[block][hard], within[block][hard]
-            search_rows(by_load[hard], bits, floor[block][hard], max_gap, level, aims[hard], *found)
-            held[block][hard], stages[block][hard], within[block][hard] = found
+            found = held[block][hard], busiest[block][hard], stages[block][hard]
+            search_rows(by_load[hard], bits, floor[block][hard], max_gap, level, aims[block][hard], *found)
+            held[block][hard], busiest[block][hard], stages[block][hard] = found
 
     for_each(plan, range(parts), threads)
-    return held, stages, within
+    return held, busiest, busiest <= target, stages
 
 
 @native
-def _plan_rows(by_load, bits, floor, max_gap, effort, aims, held, stages, within):  # type: ignore[no-untyped-def]
+def _plan_rows(by_load, bits, floor, max_gap, effort, aims, target, held, busiest, stages):  # type: ignore[no-untyped-def]
     """Fill ``held`` with first descents; ``aims`` is set where a search beyond them makes sense, and -1 elsewhere."""
     _, num_ranks, slots = held.shape
     experts = by_load.shape[1]
@@ -65,7 +71,9 @@ def _plan_rows(by_load, bits, floor, max_gap, effort, aims, held, stages, within
     space = new_space(num_ranks, slots, experts, LINKS, 0)
     for row in range(len(by_load)):
         unpack(by_load[row], bits, weight, names)
-        within[row], aims[row] = _plan_row(weight, floor[row], max_gap, effort, ranks, best, space, stages[row])
+        busiest[row], target[row], aims[row] = _plan_row(
+            weight, floor[row], max_gap, effort, ranks, best, space, stages[row]
+        )
         for g in range(num_ranks):
             for s in range(slots):
                 held[row, g, s] = names[best[g, s]]
@@ -75,7 +83,7 @@ def _plan_rows(by_load, bits, floor, max_gap, effort, aims, held, stages, within
 def _plan_row(weight, floor, max_gap, effort, ranks, best, space, stages):  # type: ignore[no-untyped-def]
     """Fill ``best`` [ranks, slots] with the better of descent and the plain answer.
 
-    Returns whether it meets the target, and what a search beyond may aim for: the first descent, or -1 for no search.
+    Returns the busiest rank, the target, and what a search beyond may aim for: the first descent, or -1 for no search.
     """
     num_ranks, slots = best.shape
     keys, spare = space.keys, space.spare
@@ -83,7 +91,7 @@ def _plan_row(weight, floor, max_gap, effort, ranks, best, space, stages):  # ty
     paired = _descend_first(weight, bound, target, max_gap, effort, ranks, space, stages)
     aim = reached = keep(ranks, best)
     if slots == 1 or reached <= paired:
-        return reached <= target, np.int64(-1)
+        return reached, target, np.int64(-1)
     for level in range(effort if slots == 2 else 0):  # pairs had to be parted, and less search may have parted fewer
         count_least_largest(weight, num_ranks * slots, num_ranks, ranks.replicas)
         _descend_first(weight, bound, target, max_gap, level, ranks, space, stages)
@@ -98,7 +106,7 @@ def _plan_row(weight, floor, max_gap, effort, ranks, best, space, stages):  # ty
         improve(ranks, target, reached, space, stages)
         if ranks.load[ranks.order[-1]] < reached:
             reached = keep(ranks, best)
-    return reached <= target, aim if reached > target else np.int64(-1)
+    return reached, target, aim if reached > target else np.int64(-1)
 
 
 @native

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arrays import frozen
 from equipoise.kernels.native import native
 
 __all__ = ["choose"]
@@ -19,7 +20,7 @@ def choose(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Choose a grouping for each layer; see the folder's contract."""
     chosen, bound = np.zeros(len(load), np.int64), np.empty(len(load))
-    _choose(load.copy(), sets, set_of_node, ranks_per_node, slots_per_node, chosen, bound)
+    _choose(frozen(load, np.float64), sets, set_of_node, ranks_per_node, slots_per_node, chosen, bound)
     return chosen, bound
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arrays import frozen
 from equipoise.kernels.native import native
 
 __all__ = ["count_duplicates", "invert"]
@@ -14,7 +15,7 @@ Ints = NDArray[np.int32]
 
 def invert(physical_to_logical: Ints, num_experts: int) -> tuple[Ints, Ints]:
     """Return the slots of each expert and how many there are; see the folder's contract."""
-    table = _writable(physical_to_logical)
+    table = frozen(physical_to_logical, np.int32)
     replica_count = np.zeros((len(table), num_experts), np.int32)
     _count(table, replica_count)
     slots_of = np.full((*replica_count.shape, max(1, int(replica_count.max()))), -1, np.int32)
@@ -24,14 +25,9 @@ def invert(physical_to_logical: Ints, num_experts: int) -> tuple[Ints, Ints]:
 
 def count_duplicates(physical_to_logical: Ints, num_experts: int, num_ranks: int) -> NDArray[np.int64]:
     """Count the slots that repeat an expert of their rank; see the folder's contract."""
-    table, found = _writable(physical_to_logical), np.zeros(len(physical_to_logical), np.int64)
+    table, found = frozen(physical_to_logical, np.int32), np.zeros(len(physical_to_logical), np.int64)
     _count_duplicates(table, table.shape[1] // num_ranks, np.empty(num_experts, np.int64), found)
     return found
-
-
-def _writable(table: Ints) -> Ints:
-    """Return a copy, because the native code would be compiled once more for read-only arrays."""
-    return np.array(table, dtype=np.int32, order="C")
 
 
 @native

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arrays import frozen
 from equipoise.kernels.native import native
 from equipoise.kernels.recount import DOUBLED, EMPTY, MISSING, TORN, UNEVEN
 
@@ -15,10 +16,8 @@ def recount(
     physical_to_logical: NDArray[np.int32], load: NDArray[np.float64], num_ranks: int, num_nodes: int, num_groups: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return what each rank carries and the flaws of each layer; see the folder's contract."""
-    # Copies, because the native code would be compiled once more for read-only arrays.
-    table, load = np.array(physical_to_logical, dtype=np.int32, order="C"), np.array(load, order="C")
-    rank_load, flaws = np.empty((len(table), num_ranks)), np.empty(len(table), np.int64)
-    _recount(table, load, num_nodes, num_groups, rank_load, flaws)
+    rank_load, flaws = np.empty((len(load), num_ranks)), np.empty(len(load), np.int64)
+    _recount(frozen(physical_to_logical, np.int32), frozen(load, np.float64), num_nodes, num_groups, rank_load, flaws)
     return rank_load, flaws
 
 
@@ -27,6 +26,7 @@ def _recount(table, load, num_nodes, num_groups, rank_load, flaws):  # type: ign
     experts, ranks = load.shape[1], rank_load.shape[1]
     slots = table.shape[1] // ranks
     replicas, last_rank, each = np.empty(experts, np.int64), np.empty(experts, np.int64), np.empty(experts)
+    group_of, here = np.arange(experts) // (experts // num_groups), np.empty((num_nodes, num_groups), np.bool_)
     for layer in range(len(table)):
         replicas[:] = 0
         flaw = 0
@@ -51,18 +51,20 @@ def _recount(table, load, num_nodes, num_groups, rank_load, flaws):  # type: ign
             if doubled:
                 flaw |= DOUBLED
         if num_groups > 1:
-            flaw |= _look_at_groups(table[layer], experts, num_nodes, num_groups)
+            flaw |= _look_at_groups(table[layer], group_of, here)
         flaws[layer] = flaw
 
 
 @native
-def _look_at_groups(slots, experts, num_nodes, num_groups):  # type: ignore[no-untyped-def]
-    here = np.zeros((num_nodes, num_groups), np.bool_)
-    per_node, size = len(slots) // num_nodes, experts // num_groups
+def _look_at_groups(slots, group_of, here):  # type: ignore[no-untyped-def]
+    """Return the flaws of one layer's groups; ``here`` bool [nodes, groups] is work space."""
+    num_nodes, num_groups = here.shape
+    per_node, experts = len(slots) // num_nodes, len(group_of)
+    here[:] = False
     for node in range(num_nodes):
         for e in slots[node * per_node : (node + 1) * per_node]:
             if 0 <= e < experts:
-                here[node, e // size] = True
+                here[node, group_of[e]] = True
     flaw = 0
     for group in range(num_groups):
         if here[:, group].sum() > 1:
