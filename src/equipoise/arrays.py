@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from equipoise.errors import InvalidInputError
 
-__all__ = ["CheckedLoad", "as_load", "as_numpy", "as_windows", "frozen", "is_torch", "like"]
+__all__ = ["CheckedLoad", "as_load", "as_numpy", "as_windows", "is_torch", "like"]
 
 
 def is_torch(value: Any) -> bool:
@@ -85,16 +85,6 @@ def as_windows(value: Any, name: str = "load", axis: str = "window") -> NDArray[
         )
     array.setflags(write=False)
     return array
-
-
-def frozen(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    """Return ``array`` as contiguous and read-only, without a copy if it can be.
-
-    For native code, which is compiled once more where arrays may be written.
-    """
-    view: NDArray[Any] = np.ascontiguousarray(array, dtype).view()
-    view.setflags(write=False)
-    return view
 
 
 @dataclass(frozen=True, eq=False)

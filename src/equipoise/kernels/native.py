@@ -9,8 +9,20 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["inlined", "native"]
+__all__ = ["frozen", "inlined", "native"]
+
+
+def frozen(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """Return ``array`` as contiguous and read-only, without a copy if it can be.
+
+    For native code, which is compiled once more where arrays may be written.
+    """
+    view: NDArray[Any] = np.ascontiguousarray(array, dtype).view()
+    view.setflags(write=False)
+    return view
 
 
 def native(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arrays import frozen
-from equipoise.kernels.native import native
+from equipoise.kernels.native import frozen, native
 
 __all__ = ["count_duplicates", "invert"]
 

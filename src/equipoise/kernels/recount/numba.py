@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arrays import frozen
-from equipoise.kernels.native import native
+from equipoise.kernels.native import frozen, native
 from equipoise.kernels.recount import DOUBLED, EMPTY, MISSING, TORN, UNEVEN
 
 __all__ = ["recount"]
