@@ -19,7 +19,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["frozen", "inlined", "native"]
+__all__ = ["frozen", "inlined", "native", "spliced"]
 
 HERE = Path(__file__).parent
 
@@ -52,6 +52,14 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     For what inner loops call with a tuple of many arrays: a call would copy the description of each.
     """
     return _compile(function, forceinline=True, no_cpython_wrapper=True)
+
+
+def spliced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile ``function`` only as a part of those that call it, once for each call.
+
+    For what has one caller and calls much itself: all of that would be optimised once more at every level of nesting.
+    """
+    return _compile(function, inline="always")
 
 
 def _compile(function: Callable[..., Any], **more: Any) -> Callable[..., Any]:

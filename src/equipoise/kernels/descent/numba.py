@@ -12,7 +12,7 @@ from equipoise.kernels.descent.improve import improve, keep
 from equipoise.kernels.descent.pairing import pair, search_counts
 from equipoise.kernels.descent.start import count_least_largest, deal_greedily, fold, set_target
 from equipoise.kernels.descent.state import LINKS, NEVER, PAIRED, new_ranks, new_space, set_ranks, unpack
-from equipoise.kernels.native import native
+from equipoise.kernels.native import native, spliced
 from equipoise.kernels.separate.numba import separate
 from equipoise.threads import for_each, num_threads
 
@@ -79,7 +79,7 @@ def _plan_rows(by_load, bits, floor, max_gap, effort, aims, target, held, busies
                 held[row, g, s] = names[best[g, s]]
 
 
-@native
+@spliced
 def _plan_row(weight, floor, max_gap, effort, ranks, best, space, stages):  # type: ignore[no-untyped-def]
     """Fill ``best`` [ranks, slots] with the better of descent and the plain answer.
 
@@ -109,7 +109,7 @@ def _plan_row(weight, floor, max_gap, effort, ranks, best, space, stages):  # ty
     return reached, target, aim if reached > target else np.int64(-1)
 
 
-@native
+@spliced
 def _descend_first(weight, bound, target, max_gap, effort, ranks, space, stages):  # type: ignore[no-untyped-def]
     """Deal the replicas, or pair them where ranks have two slots, and improve that.
 

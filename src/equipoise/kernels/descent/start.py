@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from equipoise.kernels.descent.state import forget_changes, holds, set_ranks, sort_ascending
-from equipoise.kernels.native import native
+from equipoise.kernels.native import native, spliced
 from equipoise.kernels.separate.numba import separate
 
 __all__ = ["count_least_largest", "count_relaxed", "deal_greedily", "fold", "set_target"]
@@ -63,7 +63,7 @@ def set_target(weight, num_ranks, slots, floor, max_gap, replicas):  # type: ign
     return largest, bound, np.int64(bound * (1.0 + max_gap * (1.0 - 1e-9)))  # rounding cannot lift the gap above it
 
 
-@native
+@spliced
 def _spread_evenly(num_slots, most, replicas):  # type: ignore[no-untyped-def]
     experts = len(replicas)
     for e in range(experts):
@@ -229,7 +229,7 @@ def _bits(numbers):  # type: ignore[no-untyped-def]
     return bits
 
 
-@native
+@spliced
 def _trade_in_round(value, expert, by_load, rank_bits, i, s):  # type: ignore[no-untyped-def]
     """Swap what rank ``i`` of the round got in round ``s`` with a near rank's; return whether that could be."""
     rank_mask = np.int64((1 << rank_bits) - 1)

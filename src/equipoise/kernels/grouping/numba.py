@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import frozen, native
+from equipoise.kernels.native import frozen, native, spliced
 
 __all__ = ["choose"]
 
@@ -53,7 +53,8 @@ def _choose(load, sets, set_of_node, ranks_per_node, slots_per_node, chosen, bou
             for one in set_of_node[k]:
                 for i in range(len(sets[one])):
                     group = sets[one, i]
-                    inside[i * size : (i + 1) * size] = load[layer, group * size : (group + 1) * size]
+                    for e in range(size):
+                        inside[i * size + e] = load[layer, group * size + e]
                 promise = max(promise, _largest_replica(inside, slots_per_node, promise, replicas))
                 if promise >= best:
                     break
@@ -62,7 +63,7 @@ def _choose(load, sets, set_of_node, ranks_per_node, slots_per_node, chosen, bou
         bound[layer] = best
 
 
-@native
+@spliced
 def _largest_replica(load, num_slots, promise, replicas):  # type: ignore[no-untyped-def]
     """Return t* of one node, or 0 if it is no more than ``promise``, which one count of slots shows."""
     need = np.float64(len(load))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import frozen, native
+from equipoise.kernels.native import frozen, native, spliced
 from equipoise.kernels.recount import DOUBLED, EMPTY, MISSING, TORN, UNEVEN
 
 __all__ = ["recount"]
@@ -54,7 +54,7 @@ def _recount(table, load, num_nodes, num_groups, rank_load, flaws):  # type: ign
         flaws[layer] = flaw
 
 
-@native
+@spliced
 def _look_at_groups(slots, group_of, here):  # type: ignore[no-untyped-def]
     """Return the flaws of one layer's groups; ``here`` bool [nodes, groups] is work space."""
     num_nodes, num_groups = here.shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.native import native
+from equipoise.kernels.native import native, spliced
 
 __all__ = ["separate"]
 
@@ -65,7 +65,7 @@ def separate(held, weight):  # type: ignore[no-untyped-def]
             load[best_rank] += each[e] - each[f]
 
 
-@native
+@spliced
 def _deal(held, replicas, weight):  # type: ignore[no-untyped-def]
     """Deal all replicas round the ranks, the experts with the heaviest replicas first, ties to the lowest."""
     ranks = held.shape[0]
