@@ -58,10 +58,10 @@ def replicas(load: NDArray[np.float64], num_slots: int) -> NDArray[np.float64]:
 
 
 def time_call(call: Callable[[], Any], repeats: int) -> dict[str, Any]:
-    """Call once for the first time, then ``repeats`` times, at least once.
+    """Call once for the first time, then ``repeats`` times.
 
-    Returns seconds (first, best, median), the last result, and ``others``: the share of all processors that
-    other processes took during the repeats, None where the system does not say.
+    Returns seconds (first; best and median of the repeats, or of the first where there are none), the last result,
+    and ``others``: the share of all processors that other processes took during the repeats, None where unknown.
     """
     start = time.perf_counter()
     result = call()
@@ -72,7 +72,8 @@ def time_call(call: Callable[[], Any], repeats: int) -> dict[str, Any]:
         start = time.perf_counter()
         result = call()
         steady.append(time.perf_counter() - start)
-    others = _share_of_others(before, _busy(), sum(steady))
+    others = _share_of_others(before, _busy(), sum(steady)) if steady else None
+    steady = steady or [first]
     return {
         "first": first,
         "best": min(steady),
