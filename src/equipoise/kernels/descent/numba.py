@@ -9,16 +9,15 @@ from numpy.typing import NDArray
 
 from equipoise.kernels.descent import EFFORTS, STAGES
 from equipoise.kernels.descent.improve import improve, keep
-from equipoise.kernels.descent.pairing import pair, search_counts
-from equipoise.kernels.descent.start import count_least_largest, deal_greedily, fold, set_target
-from equipoise.kernels.descent.state import LINKS, NEVER, PAIRED, new_ranks, new_space, set_ranks, unpack
+from equipoise.kernels.descent.start import deal_greedily, fold, set_target
+from equipoise.kernels.descent.state import LINKS, NEVER, new_ranks, new_space, set_ranks, unpack
 from equipoise.kernels.native import native, spliced
 from equipoise.kernels.separate.numba import separate
 from equipoise.threads import for_each, num_threads
 
 __all__ = ["plan_rows"]
 
-PAIRING_TRIES = np.array([3, 4, 16])
+FOLDED, PLAIN = 0, 1
 
 
 def plan_rows(
@@ -37,6 +36,9 @@ def plan_rows(
     busiest, target, aims = np.empty(rows, np.int64), np.empty(rows, np.int64), np.empty(rows, np.int64)
     parts = min(2 * num_threads(threads), rows)  # blocks of rows, contiguous: other strides would be compiled anew
     edges = [rows * part // parts for part in range(parts + 1)]
+    descend_first = _descend_first
+    if slots_per_rank == 2:  # compiled only where it is needed, as is what is harder
+        from equipoise.kernels.descent.two_slots import descend_first
 
     def plan(part: int) -> None:
         block = slice(edges[part], edges[part + 1])
@@ -45,7 +47,7 @@ def plan_rows(
             block
         ]  # one integer has load and expert, so that one sort orders both
         by_load.sort(axis=1)
-        _plan_rows(
+        descend_first(
             by_load, bits, floor[block], max_gap, level,
             aims[block], target[block], held[block], busiest[block], stages[block],
         )  # fmt: skip
@@ -62,7 +64,7 @@ def plan_rows(
 
 
 @native
-def _plan_rows(by_load, bits, floor, max_gap, effort, aims, target, held, busiest, stages):  # type: ignore[no-untyped-def]
+def _descend_first(by_load, bits, floor, max_gap, effort, aims, target, held, busiest, stages):  # type: ignore[no-untyped-def]
     """Fill ``held`` with first descents; ``aims`` is set where a search beyond them makes sense, and -1 elsewhere."""
     _, num_ranks, slots = held.shape
     experts = by_load.shape[1]
@@ -71,8 +73,8 @@ def _plan_rows(by_load, bits, floor, max_gap, effort, aims, target, held, busies
     space = new_space(num_ranks, slots, experts, LINKS, 0)
     for row in range(len(by_load)):
         unpack(by_load[row], bits, weight, names)
-        busiest[row], target[row], aims[row] = _plan_row(
-            weight, floor[row], max_gap, effort, ranks, best, space, stages[row]
+        busiest[row], target[row], aims[row] = _descend_row(
+            weight, floor[row], max_gap, ranks, best, space, stages[row]
         )
         for g in range(num_ranks):
             for s in range(slots):
@@ -80,50 +82,29 @@ def _plan_rows(by_load, bits, floor, max_gap, effort, aims, target, held, busies
 
 
 @spliced
-def _plan_row(weight, floor, max_gap, effort, ranks, best, space, stages):  # type: ignore[no-untyped-def]
-    """Fill ``best`` [ranks, slots] with the better of descent and the plain answer.
+def _descend_row(weight, floor, max_gap, ranks, best, space, stages):  # type: ignore[no-untyped-def]
+    """Fill ``best`` [ranks, slots] with the better of descent and the plain answer, which is improved too.
 
     Returns the busiest rank, the target, and what a search beyond may aim for: the first descent, or -1 for no search.
     """
     num_ranks, slots = best.shape
-    keys, spare = space.keys, space.spare
     _, bound, target = set_target(weight, num_ranks, slots, floor, max_gap, ranks.replicas)
-    paired = _descend_first(weight, bound, target, max_gap, effort, ranks, space, stages)
-    aim = reached = keep(ranks, best)
-    if slots == 1 or reached <= paired:
-        return reached, target, np.int64(-1)
-    for level in range(effort if slots == 2 else 0):  # pairs had to be parted, and less search may have parted fewer
-        count_least_largest(weight, num_ranks * slots, num_ranks, ranks.replicas)
-        _descend_first(weight, bound, target, max_gap, level, ranks, space, stages)
-        if level == 0:
-            aim = ranks.load[ranks.order[-1]]
-        if ranks.load[ranks.order[-1]] < reached:
-            reached = keep(ranks, best)
-    # Never worse than the plain answer; with two slots a rank ``fold`` has not left the order that this needs.
-    if slots > 2 and reached > bound and deal_greedily(weight, ranks, keys, reached, ranks.expert, spare):
-        separate(ranks.expert, weight)
-        set_ranks(ranks, weight, keys, spare)
+    aim = reached = NEVER
+    for start in (FOLDED, PLAIN):
+        if start == FOLDED:
+            fold(weight, ranks, space.keys, space.spare)
+        elif (
+            slots > 1
+            and reached > bound
+            and deal_greedily(weight, ranks, space.keys, reached, ranks.expert, space.spare)
+        ):
+            separate(ranks.expert, weight)
+            set_ranks(ranks, weight, space.keys, space.spare)
+        else:
+            break
         improve(ranks, target, reached, space, stages)
         if ranks.load[ranks.order[-1]] < reached:
             reached = keep(ranks, best)
-    return reached, target, aim if reached > target else np.int64(-1)
-
-
-@spliced
-def _descend_first(weight, bound, target, max_gap, effort, ranks, space, stages):  # type: ignore[no-untyped-def]
-    """Deal the replicas, or pair them where ranks have two slots, and improve that.
-
-    Returns the heaviest pair, which no other placement of the same counts undercuts; 0 where nothing was paired.
-    """
-    paired = np.int64(0)
-    if ranks.expert.shape[1] == 2:
-        stages[PAIRED] += search_counts(
-            weight, bound, max_gap, PAIRING_TRIES[effort], ranks.replicas, ranks.expert, space.keys, space.spare
-        )
-        paired = pair(weight, ranks.replicas, ranks.expert, space.keys, space.spare)
-        separate(ranks.expert, weight)
-        set_ranks(ranks, weight, space.keys, space.spare)
-    else:
-        fold(weight, ranks, space.keys, space.spare)
-    improve(ranks, target, NEVER, space, stages)
-    return paired
+        if start == FOLDED:
+            aim = reached
+    return reached, target, aim if slots > 1 and reached > target else np.int64(-1)

@@ -1,0 +1,64 @@
+"""First descents where ranks have two slots: the counts decide nearly everything, and swaps only mend what is left."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from equipoise.kernels.descent.improve import improve, keep
+from equipoise.kernels.descent.pairing import pair, search_counts
+from equipoise.kernels.descent.start import count_least_largest, set_target
+from equipoise.kernels.descent.state import LINKS, NEVER, PAIRED, new_ranks, new_space, set_ranks, unpack
+from equipoise.kernels.native import native, spliced
+from equipoise.kernels.separate.numba import separate
+
+__all__ = ["descend_first"]
+
+TRIES = np.array([3, 4, 16])  # values of T, by effort
+
+
+@native
+def descend_first(by_load, bits, floor, max_gap, effort, aims, target, held, busiest, stages):  # type: ignore[no-untyped-def]
+    """Fill ``held`` with first descents; ``aims`` is set where a search beyond them makes sense, and -1 elsewhere."""
+    _, num_ranks, slots = held.shape
+    experts = by_load.shape[1]
+    weight, names = np.empty(experts, np.int64), np.empty(experts, np.int32)
+    ranks, best = new_ranks(num_ranks, slots, experts), np.empty((num_ranks, slots), np.int64)
+    space = new_space(num_ranks, slots, experts, LINKS, 0)
+    for row in range(len(by_load)):
+        unpack(by_load[row], bits, weight, names)
+        busiest[row], target[row], aims[row] = _descend_row(
+            weight, floor[row], max_gap, effort, ranks, best, space, stages[row]
+        )
+        for g in range(num_ranks):
+            for s in range(slots):
+                held[row, g, s] = names[best[g, s]]
+
+
+@spliced
+def _descend_row(weight, floor, max_gap, effort, ranks, best, space, stages):  # type: ignore[no-untyped-def]
+    """Fill ``best`` [ranks, 2] with the best of the pairings that ``effort`` and every smaller one find.
+
+    Returns the busiest rank, the target, and what a search beyond may aim for, or -1 for no search: where no pair had
+    to be parted, no other placement of the same counts is better. Smaller efforts may have had to part fewer.
+    """
+    num_ranks = len(best)
+    _, bound, target = set_target(weight, num_ranks, 2, floor, max_gap, ranks.replicas)
+    aim = reached = NEVER
+    for attempt in range(effort + 1):
+        tries = TRIES[effort if attempt == 0 else attempt - 1]
+        count_least_largest(weight, 2 * num_ranks, num_ranks, ranks.replicas)
+        stages[PAIRED] += search_counts(
+            weight, bound, max_gap, tries, ranks.replicas, ranks.expert, space.keys, space.spare
+        )
+        paired = pair(weight, ranks.replicas, ranks.expert, space.keys, space.spare)
+        separate(ranks.expert, weight)
+        set_ranks(ranks, weight, space.keys, space.spare)
+        improve(ranks, target, NEVER, space, stages)
+        heaviest = ranks.load[ranks.order[-1]]
+        if attempt < 2:
+            aim = heaviest
+        if heaviest < reached:
+            reached = keep(ranks, best)
+        if attempt == 0 and reached <= paired:
+            return reached, target, np.int64(-1)
+    return reached, target, aim if reached > target else np.int64(-1)
