@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from equipoise.fixed_point import NUM_BITS, replica_weight, to_fixed_point
+from equipoise.fixed_point import LARGEST, replica_weight, to_fixed_point
 from equipoise.testing import random_load
 
 
@@ -14,9 +14,21 @@ def test_sums_stay_exact_in_float64(experts: int) -> None:
     assert int(fixed.sum(axis=1).max()) * 1024 < 2**63
 
 
-def test_the_hottest_expert_of_a_layer_becomes_a_power_of_two() -> None:
+def test_the_hottest_expert_of_a_layer_becomes_the_same_number_everywhere() -> None:
     load = random_load(64, 16, np.random.default_rng(0))
-    assert set(to_fixed_point(load).max(axis=1).tolist()) == {0, 2**NUM_BITS}
+    assert set(to_fixed_point(load).max(axis=1).tolist()) == {0, LARGEST}
+
+
+@pytest.mark.parametrize("experts", [40, 3000, 9000])
+def test_replicas_of_a_hot_expert_tie_with_experts_that_have_their_load(experts: int) -> None:
+    for replicas in (*range(1, 23), 24, 33, 36, 48, 64, 100, 144):
+        load = np.ones((1, experts))
+        load[0, 7] = 3 * replicas
+        load[0, 5] = 3
+        for scale in (1.0, 3.7, 1e-6):
+            fixed = to_fixed_point(load * scale)[0]
+            assert fixed[7] // replicas == fixed[5]
+            assert fixed[5] // 3 == fixed[0]
 
 
 def test_ties_stay_ties_and_order_stays_order() -> None:

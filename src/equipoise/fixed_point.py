@@ -1,11 +1,14 @@
 """Loads as whole numbers, so that every implementation adds them to the same bits.
 
 Sums of floats depend on their order, and order depends on threads, devices and libraries. All
-planning therefore happens on integers: each layer is scaled so that its hottest expert is 2**40
+planning therefore happens on integers: each layer is scaled so that its hottest expert is 8.9e11
 (less for very large layers) and rounded. Sums of such numbers are exact in int64 and in float64
-alike, ties are real ties, and a load multiplied by a constant becomes the same integers, up to a
+alike, and a load multiplied by a constant becomes the same integers, up to a
 rounding of 1e-12 of the hottest expert. Certificates and metrics are always computed from the
 load itself.
+
+The hottest expert becomes a number that many others divide: its replicas, and loads that are a simple fraction of it,
+are whole, so that what is equal in truth is equal here too: ties are real ties.
 """
 
 from __future__ import annotations
@@ -13,30 +16,31 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NUM_BITS", "fixed_point_bits", "replica_weight", "to_fixed_point"]
+__all__ = ["fixed_point_scale", "replica_weight", "to_fixed_point"]
 
-NUM_BITS = 40
+LARGEST = 2**12 * 3**3 * 5**2 * 7 * 11 * 13 * 17 * 19
+NUM_BITS = LARGEST.bit_length()
 
 
-def fixed_point_bits(num_items: int, num_packs: int) -> int:
-    """Return the bits of the largest item: 40, less for very large layers.
+def fixed_point_scale(num_items: int, num_packs: int) -> int:
+    """Return what the largest item becomes: ``LARGEST``, divided by a power of two for very large layers.
 
     The sum of a row stays below 2**52, which float64 holds exactly, and leaves room beside it for a pack
     number in an int64.
     """
-    return min(NUM_BITS, 52 - num_items.bit_length(), 62 - num_items.bit_length() - num_packs.bit_length())
+    bits = min(NUM_BITS, 52 - num_items.bit_length(), 62 - num_items.bit_length() - num_packs.bit_length())
+    return LARGEST >> NUM_BITS - bits
 
 
 def to_fixed_point(load: NDArray[np.float64], num_packs: int = 1) -> NDArray[np.int64]:
-    """Return each row of ``load`` scaled to integers with the largest at 2**bits; zero rows stay zero.
+    """Return each row of ``load`` scaled to integers with the largest at ``fixed_point_scale``; zero rows stay zero.
 
-    >>> to_fixed_point(np.array([[1.0, 0.5], [0.0, 0.0]])).tolist() == [[2**40, 2**39], [0, 0]]
+    >>> to_fixed_point(np.array([[3.0, 1.0], [0.0, 0.0]])).tolist() == [[LARGEST, LARGEST // 3], [0, 0]]
     True
     """
-    bits = fixed_point_bits(load.shape[-1], num_packs)
     largest = load.max(axis=-1, keepdims=True)
     share = load / np.where(largest > 0, largest, 1.0)
-    share *= float(2**bits)
+    share *= float(fixed_point_scale(load.shape[-1], num_packs))
     fixed: NDArray[np.int64] = np.rint(share, out=share).astype(np.int64)
     return fixed
 

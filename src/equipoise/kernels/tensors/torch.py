@@ -13,8 +13,8 @@ from equipoise.kernels.packing import Settings
 __all__ = ["group_by_node", "maps", "pack", "replicate", "slots_of", "to_fixed_point"]
 
 
-def to_fixed_point(load: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Return integers with the largest of each row at 2**bits, and whether all loads were finite and not negative.
+def to_fixed_point(load: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    """Return integers with the largest of each row at ``scale``, and whether all loads were finite and not negative.
 
     The answer is a tensor, to be read when something has to wait anyway; wrong loads count as zero until then.
     """
@@ -23,7 +23,7 @@ def to_fixed_point(load: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     load = torch.where(right, load, 0.0)
     largest = load.amax(-1, keepdim=True)
     share = torch.where(largest > 0, load / torch.where(largest > 0, largest, 1.0), 0.0)
-    return torch.round(share * float(2**bits)).long(), right.all()
+    return torch.round(share * float(scale)).long(), right.all()
 
 
 def replicate(weight: Tensor, num_slots: int, most: int) -> tuple[Tensor, Tensor]:
