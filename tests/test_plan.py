@@ -46,6 +46,16 @@ def test_the_summary_names_what_a_reader_needs(plan: eq.Plan) -> None:
         assert words in summary
 
 
+def test_the_summary_says_what_held_the_search_back() -> None:
+    problem = eq.PlacementProblem([[1, 2, 1, 8]], eq.Cluster(2, 3))
+    current = eq.solve(eq.PlacementProblem([[8, 2, 1, 1]], eq.Cluster(2, 3))).placement
+    assert "held back" not in eq.solve(problem).summary()
+    assert "held back     by the limit of 1 transfers in a layer" in (
+        eq.solve(problem, current=current, max_transfers=1).summary()
+    )
+    assert "held back     by a search that ended after 0 units" in eq.solve(problem, deadline=0).summary()
+
+
 COARSE = eq.PlacementProblem([[9.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0], [0.0] * 4], eq.Cluster(4, 1))
 
 

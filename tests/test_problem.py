@@ -112,6 +112,28 @@ def test_a_load_that_breaks_a_rule_is_refused_with_the_place(load, says) -> None
         PlacementProblem(load, Cluster(2, 2))
 
 
+@pytest.mark.parametrize(
+    ("load", "says"),
+    [
+        (torch.ones(2, 2, device="meta"), "on meta, which cannot become a plain array; pass a dense tensor"),
+        (torch.ones(2, 2, dtype=torch.complex64), "holds complex64 values"),
+        (torch.ones(2, 2).to_sparse(), "torch.sparse_coo tensor"),
+        (np.ma.masked_array([[1, 2]], [[0, 1]]), r"masked array; .* load.filled\(0\)"),
+    ],
+)
+def test_an_array_that_hides_numbers_is_refused(load, says) -> None:
+    with pytest.raises(InvalidInputError, match=says):
+        PlacementProblem(load, Cluster(2, 2))
+
+
+def test_some_layers_are_a_problem_of_their_own() -> None:
+    problem = PlacementProblem([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], Cluster(2, 2), 2)
+    part = problem.of_layers(np.array([2, 0]))
+    assert part.load.tolist() == [[5.0, 6.0], [1.0, 2.0]]
+    assert (part.cluster, part.num_expert_groups) == (problem.cluster, 2)
+    assert not part.load.flags.writeable
+
+
 def test_a_problem_is_hierarchical_only_if_the_nodes_divide_the_groups() -> None:
     load = np.ones((1, 8))
     assert PlacementProblem(load, Cluster(4, 2, num_nodes=2), 4).is_hierarchical

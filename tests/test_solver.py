@@ -170,6 +170,40 @@ def test_an_argument_that_breaks_its_rule_is_named(arguments: dict[str, object],
         eq.solve(eq.PlacementProblem(LOAD, eq.Cluster(8, 9)), **arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", [["magic"], {}, None])
+def test_a_strategy_that_is_no_name_is_refused(name: object) -> None:
+    with pytest.raises(UnknownNameError, match=r"strategy is .*; it must be one of"):
+        eq.solve(eq.PlacementProblem(LOAD, eq.Cluster(8, 9)), strategy=name)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("load", [5e-324, 1e-310, 1e300])
+def test_the_smallest_and_the_largest_floats_are_planned(load: float) -> None:
+    plan = eq.solve(eq.PlacementProblem(np.full((1, 8), load), eq.Cluster(3, 4)))
+    assert plan.metrics.mean_balancedness > 0.6
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+@pytest.mark.parametrize(("experts", "ranks", "slots", "hot"), [(256, 144, 3, 33), (64, 16, 5, 12), (30, 11, 4, 7)])
+def test_a_hot_expert_among_equal_ones_is_planned_no_worse_than_by_the_published_greedy(
+    strategy: str, experts: int, ranks: int, slots: int, hot: int
+) -> None:
+    """The published method compares floats, in which a replica of the hot expert ties with the others, as in truth."""
+    load = np.ones((1, experts))
+    load[0, -1] = hot
+    counts = np.ones(experts, np.int64)
+    for _ in range(ranks * slots - experts):
+        counts[np.argmax(load[0] / counts)] += 1
+    items = np.sort(np.repeat(load[0] / counts, counts))[::-1]
+    rank_load, room = np.zeros(ranks), np.full(ranks, slots)
+    for item in items:
+        lightest = np.argmin(np.where(room > 0, rank_load, np.inf))
+        rank_load[lightest] += item
+        room[lightest] -= 1
+    for scale in (1.0, 3.7):
+        found = solve(eq.PlacementProblem(load * scale, eq.Cluster(ranks, slots)), strategy)
+        assert found.certificate.max_rank_load[0] <= rank_load.max() * scale * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("seed", [-1, "zero", 2**64])
 def test_the_seed_is_checked_even_where_nothing_random_happens(seed: object) -> None:
     with pytest.raises(InvalidInputError, match="seed is"):

@@ -27,10 +27,19 @@ def is_torch(value: Any) -> bool:
 def as_numpy(value: Any, name: str) -> NDArray[Any]:
     """Return ``value`` as a numpy array on the host, or say why that cannot be."""
     if is_torch(value):
+        if value.is_complex():
+            raise InvalidInputError(f"{name} holds {str(value.dtype)[6:]} values; it must hold integers or floats.")
+        if value.device.type == "meta" or value.is_quantized or value.layout != sys.modules["torch"].strided:
+            raise InvalidInputError(
+                f"{name} is a {value.layout} tensor of {value.dtype} on {value.device}, which cannot become a plain array; "
+                "pass a dense tensor of integers or floats."
+            )
         value = value.detach()
         if value.dtype.is_floating_point:
             value = value.double()  # bfloat16 has no numpy counterpart, and float64 holds every torch float
         return np.asarray(value.cpu().numpy())
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidInputError(f"{name} is a masked array; say what the masked entries are, such as {name}.filled(0).")
     try:
         array = np.asarray(value)
     except ValueError:

@@ -77,7 +77,7 @@ def choose_backend(name: str, device: str = "cpu") -> Backend:
     'numba'
     """
     if name != "auto":
-        if name not in BACKENDS:
+        if not isinstance(name, str) or name not in BACKENDS:
             raise UnknownNameError(f"backend is {name!r}; it must be auto or one of {', '.join(BACKENDS)}.")
         return BACKENDS[name]
     order = ("triton", "torch", "numba") if device.startswith("cuda") else ("numba",) if device == "cpu" else ("torch",)

@@ -14,7 +14,7 @@ from equipoise.certificate import check_placement, lower_bounds
 from equipoise.errors import InvalidInputError
 from equipoise.metrics import balancedness as balancedness_of
 from equipoise.placement import Placement
-from equipoise.problem import Cluster, PlacementProblem, count
+from equipoise.problem import Cluster, PlacementProblem, count, finite
 from equipoise.strategies import Strategy, choose_strategy
 
 __all__ = ["Answer", "Capacity", "CapacityPoint", "slots_for"]
@@ -200,11 +200,11 @@ def slots_for(
 
 
 def _target(value: Any) -> float:
-    if isinstance(value, bool) or not hasattr(value, "__float__") or not 0 < float(value) <= 1:
-        raise InvalidInputError(
-            f"balancedness is {value!r}; it is mean / max rank load, a number above 0 and at most 1, such as 0.99."
-        )
-    return float(value)
+    rule = "mean / max rank load, a number above 0 and at most 1, such as 0.99"
+    number = finite(value, "balancedness", rule)
+    if not 0 < number <= 1:
+        raise InvalidInputError(f"balancedness is {value!r}; it must be {rule}.")
+    return number
 
 
 def _sizes(problem: PlacementProblem, most_slots: int | None) -> Iterator[PlacementProblem]:

@@ -30,6 +30,13 @@ LIFTED_BY = {
 }
 """What can hold the busiest rank up, in words, and what would lift it."""
 
+HELD_BACK_BY = {
+    "max_transfers": "by the limit of {:,} transfers in a layer",
+    "max_transfers_total": "by the limit of {:,} transfers in all layers together",
+    "stop_after": "by a search that ended after {:,} units",
+}
+"""Parameters that keep a plan from being as good as it could be, and what to say of them."""
+
 _BINDING = {"mean": MEAN, "replica": SLOTS, "company": SLOTS, "threshold": SLOTS, "hottest": SLOTS, "grouping": GROUPS}
 WORTH_ASKING = 0.99  # mean balancedness below which the summary says how many slots would reach it
 
@@ -135,6 +142,7 @@ class Plan:
             ("balancedness", f"mean {metrics.mean_balancedness:.4f}, worst layer {metrics.worst_balancedness:.4f}"),
             ("gap to bound", f"mean {certificate.mean_gap:.4%}, worst layer {certificate.max_gap:.4%}"),
             *(("bound by", line) for line in self._binding()),
+            *(("held back", line) for line in self._holding_back()),
             *(("to reach", line) for line in self._to_reach(balancedness)),
             ("duplicates", f"{duplicates or 'no'} rank{'s hold' if duplicates != 1 else ' holds'} an expert twice"),
             ("found by", f"{how.strategy}, seed {how.seed}, {how.implementation}" + (f"; {found}" if found else "")),
@@ -166,6 +174,11 @@ class Plan:
             for name, number in self.binding.items()
         ]
         return lines or ["nothing: no layer has tokens"]
+
+    def _holding_back(self) -> list[str]:
+        """Return the limits that were set for this plan: the gap may be owed to them."""
+        limits = ((words, self.provenance.parameters.get(name)) for name, words in HELD_BACK_BY.items())
+        return [words.format(limit) for words, limit in limits if limit is not None]
 
     def _to_reach(self, balancedness: float) -> list[str]:
         """Return the line that says how many slots a mean balancedness takes, where more than the mean binds."""

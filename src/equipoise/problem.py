@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from equipoise.arrays import CheckedLoad, as_load
 from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError
 
-__all__ = ["Cluster", "PlacementProblem", "check_counts", "count"]
+__all__ = ["Cluster", "PlacementProblem", "check_counts", "count", "finite"]
 
 
 def count(value: Any, name: str) -> int:
@@ -29,6 +29,17 @@ def count(value: Any, name: str) -> int:
         raise InvalidInputError(f"{name} is {value!r}; it must be a whole number of at least 1.") from None
     if isinstance(value, bool) or number < 1:
         raise InvalidInputError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+    return number
+
+
+def finite(value: Any, name: str, rule: str = "a finite number, not negative") -> float:
+    """Return ``value`` as a float that is finite and not negative, or say what is wrong with it."""
+    try:
+        number = float("nan") if isinstance(value, bool | str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last from tensors of several numbers
+        number = float("nan")
+    if not 0 <= number < float("inf"):
+        raise InvalidInputError(f"{name} is {value!r}; it must be {rule}.")
     return number
 
 

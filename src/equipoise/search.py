@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from equipoise.packing import Settings, pack_items, separate_duplicates
 from equipoise.placement import Placement
 
 __all__ = ["Pack", "Search", "busiest_rank", "pack_replicas"]
+
+UNIT_SLOTS = 4096
 
 Pack = Callable[[NDArray[np.int64], int], tuple[NDArray[np.int32], NDArray[np.int32]]]
 """Weights int64 [rows, items] and a number of packs, to the pack of each item and its place there."""
@@ -79,15 +82,23 @@ class Search:
         for stage, number in zip(STAGES, counts.sum(axis=0).tolist(), strict=True):
             self.stages[stage] += number
 
-    def run_in_units(self, effort: str, deadline: float | None, stop_after: int | None) -> int:
-        """Plan the rows above the target again, 8 at a time, until a limit is met; return the units done."""
-        start = time.monotonic()
+    def run_in_units(
+        self, effort: str, restarts: tuple[int, Backend] | None, until: float | None, stop_after: int | None
+    ) -> int:
+        """Plan the rows above the target again, some at a time, until a limit is met; return the units done.
+
+        ``restarts``, if given, are tried with this seed and backend as the last unit. ``until`` is a time of
+        ``time.monotonic``.
+        """
         todo = np.flatnonzero(~self.within)
-        units = [todo[at : at + 8] for at in range(0, len(todo), 8)]
-        for done, unit in enumerate(units):
-            if done == stop_after or (deadline is not None and time.monotonic() - start >= deadline):
+        size = min(8, max(1, UNIT_SLOTS // self.rows.num_slots))
+        units = [partial(self.run, effort, todo[at : at + size]) for at in range(0, len(todo), size)]
+        if restarts is not None:
+            units.append(partial(self.run_restarts, *restarts))
+        for done, work in enumerate(units):
+            if done == stop_after or (until is not None and time.monotonic() >= until):
                 return done
-            self.run(effort, unit)
+            work()
         return len(units)
 
     def run_restarts(self, seed: int, backend: Backend) -> None:

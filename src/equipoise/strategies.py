@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -15,7 +16,7 @@ from equipoise.fixed_point import to_fixed_point
 from equipoise.hierarchy import best_groupings, split_by_node
 from equipoise.kernels.descent import EFFORTS
 from equipoise.packing import Settings, pack_items
-from equipoise.problem import PlacementProblem
+from equipoise.problem import PlacementProblem, finite
 from equipoise.search import Pack, Search, busiest_rank, pack_replicas
 
 __all__ = ["STRATEGIES", "JointDescent", "PlainGreedy", "PrunedRestarts", "Strategy", "choose_strategy"]
@@ -115,11 +116,13 @@ class JointDescent:
     effort : str, default "balanced"
         What a layer that stays above ``max_gap`` may cost; see ``equipoise.kernels.descent.EFFORTS``.
     deadline : float or None, default None
-        Seconds after which no further search begins. Every layer gets its first descent, whatever the
-        clock says; what was searched beyond that is ``stop_after`` of the plan's parameters.
+        Seconds from the start after which no further search begins. Every layer gets its first descent, whatever the
+        clock says, and a unit of search that has begun is finished; how many were is ``stop_after`` of the plan's
+        parameters.
     stop_after : int or None, default None
-        Search beyond the first descents only on so many units, 8 layers (or nodes of layers) each: makes a plan that a
-        deadline cut short again, without a clock.
+        Search beyond the first descents only in so many units: makes a plan that a deadline cut short again, without a
+        clock. A unit is 8 layers (or nodes of layers), fewer where they have more than 512 slots; pruned
+        restarts, where ``effort`` has them, are the last.
 
     Notes
     -----
@@ -137,33 +140,34 @@ class JointDescent:
     name: ClassVar[str] = "joint-descent"
 
     def __post_init__(self) -> None:
-        for field in ("max_gap", "deadline"):
-            value: Any = getattr(self, field)
-            if field == "deadline" and value is None:
-                continue
-            if isinstance(value, bool) or not hasattr(value, "__float__") or not 0 <= float(value) < float("inf"):
-                raise InvalidInputError(f"{field} is {value!r}; it must be a finite number, not negative.")
-            object.__setattr__(self, field, float(value))
-        if self.effort not in EFFORTS:
+        object.__setattr__(self, "max_gap", finite(self.max_gap, "max_gap"))
+        if self.deadline is not None:
+            object.__setattr__(self, "deadline", finite(self.deadline, "deadline"))
+        if not isinstance(self.effort, str) or self.effort not in EFFORTS:
             raise UnknownNameError(f"effort is {self.effort!r}; it must be one of {', '.join(EFFORTS)}.")
-        if self.stop_after is not None and (not isinstance(self.stop_after, int) or self.stop_after < 0):
-            raise InvalidInputError(f"stop_after is {self.stop_after!r}; it must be a whole number, not negative.")
+        if self.stop_after is not None:
+            whole = hasattr(self.stop_after, "__index__") and not isinstance(self.stop_after, bool)
+            if not whole or self.stop_after < 0:
+                raise InvalidInputError(f"stop_after is {self.stop_after!r}; it must be a whole number, not negative.")
+            object.__setattr__(self, "stop_after", int(self.stop_after))
 
     def place(self, problem: PlacementProblem, seed: int, backend: str, threads: int | None) -> Found:
         """Return the best placement of each layer that the stages found."""
+        chosen, start = choose_backend(backend), time.monotonic()
         fixed = to_fixed_point(problem.load, problem.cluster.num_ranks)
         node_of_group, floor = self._group(problem, fixed, threads)
         rows = split_by_node(problem, fixed, node_of_group)
         search = Search(rows, floor, self.max_gap, threads)
-        strategy = self
+        strategy, restarts = self, (seed, chosen) if self.effort == "thorough" else None
         if self.deadline is None and self.stop_after is None:
             search.run(self.effort)
+            if restarts is not None:
+                search.run_restarts(*restarts)
         else:
             search.run("fast")
-            units = search.run_in_units(self.effort, self.deadline, self.stop_after)
+            until = None if self.deadline is None else start + self.deadline
+            units = search.run_in_units(self.effort, restarts, until, self.stop_after)
             strategy = dataclasses.replace(self, deadline=None, stop_after=units)
-        if self.effort == "thorough" and strategy.stop_after is None:
-            search.run_restarts(seed, choose_backend(backend))
         layers = problem.num_layers
         found, busiest = search.held.reshape(layers, -1), search.busiest.reshape(layers, -1)
         doubtful = ~search.within.reshape(layers, -1).all(axis=1)
@@ -258,7 +262,7 @@ def choose_strategy(name: str, **parameters: Any) -> Strategy:
     >>> choose_strategy("pruned-restarts", restarts=256)
     PrunedRestarts(restarts=256, refined=64, noise=0.2, swaps=50, extremes=4)
     """
-    if name not in STRATEGIES:
+    if not isinstance(name, str) or name not in STRATEGIES:
         raise UnknownNameError(f"strategy is {name!r}; it must be one of {', '.join(STRATEGIES)}.")
     known = [field.name for field in dataclasses.fields(STRATEGIES[name])]
     for parameter in parameters:

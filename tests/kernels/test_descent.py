@@ -100,6 +100,26 @@ def test_a_plan_cut_short_by_the_clock_is_made_again_from_its_parameters(
     assert again.to_json() == cut.to_json()
 
 
+def test_pruned_restarts_are_the_last_unit_of_a_thorough_search_with_a_deadline() -> None:
+    problem = eq.PlacementProblem(np.random.default_rng(3).lognormal(0, 1.5, (9, 40)), eq.Cluster(24, 2))
+    without = plan(problem, effort="thorough", max_gap=0)
+    within = plan(problem, effort="thorough", max_gap=0, deadline=3600)
+    assert within.placement == without.placement
+    units = within.provenance.parameters["stop_after"]
+    assert units == 3  # two of 8 layers at most, and the restarts
+    again = plan(problem, effort="thorough", max_gap=0, stop_after=units)
+    assert again.to_json() == within.to_json()
+
+
+def test_layers_of_very_many_slots_are_units_of_their_own() -> None:
+    problem = eq.PlacementProblem(np.random.default_rng(3).lognormal(0, 1, (3, 2100)), eq.Cluster(1050, 3))
+    found = plan(problem, max_gap=0, stop_after=1)
+    assert found.provenance.parameters["stop_after"] == 1
+    assert plan(problem, max_gap=0, effort="fast").placement.physical_to_logical[1:].tolist() == (
+        found.placement.physical_to_logical[1:].tolist()
+    )
+
+
 def test_a_plan_that_was_cut_after_some_units_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = eq.PlacementProblem(np.random.default_rng(0).lognormal(0, 1.5, (60, 40)), eq.Cluster(24, 2))
     ticks = iter(range(1000))
@@ -212,7 +232,13 @@ def test_the_kernels_make_the_same_plan_without_a_compiler() -> None:
         ({"max_gap": float("nan")}, InvalidInputError, "max_gap is nan"),
         ({"effort": "extreme"}, UnknownNameError, "effort is 'extreme'; it must be one of fast, balanced, thorough"),
         ({"deadline": -1}, InvalidInputError, "deadline is -1"),
+        ({"deadline": "soon"}, InvalidInputError, "deadline is 'soon'; it must be a finite number"),
+        ({"max_gap": np.array([0.1, 0.2])}, InvalidInputError, r"max_gap is array\(\[0.1, 0.2\]\)"),
+        ({"max_gap": 10**400}, InvalidInputError, "max_gap is 1000"),
+        ({"effort": ["fast"]}, UnknownNameError, r"effort is \['fast'\]"),
         ({"stop_after": 1.5}, InvalidInputError, "stop_after is 1.5"),
+        ({"stop_after": True}, InvalidInputError, "stop_after is True"),
+        ({"backend": "abacus"}, UnknownNameError, "backend is 'abacus'"),
     ],
 )
 def test_a_parameter_that_breaks_its_rule_is_named(parameters: dict[str, Any], error: type, says: str) -> None:

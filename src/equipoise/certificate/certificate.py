@@ -50,7 +50,7 @@ class Certificate:
                 f"lower_bound, max_rank_load and bound have {lower.shape}, {largest.shape} and "
                 f"{len(self.bound)} entries; each needs one per layer."
             )
-        wrong = ~(lower <= largest * (1 + ROUNDING))
+        wrong = ~(lower <= largest * (1 + ROUNDING) + np.finfo(np.float64).tiny)  # below that, floats lose their digits
         if wrong.any():
             layer = int(np.argmax(wrong))
             raise InvalidInputError(

@@ -54,6 +54,7 @@ def plan(
     from equipoise.backends import choose_backend
     from equipoise.files import check_writable
     from equipoise.load import read_load
+    from equipoise.packing import check_seed
     from equipoise.problem import Cluster, PlacementProblem
     from equipoise.solver import solve
     from equipoise.strategies import choose_strategy
@@ -66,6 +67,7 @@ def plan(
     if max_gap is not None and "max_gap" in known:
         given.setdefault("max_gap", max_gap)  # a strategy that can aim at a gap stops there
     choose_backend(backend).load()
+    check_seed(seed)
     if out is not None:
         check_writable(out)
     cluster = Cluster.from_slots(ranks, slots, nodes)

@@ -173,6 +173,10 @@ def _kind(path: Path) -> str | None:
             return None
         with path.open("rb") as stream:
             head = stream.read(4096)
+        if not head.strip():
+            raise FileFormatError(f"{path} is empty; it must hold a placement or a load.")
+    except FileFormatError:
+        raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise FileFormatError(f"{str(path)!r} cannot be read: {reason[:1].lower()}{reason[1:]}.") from None

@@ -19,7 +19,8 @@ def warm_up(strategies: Iterable[str | None] = (None,)) -> None:
     ``NUMBA_CACHE_DIR`` names if that is not writable.
     """
     # Small, but with a layer of zeros, spare slots, groups, and a placement in force of another shape, so that all
-    # loops are met. Natively compiled code depends on the kinds of arrays and not on their shapes.
+    # loops are met. Natively compiled code depends on the kinds of arrays, and on their shapes only in that two slots
+    # a rank have code of their own.
     load = np.array([[9.0, 4.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0], [0.0] * 8, [5.0, 5.0, 4.0, 3.0, 9.0, 1.0, 1.0, 2.0]])
     current = np.tile(np.arange(16) % 8, (3, 1))
     for strategy in strategies:
@@ -27,3 +28,4 @@ def warm_up(strategies: Iterable[str | None] = (None,)) -> None:
         for groups, nodes in ((1, 1), (4, 2), (3, 2)):
             for held in (None, current[:, :12], current):
                 describe(plan_next(load, 12, groups, nodes, 4, settings, held))
+        describe(plan_next(load, 12, 1, 1, 6, settings))
