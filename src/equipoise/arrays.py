@@ -31,8 +31,8 @@ def as_numpy(value: Any, name: str) -> NDArray[Any]:
             raise InvalidInputError(f"{name} holds {str(value.dtype)[6:]} values; it must hold integers or floats.")
         if value.device.type == "meta" or value.is_quantized or value.layout != sys.modules["torch"].strided:
             raise InvalidInputError(
-                f"{name} is a {value.layout} tensor of {value.dtype} on {value.device}, which cannot become a plain array; "
-                "pass a dense tensor of integers or floats."
+                f"{name} is a {value.layout} tensor of {value.dtype} on {value.device}, which cannot become a plain "
+                "array; pass a dense tensor of integers or floats."
             )
         value = value.detach()
         if value.dtype.is_floating_point:
