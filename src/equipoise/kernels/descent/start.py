@@ -134,11 +134,7 @@ def fold(weight, ranks, keys, spare):  # type: ignore[no-untyped-def]
     experts = len(weight)
     bits, rank_bits = _bits(experts), _bits(num_ranks)  # each of its own: a sum has room for a rank, see fixed_point
     mask, rank_mask = np.int64((1 << bits) - 1), np.int64((1 << rank_bits) - 1)
-    for i in range(experts):  # from the coldest on: only experts with replicas are out of order
-        e = experts - 1 - i
-        each = weight[e] if replicas[e] == 1 else weight[e] // replicas[e]
-        keys[i] = (each << bits) | i
-    sort_ascending(keys[:experts], spare)
+    _sort_experts(weight, replicas, bits, keys, spare)
     at, left = experts, 0
     e = each = np.int64(0)
     by_load = keys[experts : experts + num_ranks]
@@ -168,6 +164,34 @@ def fold(weight, ranks, keys, spare):  # type: ignore[no-untyped-def]
     if not clean:
         separate(expert, weight)
         set_ranks(ranks, weight, by_load, spare)
+
+
+@native
+def _sort_experts(weight, replicas, bits, keys, spare):  # type: ignore[no-untyped-def]
+    """Set ``keys[:experts]`` to the experts by (replica load, descending number), ascending.
+
+    Those with one replica are in that order already; the others, which are few, are sorted and merged with them.
+    """
+    experts = len(weight)
+    once = more = 0
+    for i in range(experts):
+        e = experts - 1 - i
+        if replicas[e] == 1:
+            keys[once] = (weight[e] << bits) | i
+            once += 1
+        else:
+            spare[more] = ((weight[e] // replicas[e]) << bits) | i
+            more += 1
+    sort_ascending(spare[:more], keys[once:])
+    at = experts
+    while more > 0:
+        at -= 1
+        if once > 0 and keys[once - 1] > spare[more - 1]:
+            once -= 1
+            keys[at] = keys[once]
+        else:
+            more -= 1
+            keys[at] = spare[more]
 
 
 @native
