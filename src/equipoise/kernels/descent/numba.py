@@ -9,7 +9,7 @@ from equipoise.kernels.descent import EFFORTS, STAGES
 from equipoise.kernels.descent.improve import improve, keep
 from equipoise.kernels.descent.pairing import pair, search_counts
 from equipoise.kernels.descent.start import count_least_largest, deal_greedily, fold, set_target
-from equipoise.kernels.descent.state import LINKS, NEVER, PAIRED, new_ranks, new_space, set_ranks, unpack
+from equipoise.kernels.descent.state import NEVER, PAIRED, new_ranks, new_space, set_ranks, unpack
 from equipoise.kernels.native import native
 from equipoise.kernels.separate.numba import separate
 from equipoise.threads import for_each, num_threads
@@ -62,7 +62,7 @@ def _plan_rows(by_load, bits, floor, max_gap, effort, aims, held, stages, within
     experts = by_load.shape[1]
     weight, names = np.empty(experts, np.int64), np.empty(experts, np.int32)
     ranks, best = new_ranks(num_ranks, slots, experts), np.empty((num_ranks, slots), np.int64)
-    space = new_space(num_ranks, slots, experts, LINKS, 0)
+    space = new_space(num_ranks, slots, experts, 0)
     for row in range(len(by_load)):
         unpack(by_load[row], bits, weight, names)
         within[row], aims[row] = _plan_row(weight, floor[row], max_gap, effort, ranks, best, space, stages[row])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.descent.state import forget_changes, holds, set_ranks, sort_ascending
+from equipoise.kernels.descent.state import holds, set_ranks, sort_ascending
 from equipoise.kernels.native import native
 from equipoise.kernels.separate.numba import separate
 
@@ -160,7 +160,6 @@ def fold(weight, ranks, keys, spare):  # type: ignore[no-untyped-def]
     for i in range(num_ranks):
         order[i] = by_load[i] & rank_mask
         load[order[i]] = by_load[i] >> rank_bits
-    forget_changes(ranks)
     if not clean:
         separate(expert, weight)
         set_ranks(ranks, weight, by_load, spare)
