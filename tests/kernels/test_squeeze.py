@@ -9,7 +9,6 @@ import pytest
 from numpy.typing import NDArray
 
 from equipoise.kernels.descent.company import find_company
-from equipoise.kernels.descent.numba import LINKS
 from equipoise.kernels.descent.squeeze import deal_again, squeeze
 from equipoise.kernels.descent.start import count_least_largest, fold
 from equipoise.kernels.descent.state import new_ranks, new_space
@@ -22,7 +21,7 @@ def dealt(shape: tuple[int, int, int], seed: int) -> tuple[NDArray[np.int64], An
     experts, num_ranks, slots = shape
     load = np.random.default_rng([*shape, seed]).lognormal(10, 1.0, experts)
     weight = np.sort(np.rint(load * 1000).astype(np.int64))[::-1].copy()
-    ranks, space = new_ranks(num_ranks, slots, experts), new_space(num_ranks, slots, experts, LINKS, num_ranks)
+    ranks, space = new_ranks(num_ranks, slots, experts), new_space(num_ranks, slots, experts, num_ranks)
     count_least_largest(weight, num_ranks * slots, num_ranks, ranks.replicas)
     fold(weight, ranks, space.keys, space.spare)
     return weight, ranks, space

@@ -125,14 +125,15 @@ def _leaves_no_room(problem: PlacementProblem, busiest: Floats) -> NDArray[np.bo
     return refuted
 
 
-def threshold_load(problem: PlacementProblem, achieved: Floats | None = None) -> Floats:
+def threshold_load(problem: PlacementProblem, known: Floats | None = None, achieved: Floats | None = None) -> Floats:
     """Large replicas need small company, and slots make only so much of it. Domain: S >= 2.
 
-    See ``equipoise.kernels.threshold``. What some placement is known to have ``achieved`` [layers] saves time.
+    See ``equipoise.kernels.threshold``. Starts from what is ``known`` [layers]; what some placement is known to have
+    ``achieved`` [layers] saves time.
     """
     from equipoise.kernels.threshold.numba import bound
 
-    low = np.maximum(mean_rank_load(problem), replica_load(problem))
+    low = np.maximum(mean_rank_load(problem), replica_load(problem)) if known is None else known
     achieved = np.full_like(low, np.inf) if achieved is None else achieved
     return bound(problem.load, low, achieved, problem.cluster.num_ranks, problem.cluster.slots_per_rank)
 
@@ -199,7 +200,7 @@ def lower_bounds(problem: PlacementProblem, achieved: Floats | None = None) -> t
     achieved = np.full_like(best, np.inf) if achieved is None else achieved
     open_ = np.flatnonzero(achieved > best * (1 + CLOSE))
     if len(open_):
-        improve("threshold", open_, threshold_load(problem.of_layers(open_), achieved[open_]))
+        improve("threshold", open_, threshold_load(problem.of_layers(open_), best[open_], achieved[open_]))
         improve("company", open_, company_load(problem.of_layers(open_), best[open_]))
         open_ = open_[achieved[open_] > best[open_] * (1 + CLOSE)]
     if len(open_):

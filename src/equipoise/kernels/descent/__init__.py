@@ -15,10 +15,13 @@ Each stage is one file or one function, and stops the row as soon as the busiest
 bounds      max(ceil(W / R), t*), see ``equipoise.certificate``.
 counts      replica counts that make the largest replica least, by bisection on its size (start.py).
 fold        deal the replicas in S rounds, each round the largest to the lightest rank (start.py).
-swaps       exchange an item of a heavy rank with one of a lighter rank, a two-pointer scan for each pair of
-            ranks; the heaviest rank against all others, then the next heaviest (improve.py).
+            With three slots a rank, or many ranks, one replica of every rank is then dealt again a few times,
+            which does the work of many swaps at once (redeal.py).
+swaps       exchange an item of the heaviest rank with one of a lighter rank, a two-pointer scan for each pair of
+            ranks (improve.py); where that and pairs do not help, of every rank above the target, among all items in
+            line by load (line.py).
 pairs       the same for two items against two (improve.py).
-chains      swap the heaviest rank with one that gets too heavy, which swaps on with a third (improve.py).
+chains      swap the heaviest rank with one that gets too heavy, which swaps on with a third (line.py).
 relaxed     start again from other counts: let the largest replica be larger, and spend the slots that this
             frees elsewhere. Under heavy skew the least largest replica is a bad start: more than R
             replicas of more than half a rank each cannot be told apart (start.py).

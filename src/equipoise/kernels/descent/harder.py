@@ -11,7 +11,6 @@ from equipoise.kernels.descent.start import count_relaxed, fold, set_target
 from equipoise.kernels.descent.state import (
     CONVERTED,
     FITTING,
-    LINKS,
     NEVER,
     RELAXED,
     SQUEEZED,
@@ -44,7 +43,8 @@ LEVEL = np.array(
 )
 SKEWED_TRIES, LEVEL_TRIES = np.array([0, 9, len(SKEWED)]), np.array([0, 11, len(LEVEL)])
 THREE_TRIES = np.array([0, 25, len(SKEWED)])  # of SKEWED with three slots a rank, which are not squeezed
-LEVEL_ALWAYS = np.array([0, 1, len(LEVEL)])  # then only while far: what is nearly level needs other means, not counts
+# With 2, 3 and more slots a rank; then only while far: what is nearly level needs other means, not counts.
+LEVEL_ALWAYS = np.array([[0, 1, len(LEVEL)], [0, 0, len(LEVEL)], [0, 2, len(LEVEL)]])
 FAR, NEAR = 3, 16  # above the target, in room between bound and target: other counts are tried, squeezing is worth it
 DEALS = np.array([0, 64, 128])
 FITTED = np.array([(0.08, 0), (0.3, 1), (0.72, 3), (1.0, 1), (0.96, 3), (0.6, 0), (0.92, 0), (0.84, 3)])
@@ -61,7 +61,7 @@ def search_rows(by_load, bits, floor, max_gap, effort, aims, held, busiest, stag
     experts = by_load.shape[1]
     weight, names, numbers = np.empty(experts, np.int64), np.empty(experts, np.int32), np.empty(1 << bits, np.int64)
     ranks, best = new_ranks(num_ranks, slots, experts), np.empty((num_ranks, slots), np.int64)
-    space = new_space(num_ranks, slots, experts, LINKS, num_ranks if _worth_squeezing(num_ranks, slots) else 0)
+    space = new_space(num_ranks, slots, experts, num_ranks if _worth_squeezing(num_ranks, slots) else 0)
     for row in range(len(by_load)):
         unpack(by_load[row], bits, weight, names)
         for i in range(experts):
@@ -105,7 +105,7 @@ def _relax(weight, bound, target, largest, aim, effort, reached, ranks, best, sp
     far, near = target + FAR * (target - bound), target + NEAR * (target - bound)
     skewed = 2 * largest > target
     relaxations, tries = (SKEWED, THREE_TRIES if slots == 3 else SKEWED_TRIES) if skewed else (LEVEL, LEVEL_TRIES)
-    always = tries[effort] if skewed else LEVEL_ALWAYS[effort] + (slots > 3)
+    always = tries[effort] if skewed else LEVEL_ALWAYS[min(slots, 4) - 2, effort]
     for attempt in range(tries[effort]):
         if reached <= target or (attempt >= always and reached < far):
             break

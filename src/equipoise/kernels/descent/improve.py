@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from equipoise.kernels.descent.line import level
+from equipoise.kernels.descent.redeal import redeal
 from equipoise.kernels.descent.state import (
-    CHAINS,
     MOST_PAIRED,
     PAIRS,
     SWAPS,
@@ -20,10 +21,11 @@ from equipoise.kernels.descent.state import (
     sort_ascending,
     sort_rank,
 )
-from equipoise.kernels.native import native
+from equipoise.kernels.native import inlined, native
+
+MANY = 128  # ranks; with fewer, single swaps cost less than dealing again
 
 __all__ = [
-    "chain",
     "convert",
     "descend",
     "exchange_pairs",
@@ -42,22 +44,21 @@ def improve(ranks, target, cutoff, space, stages):  # type: ignore[no-untyped-de
     Gives up once neither swaps nor pairs bring the heaviest rank below ``cutoff``.
     """
     num_ranks, slots = ranks.expert.shape
+    if slots == 3 or num_ranks >= MANY:
+        redeal(ranks, target, space.pool, space.keys, space.spare)
     while True:
-        stages[SWAPS] += descend(ranks, target, np.int64(1))
+        if slots > 3:  # with fewer, nearly every rank is in need of what ``level`` does
+            stages[SWAPS] += descend(ranks, target)
         heaviest = ranks.load[ranks.order[num_ranks - 1]]
         if heaviest <= target:
             return
-        if 3 < slots <= MOST_PAIRED and swap_pairs(ranks, target, space.sums):
+        if 3 < slots <= MOST_PAIRED and swap_pairs(ranks, target, space):
             stages[PAIRS] += 1
             continue
-        if heaviest >= cutoff:
+        if slots > 3 and heaviest >= cutoff:
             return
-        others = descend(ranks, target, num_ranks)
-        stages[SWAPS] += others
-        if others == 0:
-            if not chain(ranks, target, space.links):
-                return
-            stages[CHAINS] += 1
+        if level(ranks, target, cutoff, space, stages) == 0:
+            return
 
 
 @native
@@ -68,46 +69,30 @@ def keep(ranks, best):  # type: ignore[no-untyped-def]
 
 
 @native
-def descend(ranks, target, depth):  # type: ignore[no-untyped-def]
-    """Swap replicas until none of the ``depth`` heaviest ranks above ``target`` has a swap left; return the swaps.
-
-    The heaviest rank comes first, then the next heaviest: a rank that is stuck may come free when
-    others have changed.
-    """
+def descend(ranks, target):  # type: ignore[no-untyped-def]
+    """Swap replicas of the heaviest rank as long as that helps and it is above ``target``; return the swaps."""
     load, order = ranks.load, ranks.order
-    num_ranks = len(load)
-    swaps = before = down = 0
-    while True:
-        if down == min(depth, num_ranks - 1) or load[order[num_ranks - 1 - down]] <= target:
-            if swaps == before or depth == 1:
-                return swaps
-            before, down = swaps, 0
-            continue
-        g = order[num_ranks - 1 - down]
-        h, i, j = _find_swap(ranks, g, num_ranks - 1 - down, target)
-        if h >= 0:
-            exchange(ranks, g, i, h, j)
-            swaps += 1
-        else:
-            ranks.stuck[g] = ranks.changes[0]
-            down += 1
+    last, swaps = len(order) - 1, 0
+    while load[order[last]] > target:
+        g = order[last]
+        h, i, j = _find_swap(ranks, target)
+        if h < 0:
+            break
+        exchange(ranks, g, i, h, j)
+        swaps += 1
+    return swaps
 
 
-@native
-def _find_swap(ranks, g, lighter, target):  # type: ignore[no-untyped-def]
-    """Return (rank, place on g, place there) of the best swap of rank ``g`` with the first ``lighter`` of order.
-
-    If ``g`` was stuck and has not changed since, only ranks that have can have a swap for it.
-    """
+@inlined
+def _find_swap(ranks, target):  # type: ignore[no-untyped-def]
+    """Return (rank, place on the heaviest, place there) of the best swap of the heaviest rank, or -1."""
     value, expert, load, order, replicas = ranks.value, ranks.expert, ranks.load, ranks.order, ranks.replicas
-    slots = value.shape[1]
+    num_ranks, slots = value.shape
+    g = order[num_ranks - 1]
     top = best = load[g]
     best_h = best_i = best_j = -1
-    stuck = ranks.stuck[g] if ranks.changed[g] <= ranks.stuck[g] else -1
-    for place in range(lighter):
+    for place in range(num_ranks - 1):
         h = order[place]
-        if ranks.changed[h] <= stuck:
-            continue
         bottom = load[h]
         difference = top - bottom
         if best <= bottom + (difference + 1) // 2:
@@ -135,10 +120,10 @@ def _find_swap(ranks, g, lighter, target):  # type: ignore[no-untyped-def]
 
 
 @native
-def swap_pairs(ranks, target, sums):  # type: ignore[no-untyped-def]
+def swap_pairs(ranks, target, space):  # type: ignore[no-untyped-def]
     """Exchange two replicas of the heaviest rank for two of another; return whether there was such an exchange.
 
-    ``sums`` int64 [3, pairs of slots]. The sum of a pair and its two places share an integer.
+    The sum of a pair and its two places share an integer.
     """
     value, expert, load, order, replicas = ranks.value, ranks.expert, ranks.load, ranks.order, ranks.replicas
     num_ranks, slots = value.shape
@@ -149,7 +134,8 @@ def swap_pairs(ranks, target, sums):  # type: ignore[no-untyped-def]
     top = best = load[g]
     best_h = np.int64(-1)
     best_u = best_v = np.int64(0)
-    pair_sums(value[g], bits, sums[0], sums[2])
+    sums = space.sums
+    pair_sums(value[g], bits, sums[0], space.spare)
     for place in range(num_ranks - 1):
         h = order[place]
         bottom = load[h]
@@ -157,7 +143,7 @@ def swap_pairs(ranks, target, sums):  # type: ignore[no-untyped-def]
         if best <= target or best <= bottom + (difference + 1) // 2:
             break
         half = difference // 2
-        pair_sums(value[h], bits, sums[1], sums[2])
+        pair_sums(value[h], bits, sums[1], space.spare)
         j = 0
         for u in sums[0]:
             while j < len(sums[1]) and (sums[1, j] >> 2 * bits) < (u >> 2 * bits) - half:
@@ -187,13 +173,12 @@ def exchange_pairs(ranks, g, u, h, v, bits):  # type: ignore[no-untyped-def]
         value[g, i], value[h, j] = value[h, j], value[g, i]
         expert[g, i], expert[h, j] = expert[h, j], expert[g, i]
     d = (u >> 2 * bits) - (v >> 2 * bits)
-    ranks.changes[0] += 1
     for rank, more in ((g, -d), (h, d)):
         sort_rank(value[rank], expert[rank])
         add_load(ranks, rank, more)
 
 
-@native
+@inlined
 def pairs_may_go(expert, replicas, g, u, h, v, bits):  # type: ignore[no-untyped-def]
     """Whether rank ``h`` may hold the pair ``u`` of rank ``g``, and that rank the pair ``v`` of ``h``."""
     mask = (np.int64(1) << bits) - 1
@@ -205,7 +190,7 @@ def pairs_may_go(expert, replicas, g, u, h, v, bits):  # type: ignore[no-untyped
     )
 
 
-@native
+@inlined
 def _may_go(expert, replicas, g, i, h):  # type: ignore[no-untyped-def]
     """Whether rank ``h`` may hold the expert at place ``i`` of rank ``g``."""
     e = expert[g, i]
@@ -285,52 +270,3 @@ def _excess_change(ranks, weight, target, a, b, h):  # type: ignore[no-untyped-d
         if delta != 0:
             change += _squared_excess(load[k] + delta, target) - _squared_excess(load[k], target)
     return change
-
-
-@native
-def chain(ranks, target, found):  # type: ignore[no-untyped-def]
-    """Swap the heaviest rank with another that gets too heavy, which then swaps with a third.
-
-    ``found`` int64 [links, 4]. Of the first swaps that lower the heaviest rank, the ``links`` are tried that load
-    their partner least; the first whose second swap leaves all three below the heaviest load stays.
-    Returns whether there was one.
-    """
-    value, expert, load, order, replicas = ranks.value, ranks.expert, ranks.load, ranks.order, ranks.replicas
-    num_ranks, slots = value.shape
-    g = order[num_ranks - 1]
-    top = load[g]
-    count = 0
-    for at in range(num_ranks - 1):
-        k = order[at]
-        for i in range(slots):
-            u, e = value[g, i], expert[g, i]
-            for j in range(slots):
-                d = u - value[k, j]
-                f = expert[k, j]
-                if d <= 0 or (count == len(found) and load[k] + d >= found[count - 1, 0]):
-                    continue
-                if (replicas[e] > 1 and holds(expert[k], e)) or (replicas[f] > 1 and holds(expert[g], f)):
-                    continue
-                count = min(count + 1, len(found))
-                place = count - 1
-                while place > 0 and found[place - 1, 0] > load[k] + d:
-                    found[place] = found[place - 1]
-                    place -= 1
-                found[place, 0], found[place, 1], found[place, 2], found[place, 3] = load[k] + d, k, e, f
-    for link in range(count):
-        k, e, f = found[link, 1], found[link, 2], found[link, 3]
-        exchange(ranks, g, _place(expert[g], e), k, _place(expert[k], f))
-        h, i, j = _find_swap(ranks, k, _place(order, k), target)
-        if h >= 0 and max(load[k] - value[k, i] + value[h, j], load[h] + value[k, i] - value[h, j]) < top:
-            exchange(ranks, k, i, h, j)
-            return True
-        exchange(ranks, g, _place(expert[g], f), k, _place(expert[k], e))
-    return False
-
-
-@native
-def _place(array, value):  # type: ignore[no-untyped-def]
-    place = 0
-    while array[place] != value:
-        place += 1
-    return place

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from equipoise.kernels.descent import EFFORTS, STAGES
 from equipoise.kernels.descent.improve import improve, keep
 from equipoise.kernels.descent.start import deal_greedily, fold, set_target
-from equipoise.kernels.descent.state import LINKS, NEVER, new_ranks, new_space, set_ranks, unpack
+from equipoise.kernels.descent.state import NEVER, new_ranks, new_space, set_ranks, unpack
 from equipoise.kernels.native import native, spliced
 from equipoise.kernels.separate.numba import separate
 from equipoise.threads import for_each, num_threads
@@ -70,7 +70,7 @@ def _descend_first(by_load, bits, floor, max_gap, effort, aims, target, held, bu
     experts = by_load.shape[1]
     weight, names = np.empty(experts, np.int64), np.empty(experts, np.int32)
     ranks, best = new_ranks(num_ranks, slots, experts), np.empty((num_ranks, slots), np.int64)
-    space = new_space(num_ranks, slots, experts, LINKS, 0)
+    space = new_space(num_ranks, slots, experts, 0)
     for row in range(len(by_load)):
         unpack(by_load[row], bits, weight, names)
         busiest[row], target[row], aims[row] = _descend_row(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.descent.state import forget_changes, holds, set_ranks, sort_ascending
+from equipoise.kernels.descent.state import bits_for, holds, set_ranks, sort_ascending
 from equipoise.kernels.native import native, spliced
 from equipoise.kernels.separate.numba import separate
 
@@ -132,7 +132,10 @@ def fold(weight, ranks, keys, spare):  # type: ignore[no-untyped-def]
     value, expert, load, order, replicas = ranks.value, ranks.expert, ranks.load, ranks.order, ranks.replicas
     num_ranks, slots = expert.shape
     experts = len(weight)
-    bits, rank_bits = _bits(experts), _bits(num_ranks)  # each of its own: a sum has room for a rank, see fixed_point
+    bits, rank_bits = (
+        bits_for(experts),
+        bits_for(num_ranks),
+    )  # each of its own: a sum has room for a rank, see fixed_point
     mask, rank_mask = np.int64((1 << bits) - 1), np.int64((1 << rank_bits) - 1)
     _sort_experts(weight, replicas, bits, keys, spare)
     at, left = experts, 0
@@ -160,7 +163,6 @@ def fold(weight, ranks, keys, spare):  # type: ignore[no-untyped-def]
     for i in range(num_ranks):
         order[i] = by_load[i] & rank_mask
         load[order[i]] = by_load[i] >> rank_bits
-    forget_changes(ranks)
     if not clean:
         separate(expert, weight)
         set_ranks(ranks, weight, by_load, spare)
@@ -182,7 +184,7 @@ def _sort_experts(weight, replicas, bits, keys, spare):  # type: ignore[no-untyp
         else:
             spare[more] = ((weight[e] // replicas[e]) << bits) | i
             more += 1
-    sort_ascending(spare[:more], keys[once:])
+    sort_ascending(spare[:more], spare[more:])  # long enough: they have two slots each, and ``spare`` twice the slots
     at = experts
     while more > 0:
         at -= 1
@@ -204,7 +206,7 @@ def deal_greedily(weight, ranks, keys, limit, expert, spare):  # type: ignore[no
     """
     num_ranks, slots = expert.shape
     experts = len(weight)
-    bits, rank_bits = _bits(experts), _bits(num_ranks)
+    bits, rank_bits = bits_for(experts), bits_for(num_ranks)
     mask, rank_mask = np.int64((1 << bits) - 1), np.int64((1 << rank_bits) - 1)
     line, size = keys[experts : experts + num_ranks], ranks.order
     for g in range(num_ranks):
@@ -242,15 +244,6 @@ def deal_greedily(weight, ranks, keys, limit, expert, spare):  # type: ignore[no
                 line[j - 1] = line[j]
                 j += 1
             line[j - 1] = key
-
-
-@native
-def _bits(numbers):  # type: ignore[no-untyped-def]
-    """Return the bits that tell so many numbers apart."""
-    bits = 0
-    while (1 << bits) < numbers:
-        bits += 1
-    return bits
 
 
 @spliced

@@ -7,17 +7,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from equipoise.kernels.descent import STAGES
-from equipoise.kernels.native import native
+from equipoise.kernels.native import inlined, native
 
 __all__ = [
+    "Line",
     "Ranks",
     "Space",
     "add_load",
+    "bits_for",
     "exchange",
-    "forget_changes",
     "holds",
     "new_ranks",
     "new_space",
+    "order_ranks",
     "replace",
     "set_ranks",
     "sort_ascending",
@@ -28,8 +30,8 @@ __all__ = [
 
 SWAPS, PAIRS, CHAINS, RELAXED, SQUEEZED, FITTING, CONVERTED, PAIRED = range(len(STAGES))
 NEVER = np.int64(2**62)
-LINKS = 12  # first swaps that ``chain`` tries
-RUN = 32  # keys that are sorted by counting
+RUN = 64  # keys that are sorted by counting
+CROWD = 16  # keys in one bucket
 MOST_PAIRED = 256  # slots of a rank; so many are level without exchanging pairs, of which there is the square
 
 
@@ -38,8 +40,6 @@ class Ranks(NamedTuple):
 
     value int64 [ranks, slots], the load of each replica, ascending on each rank; expert int64 [ranks, slots];
     load int64 [ranks]; order int64 [ranks], the ranks by (load, rank); replicas int64 [experts].
-    changes int64 [1], how many exchanges there were; changed, stuck int64 [ranks], the number of the exchange at
-    which a rank last changed, and after which it was found to have no swap with any lighter rank, or -1.
     """
 
     value: Any
@@ -47,9 +47,6 @@ class Ranks(NamedTuple):
     load: Any
     order: Any
     replicas: Any
-    changes: Any
-    changed: Any
-    stuck: Any
 
 
 @native
@@ -61,38 +58,55 @@ def new_ranks(num_ranks, slots, experts):  # type: ignore[no-untyped-def]
         np.empty(num_ranks, np.int64),
         np.empty(num_ranks, np.int64),
         np.empty(experts, np.int64),
-        np.empty(1, np.int64),
-        np.empty(num_ranks, np.int64),
-        np.empty(num_ranks, np.int64),
     )
+
+
+class Line(NamedTuple):
+    """All replicas of one row, ascending by load, those of one expert side by side: what swaps are searched in.
+
+    value, expert, owner int64 [replicas], the load of each, its expert and its rank; first int64 [experts], where the
+    replicas of each begin; each int64 [experts], the load of one of them.
+    """
+
+    value: Any
+    expert: Any
+    owner: Any
+    first: Any
+    each: Any
 
 
 class Space(NamedTuple):
     """Work space for one row: nothing in it outlives the call that writes it.
 
-    keys, spare int64 [the most that is sorted at once]; sums int64 [3, pairs of slots]; links int64 [links, 4]; parts
-    int64 [ranks, slots + pairs of slots]; full bool [ranks]; pool int64 [4, ranks].
+    keys int64 [the most that is sorted at once]; spare int64 [more than twice that]; line, see there; sums int64
+    [2, pairs of slots]; parts int64 [ranks, slots + pairs of slots]; full bool [ranks]; pool int64 [4, ranks].
     """
 
     keys: Any
     spare: Any
+    line: Any
     sums: Any
-    links: Any
     parts: Any
     full: Any
     pool: Any
 
 
 @native
-def new_space(num_ranks, slots, experts, links, squeezed):  # type: ignore[no-untyped-def]
+def new_space(num_ranks, slots, experts, squeezed):  # type: ignore[no-untyped-def]
     """Return work space for rows of one shape; ``squeezed`` is how many ranks are squeezed, none or all."""
     pairs = slots * (slots - 1) // 2 if slots <= MOST_PAIRED else 0
     most = max(experts + num_ranks, num_ranks * slots, pairs)
     return Space(
         np.empty(most, np.int64),
-        np.empty(most, np.int64),
-        np.empty((3, pairs), np.int64),
-        np.empty((links, 4), np.int64),
+        np.empty(2 * most + 1, np.int64),
+        Line(
+            np.empty(num_ranks * slots, np.int64),
+            np.empty(num_ranks * slots, np.int64),
+            np.empty(num_ranks * slots, np.int64),
+            np.empty(experts, np.int64),
+            np.empty(experts, np.int64),
+        ),
+        np.empty((2, pairs), np.int64),
         np.empty((squeezed, slots + pairs), np.int64),
         np.empty(num_ranks, np.bool_),
         np.empty((4, num_ranks), np.int64),
@@ -100,14 +114,25 @@ def new_space(num_ranks, slots, experts, links, squeezed):  # type: ignore[no-un
 
 
 @native
-def sort_ascending(keys, spare):  # type: ignore[no-untyped-def]
-    """Sort ``keys``, which all differ, in place; ``spare`` is at least as long. Runs of 32 are sorted, then merged.
+def bits_for(numbers):  # type: ignore[no-untyped-def]
+    """Return the bits that tell so many numbers apart."""
+    bits = 0
+    while (1 << bits) < numbers:
+        bits += 1
+    return bits
 
-    In a run, each key's place is how many are lower, counted against all: no branch depends on the keys,
-    and the loops become vector instructions. Runs that are in order already are left alone, so keys that are
-    nearly sorted cost little.
+
+@native
+def sort_ascending(keys, spare):  # type: ignore[no-untyped-def]
+    """Sort ``keys``, which all differ, in place; ``spare`` is more than twice as long.
+
+    Keys that are spread evenly are thrown into as many buckets as there are keys. Where they crowd, runs of 32 are
+    sorted, then merged: in a run, each key's place is how many are lower, counted against all, so that no branch
+    depends on the keys and the loops become vector instructions. Runs that are in order already are left alone.
     """
     n = len(keys)
+    if n > RUN and _sort_spread(keys, spare):
+        return
     for start in range(0, n, RUN):
         _sort_run(keys[start : start + RUN], spare)
     width = RUN
@@ -135,6 +160,39 @@ def sort_ascending(keys, spare):  # type: ignore[no-untyped-def]
 
 
 @native
+def _sort_spread(keys, spare):  # type: ignore[no-untyped-def]
+    """Sort by buckets of equal width, then by insertion; return False, and do nothing, where the keys crowd."""
+    n = len(keys)
+    least = most = keys[0]
+    for i in range(n):
+        least, most = min(least, keys[i]), max(most, keys[i])
+    shift = 0
+    while (most - least) >> shift >= n:
+        shift += 1
+    start = spare[n : 2 * n + 1]  # of each bucket
+    start[:] = 0
+    for i in range(n):
+        start[((keys[i] - least) >> shift) + 1] += 1
+    fullest = np.int64(0)
+    for b in range(n):
+        fullest = max(fullest, start[b + 1])
+        start[b + 1] += start[b]
+    if fullest > CROWD:
+        return False
+    for i in range(n):
+        b = (keys[i] - least) >> shift
+        spare[start[b]] = keys[i]
+        start[b] += 1
+    for i in range(n):
+        key, j = spare[i], i
+        while j > 0 and keys[j - 1] > key:
+            keys[j] = keys[j - 1]
+            j -= 1
+        keys[j] = key
+    return True
+
+
+@native
 def _sort_run(keys, spare):  # type: ignore[no-untyped-def]
     n = len(keys)
     steps_down = 0
@@ -151,7 +209,7 @@ def _sort_run(keys, spare):  # type: ignore[no-untyped-def]
         keys[i] = spare[i]
 
 
-@native
+@inlined
 def holds(experts, e):  # type: ignore[no-untyped-def]
     """Whether ``e`` is among ``experts``."""
     for other in experts:  # noqa: SIM110  (a loop that numba compiles to a few instructions)
@@ -172,19 +230,20 @@ def sort_rank(value, expert):  # type: ignore[no-untyped-def]
         value[j + 1], expert[j + 1] = v, e
 
 
-@native
-def replace(value, expert, at, v, e):  # type: ignore[no-untyped-def]
-    """Put replica (v, e) into one rank in place of the one at ``at``, and keep the rank sorted."""
-    while at + 1 < len(value) and value[at + 1] < v:
-        value[at], expert[at] = value[at + 1], expert[at + 1]
+@inlined
+def replace(value, expert, g, at, v, e):  # type: ignore[no-untyped-def]
+    """Put replica (v, e) on rank ``g`` in place of the one at ``at``, and keep the rank sorted."""
+    slots = value.shape[1]
+    while at + 1 < slots and value[g, at + 1] < v:
+        value[g, at], expert[g, at] = value[g, at + 1], expert[g, at + 1]
         at += 1
-    while at > 0 and value[at - 1] > v:
-        value[at], expert[at] = value[at - 1], expert[at - 1]
+    while at > 0 and value[g, at - 1] > v:
+        value[g, at], expert[g, at] = value[g, at - 1], expert[g, at - 1]
         at -= 1
-    value[at], expert[at] = v, e
+    value[g, at], expert[g, at] = v, e
 
 
-@native
+@inlined
 def add_load(ranks, g, more):  # type: ignore[no-untyped-def]
     """Add ``more`` to the load of rank ``g`` and move it to its place in ``order``."""
     load, order = ranks.load, ranks.order
@@ -206,38 +265,37 @@ def add_load(ranks, g, more):  # type: ignore[no-untyped-def]
         order[at] = order[at - 1]
         at -= 1
     order[at] = g
-    ranks.changed[g] = ranks.changes[0]
 
 
-@native
+@inlined
 def exchange(ranks, g, i, h, j):  # type: ignore[no-untyped-def]
     """Swap replica ``i`` of rank ``g`` with replica ``j`` of rank ``h``."""
     value, expert = ranks.value, ranks.expert
     u, eu = value[g, i], expert[g, i]
     v, ev = value[h, j], expert[h, j]
-    replace(value[g], expert[g], i, v, ev)
-    replace(value[h], expert[h], j, u, eu)
-    ranks.changes[0] += 1
+    replace(value, expert, g, i, v, ev)
+    replace(value, expert, h, j, u, eu)
     add_load(ranks, g, v - u)
     add_load(ranks, h, u - v)
 
 
 @native
-def forget_changes(ranks):  # type: ignore[no-untyped-def]
-    """Take all ranks as new: none is known to be stuck."""
-    ranks.changes[0] = 0
-    ranks.changed[:] = 0
-    ranks.stuck[:] = -1
+def order_ranks(ranks, keys, spare):  # type: ignore[no-untyped-def]
+    """Set ``order`` from the loads."""
+    load, order = ranks.load, ranks.order
+    bits = bits_for(len(load))
+    for g in range(len(load)):
+        keys[g] = (load[g] << bits) | g
+    sort_ascending(keys[: len(load)], spare)
+    for g in range(len(load)):
+        order[g] = keys[g] & ((1 << bits) - 1)
 
 
 @native
 def set_ranks(ranks, weight, keys, spare):  # type: ignore[no-untyped-def]
     """Recompute everything from ``expert`` and ``replicas``."""
-    value, expert, load, order, replicas = ranks.value, ranks.expert, ranks.load, ranks.order, ranks.replicas
+    value, expert, load, replicas = ranks.value, ranks.expert, ranks.load, ranks.replicas
     num_ranks, slots = expert.shape
-    bits = 0
-    while (1 << bits) < num_ranks:
-        bits += 1
     for g in range(num_ranks):
         total = np.int64(0)
         for s in range(slots):
@@ -245,11 +303,7 @@ def set_ranks(ranks, weight, keys, spare):  # type: ignore[no-untyped-def]
             total += value[g, s]
         load[g] = total
         sort_rank(value[g], expert[g])
-        keys[g] = (total << bits) | g
-    sort_ascending(keys[:num_ranks], spare)
-    for g in range(num_ranks):
-        order[g] = keys[g] & ((1 << bits) - 1)
-    forget_changes(ranks)
+    order_ranks(ranks, keys, spare)
 
 
 @native

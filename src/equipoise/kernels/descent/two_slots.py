@@ -7,7 +7,7 @@ import numpy as np
 from equipoise.kernels.descent.improve import improve, keep
 from equipoise.kernels.descent.pairing import pair, search_counts
 from equipoise.kernels.descent.start import count_least_largest, set_target
-from equipoise.kernels.descent.state import LINKS, NEVER, PAIRED, new_ranks, new_space, set_ranks, unpack
+from equipoise.kernels.descent.state import NEVER, PAIRED, new_ranks, new_space, set_ranks, unpack
 from equipoise.kernels.native import native, spliced
 from equipoise.kernels.separate.numba import separate
 
@@ -23,7 +23,7 @@ def descend_first(by_load, bits, floor, max_gap, effort, aims, target, held, bus
     experts = by_load.shape[1]
     weight, names = np.empty(experts, np.int64), np.empty(experts, np.int32)
     ranks, best = new_ranks(num_ranks, slots, experts), np.empty((num_ranks, slots), np.int64)
-    space = new_space(num_ranks, slots, experts, LINKS, 0)
+    space = new_space(num_ranks, slots, experts, 0)
     for row in range(len(by_load)):
         unpack(by_load[row], bits, weight, names)
         busiest[row], target[row], aims[row] = _descend_row(

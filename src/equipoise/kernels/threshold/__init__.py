@@ -14,6 +14,7 @@ makes its replicas not large, or the least that makes them small (for mu >= 1 mo
 least payments of all experts add up to more than mu * P, no counts that fill the P slots satisfy the
 inequality, and T is impossible. Duplicates on a rank are allowed throughout.
 
-For each T the kernel tries a grid of theta and a few mu, and bisects on T. Each refuted T is a bound by
-itself, so the coarse grids cost tightness, never truth.
+The kernel tries a grid of theta, each a share of T, and a few mu, and for each theta halves a grid of T, from the
+best that another theta has refuted on. Each refuted T is a bound by itself, so the coarse grids cost tightness, never
+truth.
 """
