@@ -49,7 +49,8 @@ THREE_TRIES = np.array([0, 25, len(SKEWED)])  # of SKEWED with three slots a ran
 FIRST_TRIES = np.array([0, 5, len(SKEWED)])  # of SKEWED where squeezing is worth it: more comes later
 LEVEL_ALWAYS = np.array([0, 1, len(LEVEL)])  # then only while far: what is nearly level needs other means, not counts
 FAR, NEAR = 3, 16  # above the target, in room between bound and target: other counts are tried, squeezing is worth it
-BELOW = 16  # part of that room by which search goes on below the target: then the mean is within, though a layer is not
+# Part of that room by which search goes on below the target, by means: then the mean is within, though a layer is not.
+RELAX_BELOW, DEAL_BELOW, TRADE_BELOW = 8, 32, 16
 DEALS, NEAR_DEALS = np.array([0, 64, 128]), 4  # of the best placement, if it is so near
 TRADES, NEAR_TRADES = np.array([0, 52, 200]), 2  # from the best placement; what comes so near is squeezed
 # Starts with company, as in SKEWED, and how far above the bound their busiest rank may be, in the same room: counts
@@ -58,6 +59,7 @@ FITTED = np.array(
     [(0.08, 0, 2), (0.3, 1, 8), (0.72, 3, 4), (1.0, 1, 16), (0.96, 3, 2), (0.6, 0, 8), (0.92, 0, 4), (0.84, 3, 1)]
     + [(f, rule, aim) for aim in (4, 16, 1) for f, rule in ((0.08, 0), (0.96, 3), (0.6, 0), (0.92, 0), (0.84, 3))]
 )  # fmt: skip
+LAST_DEALS, LAST_TRADES = 32, np.array([0, 200, 400])
 FITTED_TRIES, FITTED_DEALS, FITTED_TRADES, MOVES = np.array([0, 8, len(FITTED)]), 8, 24, 32
 CONVERSIONS = np.array([0, 0, 32])
 MOST_SLOTS, LARGE = 16, 1024  # slots of a rank, and of all: squeezing takes their square
@@ -101,11 +103,14 @@ def _search_row(weight, floor, max_gap, effort, aim, ranks, best, space, stages)
     small = num_ranks * slots <= SMALL
     if not small and slots > 2:
         aim = target  # where that is out of reach, the change that it asks for is too small
-    harder = len(CONVERSIONS) - 1 if small else effort
-    reached = _relax(weight, bound, target, largest, aim, harder, reached, ranks, best, space, stages)
-    if reached > target and _worth_squeezing(num_ranks, slots):
-        reached = _finish(weight, bound, target, largest, effort, reached, ranks, best, space, stages)
-    reached = _convert(weight, target, harder, reached, ranks, best, space, stages)
+    for level in range(1, effort + 1):  # all of the lesser effort first, so that more is never worse
+        if reached <= target:
+            break
+        harder = len(CONVERSIONS) - 1 if small else level
+        reached = _relax(weight, bound, target, largest, aim, harder, reached, ranks, best, space, stages)
+        if reached > target and _worth_squeezing(num_ranks, slots):
+            reached = _finish(weight, bound, target, largest, level, reached, ranks, best, space, stages)
+        reached = _convert(weight, target, harder, reached, ranks, best, space, stages)
     return reached <= target
 
 
@@ -123,7 +128,7 @@ def _relax(weight, bound, target, largest, aim, effort, reached, ranks, best, sp
     skewed = 2 * largest > target
     relaxations, tries, goal = LEVEL, LEVEL_TRIES, target
     if skewed:
-        relaxations, goal = SKEWED, target - (target - bound) // BELOW
+        relaxations, goal = SKEWED, target - (target - bound) // RELAX_BELOW
         tries = THREE_TRIES if slots == 3 else FIRST_TRIES if _worth_squeezing(num_ranks, slots) else SKEWED_TRIES
     always = tries[effort] if skewed else LEVEL_ALWAYS[effort] + (slots > 3)
     for attempt in range(tries[effort]):
@@ -146,17 +151,14 @@ def _relax(weight, bound, target, largest, aim, effort, reached, ranks, best, sp
 
 @native
 def _finish(weight, bound, target, largest, effort, reached, ranks, best, space, stages):  # type: ignore[no-untyped-def]
-    """Deal and trade from the best placement, then from starts whose counts give large replicas company.
+    """Deal and trade from the best placement, then from starts whose counts give large replicas company, then again.
 
     Keeps what is better than ``reached``, and returns the busiest rank of the best.
     """
     num_ranks, slots = best.shape
-    goal, room = target - (target - bound) // BELOW, target - bound
-    if reached <= target + NEAR_DEALS * room:
-        reached = _deal(weight, bound, target, DEALS[effort], reached, ranks, best, space, stages)
-    if reached > target:
-        reached = trade(weight, goal, goal + NEAR_TRADES * room, TRADES[effort], ranks, best, space, stages)
-    other = best.copy()
+    room, deals, trades = target - bound, DEALS[effort], TRADES[effort]
+    reached = _polish(weight, bound, target, NEAR_DEALS, deals, trades, reached, ranks, best, space, stages)
+    first, other = reached, best.copy()
     for attempt in range(FITTED_TRIES[effort]):
         if reached <= target:
             break
@@ -168,14 +170,28 @@ def _finish(weight, bound, target, largest, effort, reached, ranks, best, space,
         fold(weight, ranks, space.keys, space.spare)
         improve(ranks, most, NEVER, space, stages)
         heaviest = keep(ranks, other)
-        if heaviest <= target + NEAR * room:
-            heaviest = _deal(weight, bound, target, FITTED_DEALS, heaviest, ranks, other, space, stages)
-        if heaviest > target:
-            heaviest = trade(weight, goal, goal + NEAR_TRADES * room, FITTED_TRADES, ranks, other, space, stages)
+        heaviest = _polish(
+            weight, bound, target, NEAR, FITTED_DEALS, FITTED_TRADES, heaviest, ranks, other, space, stages
+        )
         if heaviest < reached:
             reached = heaviest
             best[:] = other
             stages[FITTING] += 1
+    if reached > target:
+        reached = _polish(weight, bound, target, 0, 0, LAST_TRADES[effort], reached, ranks, best, space, stages)
+    if reached < first:
+        reached = _polish(weight, bound, target, NEAR_DEALS, LAST_DEALS, 0, reached, ranks, best, space, stages)
+    return reached
+
+
+@native
+def _polish(weight, bound, target, near, deals, trades, reached, ranks, best, space, stages):  # type: ignore[no-untyped-def]
+    """Improve ``best`` by deals if it is ``near``, then by trades; return what it reaches, at first ``reached``."""
+    room, goal = target - bound, target - (target - bound) // TRADE_BELOW
+    if target < reached <= target + near * room:
+        reached = _deal(weight, bound, target, deals, reached, ranks, best, space, stages)
+    if reached > target:
+        reached = trade(weight, goal, goal + NEAR_TRADES * room, trades, ranks, best, space, stages)
     return reached
 
 
@@ -186,7 +202,7 @@ def _deal(weight, bound, target, deals, reached, ranks, best, space, stages):  #
     Keeps what is better than ``reached``, and returns the busiest rank of the best.
     """
     slots = best.shape[1]
-    near, goal = target + NEAR * (target - bound), target - (target - bound) // BELOW
+    near, goal = target + NEAR * (target - bound), target - (target - bound) // DEAL_BELOW
     restore(weight, ranks, best, space)
     p = q = 0
     for deal in range(deals + 1):
