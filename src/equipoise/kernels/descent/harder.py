@@ -16,9 +16,11 @@ from equipoise.kernels.descent.state import (
     SQUEEZED,
     new_ranks,
     new_space,
-    set_ranks,
     unpack,
 )
+from equipoise.kernels.descent.trade import restore, trade
+from equipoise.kernels.hottest import DOMINATES
+from equipoise.kernels.hottest.numba import raise_bound
 from equipoise.kernels.native import native
 
 __all__ = ["search_rows"]
@@ -43,20 +45,33 @@ LEVEL = np.array(
 )
 SKEWED_TRIES, LEVEL_TRIES = np.array([0, 9, len(SKEWED)]), np.array([0, 11, len(LEVEL)])
 THREE_TRIES = np.array([0, 25, len(SKEWED)])  # of SKEWED with three slots a rank, which are not squeezed
+FIRST_TRIES = np.array([0, 5, len(SKEWED)])  # of SKEWED where squeezing is worth it: more comes later
 # With 2, 3 and more slots a rank; then only while far: what is nearly level needs other means, not counts.
 LEVEL_ALWAYS = np.array([[0, 1, len(LEVEL)], [0, 0, len(LEVEL)], [0, 2, len(LEVEL)]])
 FAR, NEAR = 3, 16  # above the target, in room between bound and target: other counts are tried, squeezing is worth it
-DEALS = np.array([0, 64, 128])
-FITTED = np.array([(0.08, 0), (0.3, 1), (0.72, 3), (1.0, 1), (0.96, 3), (0.6, 0), (0.92, 0), (0.84, 3)])
-FITTED_DEALS, MOVES, BELOW = 16, 32, 32
+# Part of that room by which search goes on below the target, by means: then the mean is within, though a layer is not.
+RELAX_BELOW, DEAL_BELOW, TRADE_BELOW = 8, 32, 16
+DEALS, NEAR_DEALS = np.array([0, 64, 128]), 4  # of the best placement, if it is so near
+TRADES, NEAR_TRADES = np.array([0, 52, 200]), 2  # from the best placement; what comes so near is squeezed
+# Starts with company, as in SKEWED, and how far above the bound their busiest rank may be, in the same room: counts
+# that leave some slack often lead to the target, though those made for it do not.
+FITTED = np.array(
+    [(0.08, 0, 2), (0.3, 1, 8), (0.72, 3, 4), (1.0, 1, 16), (0.96, 3, 2), (0.6, 0, 8), (0.92, 0, 4), (0.84, 3, 1)]
+    + [(f, rule, aim) for aim in (4, 16, 1) for f, rule in ((0.08, 0), (0.96, 3), (0.6, 0), (0.92, 0), (0.84, 3))]
+)  # fmt: skip
+LAST_DEALS, LAST_TRADES = 32, np.array([0, 200, 400])
+FITTED_TRIES, FITTED_DEALS, FITTED_TRADES, MOVES = np.array([0, 8, len(FITTED)]), 8, 24, 32
 CONVERSIONS = np.array([0, 0, 32])
 MOST_SLOTS, LARGE = 16, 1024  # slots of a rank, and of all: squeezing takes their square
 SMALL = 64  # slots; few items seldom come near the bound, and all that can be tried costs little
 
 
 @native
-def search_rows(by_load, bits, floor, max_gap, effort, aims, held, busiest, stages):  # type: ignore[no-untyped-def]
-    """Improve the placements in ``held``; ``aims`` int64 [rows], what other counts strive for where slots are few."""
+def search_rows(by_load, bits, floor, max_gap, effort, aims, target, held, busiest, stages):  # type: ignore[no-untyped-def]
+    """Improve the placements in ``held``; ``aims`` int64 [rows], what other counts strive for where slots are few.
+
+    Sets ``target`` anew, which a better bound may raise.
+    """
     _, num_ranks, slots = held.shape
     experts = by_load.shape[1]
     weight, names, numbers = np.empty(experts, np.int64), np.empty(experts, np.int32), np.empty(1 << bits, np.int64)
@@ -69,7 +84,9 @@ def search_rows(by_load, bits, floor, max_gap, effort, aims, held, busiest, stag
         for g in range(num_ranks):
             for s in range(slots):
                 best[g, s] = numbers[held[row, g, s]]
-        busiest[row] = _search_row(weight, floor[row], max_gap, effort, aims[row], ranks, best, space, stages[row])
+        busiest[row], target[row] = _search_row(
+            weight, floor[row], max_gap, effort, aims[row], ranks, best, space, stages[row]
+        )
         for g in range(num_ranks):
             for s in range(slots):
                 held[row, g, s] = names[best[g, s]]
@@ -77,19 +94,29 @@ def search_rows(by_load, bits, floor, max_gap, effort, aims, held, busiest, stag
 
 @native
 def _search_row(weight, floor, max_gap, effort, aim, ranks, best, space, stages):  # type: ignore[no-untyped-def]
-    """Improve ``best`` [ranks, slots]; return its busiest rank."""
+    """Improve ``best`` [ranks, slots]; return its busiest rank and the target."""
     num_ranks, slots = best.shape
     largest, bound, target = set_target(weight, num_ranks, slots, floor, max_gap, ranks.replicas)
-    _restore(weight, ranks, best, space)
+    restore(weight, ranks, best, space)
     reached = ranks.load[ranks.order[-1]]
+    if DOMINATES * weight[0] >= weight.sum():  # then no plan may come near the mean: aim for what is possible
+        raised = raise_bound(weight.astype(np.float64), np.float64(bound), np.float64(reached), num_ranks, slots)
+        largest, bound, target = set_target(weight, num_ranks, slots, np.int64(raised), max_gap, ranks.replicas)
+        restore(weight, ranks, best, space)
+        if reached <= target:
+            return reached, target
     small = num_ranks * slots <= SMALL
     if not small and slots > 2:
         aim = target  # where that is out of reach, the change that it asks for is too small
-    harder = len(CONVERSIONS) - 1 if small else effort
-    reached = _relax(weight, bound, target, largest, aim, harder, reached, ranks, best, space, stages)
-    if reached > target and _worth_squeezing(num_ranks, slots):
-        reached = _finish(weight, bound, target, largest, effort, reached, ranks, best, space, stages)
-    return _convert(weight, target, harder, reached, ranks, best, space, stages)
+    for level in range(1, effort + 1):  # all of the lesser effort first, so that more is never worse
+        if reached <= target:
+            break
+        harder = len(CONVERSIONS) - 1 if small else level
+        reached = _relax(weight, bound, target, largest, aim, harder, reached, ranks, best, space, stages)
+        if reached > target and _worth_squeezing(num_ranks, slots):
+            reached = _finish(weight, bound, target, largest, level, reached, ranks, best, space, stages)
+        reached = _convert(weight, target, harder, reached, ranks, best, space, stages)
+    return reached, target
 
 
 @native
@@ -104,7 +131,10 @@ def _relax(weight, bound, target, largest, aim, effort, reached, ranks, best, sp
     num_ranks, slots = best.shape
     far, near = target + FAR * (target - bound), target + NEAR * (target - bound)
     skewed = 2 * largest > target
-    relaxations, tries = (SKEWED, THREE_TRIES if slots == 3 else SKEWED_TRIES) if skewed else (LEVEL, LEVEL_TRIES)
+    relaxations, tries, goal = LEVEL, LEVEL_TRIES, target
+    if skewed:
+        relaxations, goal = SKEWED, target - (target - bound) // RELAX_BELOW
+        tries = THREE_TRIES if slots == 3 else FIRST_TRIES if _worth_squeezing(num_ranks, slots) else SKEWED_TRIES
     always = tries[effort] if skewed else LEVEL_ALWAYS[min(slots, 4) - 2, effort]
     for attempt in range(tries[effort]):
         if reached <= target or (attempt >= always and reached < far):
@@ -113,12 +143,12 @@ def _relax(weight, bound, target, largest, aim, effort, reached, ranks, best, sp
         relaxed = largest + f * max(aim - largest, 1)
         count_relaxed(weight, num_ranks * slots, num_ranks, relaxed, target, np.int64(rule), ranks.replicas)
         fold(weight, ranks, space.keys, space.spare)
-        improve(ranks, target, reached, space, stages)
+        improve(ranks, goal, reached, space, stages)
         if ranks.load[ranks.order[-1]] < reached:
             reached = keep(ranks, best)
             stages[RELAXED] += 1
         may_squeeze = _worth_squeezing(num_ranks, slots) and target < ranks.load[ranks.order[-1]] <= near
-        if may_squeeze and squeeze(ranks, target, space):
+        if may_squeeze and squeeze(ranks, goal, space):
             reached = keep(ranks, best)
             stages[SQUEEZED] += 1
     return reached
@@ -126,45 +156,74 @@ def _relax(weight, bound, target, largest, aim, effort, reached, ranks, best, sp
 
 @native
 def _finish(weight, bound, target, largest, effort, reached, ranks, best, space, stages):  # type: ignore[no-untyped-def]
-    """Squeeze the best placement, then those of counts that give large replicas company.
+    """Deal and trade from the best placement, then from starts whose counts give large replicas company, then again.
 
-    Where that fails, two replicas of each rank are dealt again, other two each time, and the ranks levelled and
-    squeezed again; what does not come near the target at first is given up. Keeps what is better than ``reached``,
-    and returns the busiest rank of the best. Squeezes to a little below the target, so that the mean over layers is
-    within the gap though a few of them are not.
+    Keeps what is better than ``reached``, and returns the busiest rank of the best.
     """
     num_ranks, slots = best.shape
-    near = target + NEAR * (target - bound)
-    for attempt in range(-1, len(FITTED)):
-        deals, before = FITTED_DEALS, reached
-        if attempt < 0:
-            deals = DEALS[effort]
-            _restore(weight, ranks, best, space)
-        else:
-            f, rule = FITTED[attempt]
-            relaxed = largest + f * max(target - largest, 1)
-            count_relaxed(weight, num_ranks * slots, num_ranks, relaxed, target, np.int64(rule), ranks.replicas)
-            find_company(weight, target, num_ranks, slots, MOVES, ranks.replicas)
-            fold(weight, ranks, space.keys, space.spare)
-        p = q = 0
-        for deal in range(deals + 1):
-            improve(ranks, target, NEVER if deal == 0 else np.int64(0), space, stages)
-            heaviest = ranks.load[ranks.order[-1]]
-            if heaviest < reached:
-                reached = keep(ranks, best)
-            if target < heaviest <= near and squeeze(ranks, target - (target - bound) // BELOW, space):
-                reached = keep(ranks, best)
-                stages[SQUEEZED] += 1
-            if reached <= target or (deal == 0 and heaviest > near):
-                break
-            if q == 0:
-                p = p - 1 if p > 1 else slots - 1
-                q = p
-            q -= 1
-            deal_again(ranks, weight, target, p, q, space)
-        stages[FITTING] += attempt >= 0 and reached < before
+    room, deals, trades = target - bound, DEALS[effort], TRADES[effort]
+    reached = _polish(weight, bound, target, NEAR_DEALS, deals, trades, reached, ranks, best, space, stages)
+    first, other = reached, best.copy()
+    for attempt in range(FITTED_TRIES[effort]):
         if reached <= target:
             break
+        f, rule, aim = FITTED[attempt]
+        most = bound + np.int64(aim) * room
+        relaxed = largest + f * max(most - largest, 1)
+        count_relaxed(weight, num_ranks * slots, num_ranks, relaxed, most, np.int64(rule), ranks.replicas)
+        find_company(weight, most, num_ranks, slots, MOVES, ranks.replicas)
+        fold(weight, ranks, space.keys, space.spare)
+        improve(ranks, most, NEVER, space, stages)
+        heaviest = keep(ranks, other)
+        heaviest = _polish(
+            weight, bound, target, NEAR, FITTED_DEALS, FITTED_TRADES, heaviest, ranks, other, space, stages
+        )
+        if heaviest < reached:
+            reached = heaviest
+            best[:] = other
+            stages[FITTING] += 1
+    if reached > target:
+        reached = _polish(weight, bound, target, 0, 0, LAST_TRADES[effort], reached, ranks, best, space, stages)
+    if reached < first:
+        reached = _polish(weight, bound, target, NEAR_DEALS, LAST_DEALS, 0, reached, ranks, best, space, stages)
+    return reached
+
+
+@native
+def _polish(weight, bound, target, near, deals, trades, reached, ranks, best, space, stages):  # type: ignore[no-untyped-def]
+    """Improve ``best`` by deals if it is ``near``, then by trades; return what it reaches, at first ``reached``."""
+    room, goal = target - bound, target - (target - bound) // TRADE_BELOW
+    if target < reached <= target + near * room:
+        reached = _deal(weight, bound, target, deals, reached, ranks, best, space, stages)
+    if reached > target:
+        reached = trade(weight, goal, goal + NEAR_TRADES * room, trades, ranks, best, space, stages)
+    return reached
+
+
+@native
+def _deal(weight, bound, target, deals, reached, ranks, best, space, stages):  # type: ignore[no-untyped-def]
+    """Squeeze the best placement, deal two replicas of each rank again, level and squeeze that, other two each time.
+
+    Keeps what is better than ``reached``, and returns the busiest rank of the best.
+    """
+    slots = best.shape[1]
+    near, goal = target + NEAR * (target - bound), target - (target - bound) // DEAL_BELOW
+    restore(weight, ranks, best, space)
+    p = q = 0
+    for deal in range(deals + 1):
+        if goal < ranks.load[ranks.order[-1]] <= near and squeeze(ranks, goal, space):
+            reached = keep(ranks, best)
+            stages[SQUEEZED] += 1
+        if reached <= target or deal == deals:
+            break
+        if q == 0:
+            p = p - 1 if p > 1 else slots - 1
+            q = p
+        q -= 1
+        deal_again(ranks, weight, goal, p, q, space)
+        improve(ranks, goal, np.int64(0), space, stages)
+        if ranks.load[ranks.order[-1]] < reached:
+            reached = keep(ranks, best)
     return reached
 
 
@@ -174,7 +233,7 @@ def _convert(weight, target, effort, reached, ranks, best, space, stages):  # ty
     for _ in range(CONVERSIONS[effort]):
         if reached <= target:
             break
-        _restore(weight, ranks, best, space)
+        restore(weight, ranks, best, space)
         if not convert(ranks, weight, target, space.keys, space.spare):
             break
         improve(ranks, target, NEVER, space, stages)
@@ -183,13 +242,3 @@ def _convert(weight, target, effort, reached, ranks, best, space, stages):  # ty
         reached = keep(ranks, best)
         stages[CONVERTED] += 1
     return reached
-
-
-@native
-def _restore(weight, ranks, best, space):  # type: ignore[no-untyped-def]
-    """Go back to the placement that was kept."""
-    ranks.expert[:] = best
-    ranks.replicas[:] = 0
-    for e in best.ravel():
-        ranks.replicas[e] += 1
-    set_ranks(ranks, weight, space.keys, space.spare)

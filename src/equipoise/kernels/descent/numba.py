@@ -55,9 +55,9 @@ def plan_rows(
         if len(hard) and level > 0:
             from equipoise.kernels.descent.harder import search_rows  # half the code, and most models never need it
 
-            found = held[block][hard], busiest[block][hard], stages[block][hard]
+            found = target[block][hard], held[block][hard], busiest[block][hard], stages[block][hard]
             search_rows(by_load[hard], bits, floor[block][hard], max_gap, level, aims[block][hard], *found)
-            held[block][hard], busiest[block][hard], stages[block][hard] = found
+            target[block][hard], held[block][hard], busiest[block][hard], stages[block][hard] = found
 
     for_each(plan, range(parts), threads)
     return held, busiest, busiest <= target, stages

@@ -27,6 +27,17 @@ is refuted: each with theta just above the room T - w / c that its replicas leav
 more. Counts that leave the others fewer slots than they need for T are none. Duplicates on a rank are allowed
 throughout.
 
-For each T the kernel tries a few theta, phi and mu, and bisects on T. Each refuted T is a bound by itself, so the
-coarse grids cost tightness, never truth.
+For each T the kernel tries a few theta and phi, and bisects on T. Each refuted T is a bound by itself, so the coarse
+grids cost tightness, never truth. The price mu is found, not guessed: an expert pays the least of several amounts that
+are linear in mu, so by how much the payments exceed the limit is concave in mu, and bisecting on its slope leads to the
+price that refutes most. Any price would be a proof.
+
+Joint descent asks for this bound too, of layers that one expert dominates: what no plan can reach is no target.
 """
+
+from __future__ import annotations
+
+__all__ = ["DOMINATES"]
+
+DOMINATES = 4
+"""Where the hottest expert has less than one part in so many of the load, its counts prove next to nothing."""

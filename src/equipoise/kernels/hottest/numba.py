@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.kernels.native import native
 from equipoise.threads import for_each
 
-__all__ = ["bound"]
+__all__ = ["bound", "raise_bound"]
 
-HALVINGS = 9
+HALVINGS = 11
 MOST_CASES = 64  # counts of the hottest expert; where there are more, it has slots to spare
-ROOMS = np.array([1.0, 1.3, 1.7, 2.5])  # theta, of what the hottest expert's replicas leave
-PHIS = np.array([1.0, 0.65, 0.4, 0.25])  # of theta
-BETWEEN_PRICES = np.array([0.0, 0.5, 1.0, 1.5, 2.0])  # of a slot, in theta: two halves of 2 theta are small
-COMPANY_PRICES = np.array([1.0, 1.25, 1.5, 2.0, 3.0])
-ELSEWHERE_PRICES = np.array([0.0, 0.5, 1.0])  # in phi
+ROOMS = np.array([1.0, 1.15, 1.3, 1.5, 1.7, 2.0, 2.5])  # theta, of what the hottest expert's replicas leave
+PHIS = np.array([1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2])  # of theta
+BETWEEN, COMPANY, ELSEWHERE = 0, 1, 2
+LEAST_PRICE, MOST_PRICE = np.array([0.0, 1.0, 0.0]), np.array([4.0, 4.0, 2.0])  # of a slot, in theta, 1 and phi
+PRICES = 8
 MARGIN = 1e-9  # relative; sizes this close to a threshold count as whatever weakens the bound
+
+
+class Counts(NamedTuple):
+    """How many slots keep each expert's replicas small enough, float64 [experts].
+
+    fit: for T. level: not large. most: the most with which they are large. light: small. Not set for experts that are
+    small with one replica, which come last.
+    """
+
+    fit: Any
+    level: Any
+    most: Any
+    light: Any
 
 
 def bound(
@@ -39,23 +54,31 @@ def bound(
 
 @native
 def _raise(load, achieved, num_ranks, slots, raised):  # type: ignore[no-untyped-def]
+    raised[0] = raise_bound(load, raised[0], achieved, num_ranks, slots)
+
+
+@native
+def raise_bound(load, low, achieved, num_ranks, slots):  # type: ignore[no-untyped-def]
+    """Return ``low``, or more as far as the argument carries; ``load`` descends."""
     if load[0] <= 0.0:
-        return
-    low, high = raised[0], 1.25 * raised[0]
-    if not _impossible(load, num_ranks, slots, low * (1.0 + 0.25 / 2**HALVINGS)):
-        return  # the least that could be proved is not, so that nothing is: one look instead of many
+        return low
+    least = low * (1.0 + 0.25 / 2**HALVINGS)
+    if least >= achieved or not _impossible(load, num_ranks, slots, least):
+        return low  # the least that could be proved is not, so that nothing is: one look instead of many
+    high = 1.25 * low
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
         if middle < achieved and _impossible(load, num_ranks, slots, middle):
             low = middle
         else:
             high = middle
-    raised[0] = low
+    return low
 
 
 @native
 def _impossible(load, num_ranks, slots, busiest):  # type: ignore[no-untyped-def]
     """Whether every count of the hottest expert is refuted for no rank above ``busiest``."""
+    counts = Counts(np.empty(len(load)), np.empty(len(load)), np.empty(len(load)), np.empty(len(load)))
     left = num_ranks * slots
     for e in range(1, len(load)):
         left -= np.int64(_slots(load[e], busiest, 1.0 - MARGIN))
@@ -68,7 +91,7 @@ def _impossible(load, num_ranks, slots, busiest):  # type: ignore[no-untyped-def
         for more in ROOMS:
             theta = more * room
             if theta < 0.5 * busiest * (1.0 - MARGIN) and not refuted:
-                refuted = _refuted(load, num_ranks, slots, busiest, count, theta)
+                refuted = _refuted(load, num_ranks, slots, busiest, count, theta, counts)
         if not refuted:
             return False
     return True
@@ -81,63 +104,94 @@ def _slots(load, largest, margin):  # type: ignore[no-untyped-def]
 
 
 @native
-def _refuted(load, num_ranks, slots, busiest, count, theta):  # type: ignore[no-untyped-def]
+def _set_counts(load, busiest, theta, counts):  # type: ignore[no-untyped-def]
+    """Set ``counts`` for one threshold; return how many experts are above it."""
+    above = 1
+    while above < len(load) and load[above] > theta:
+        e = above
+        counts.fit[e] = _slots(load[e], busiest, 1.0 - MARGIN)
+        counts.level[e] = _slots(load[e], busiest - theta, 1.0 - MARGIN)
+        counts.most[e] = _slots(load[e], busiest - theta, 1.0 + MARGIN) - 1.0
+        counts.light[e] = max(_slots(load[e], theta, 1.0 - MARGIN), counts.level[e])
+        above += 1
+    return above
+
+
+@native
+def _refuted(load, num_ranks, slots, busiest, count, theta, counts):  # type: ignore[no-untyped-def]
     """Whether some price refutes ``count`` replicas of the hottest expert, which are large."""
-    total = 1.0 * num_ranks * slots
-    for price in BETWEEN_PRICES:
-        mu = price * theta
-        if _pay_between(load, busiest, count, theta, mu) > (num_ranks * busiest + mu * total) * (1.0 + MARGIN):
-            return True
-    for price in COMPANY_PRICES:
-        if _pay_company(load, busiest, count, theta, slots, price) > price * total * (1.0 + MARGIN):
-            return True
+    above = _set_counts(load, busiest, theta, counts)
+    if _some_price(load, num_ranks, slots, busiest, count, theta, counts, above, BETWEEN, 0.0):
+        return True
+    if _some_price(load, num_ranks, slots, busiest, count, theta, counts, above, COMPANY, 0.0):
+        return True
     for share in PHIS:
-        phi = share * theta
-        for price in ELSEWHERE_PRICES:
-            mu = price * phi
-            limit = (phi + mu) * total + MARGIN * num_ranks * busiest
-            if _pay_elsewhere(load, busiest, count, theta, slots, phi, mu) > limit:
-                return True
+        if _some_price(load, num_ranks, slots, busiest, count, theta, counts, above, ELSEWHERE, share * theta):
+            return True
     return False
 
 
 @native
-def _pay_between(load, busiest, count, theta, mu):  # type: ignore[no-untyped-def]
-    paid = count * (busiest + mu)
-    for e in range(1, len(load)):
-        if load[e] <= theta:  # and so are all that follow
-            return paid + (len(load) - e) * mu
-        level = _slots(load[e], busiest - theta, 1.0 - MARGIN)
-        light = _slots(load[e], theta, 1.0 - MARGIN)
-        least = min(load[e] + level * mu, max(light, level) * mu) if light > level else level * mu
-        fit = _slots(load[e], busiest, 1.0 - MARGIN)
-        paid += min(least, fit * (busiest + mu)) if fit < level else least
-    return paid
+def _some_price(load, num_ranks, slots, busiest, count, theta, counts, above, kind, phi):  # type: ignore[no-untyped-def]
+    """Whether the payments exceed their limit for some price of a slot.
+
+    By how much they do is concave in the price, as each expert pays the least of what is linear in it. So bisect on the
+    slope, and stop where even that cannot lead above the limit.
+    """
+    total = 1.0 * num_ranks * slots
+    unit, limit, tail = 1.0, 0.0, 0.0
+    if kind == BETWEEN:
+        unit, limit = theta, num_ranks * busiest
+    elif kind == ELSEWHERE:
+        unit, limit = phi, phi * total
+        for e in range(above, len(load)):
+            tail += min(load[e], phi)
+    low, high = LEAST_PRICE[kind] * unit, MOST_PRICE[kind] * unit
+    for _ in range(PRICES):
+        mu = 0.5 * (low + high)
+        paid, used = _pay(load, slots, busiest, count, counts, above, kind, phi, mu)
+        paid += tail + mu * (len(load) - above) - (len(load) - above if kind == COMPANY else 0.0)
+        slope = used + (len(load) - above) - total
+        over = paid - mu * total - limit
+        if over > MARGIN * (limit + mu * total + num_ranks * busiest * (kind == ELSEWHERE)):
+            return True
+        if slope > 0.0:
+            low = mu
+            if over + slope * (high - mu) <= 0.0:
+                return False
+        else:
+            high = mu
+            if over - slope * (mu - low) <= 0.0:
+                return False
+    return False
 
 
 @native
-def _pay_company(load, busiest, count, theta, slots, price):  # type: ignore[no-untyped-def]
-    paid = count * (slots - 1.0 + price)
-    for e in range(1, len(load)):
-        if load[e] <= theta:
-            return paid + (len(load) - e) * (price - 1.0)
-        level = _slots(load[e], busiest - theta, 1.0 - MARGIN)
-        light = _slots(load[e], theta, 1.0 - MARGIN)
-        least = min(level * price, light * (price - 1.0))
-        fit = _slots(load[e], busiest, 1.0 - MARGIN)
-        paid += min(least, fit * (slots - 1.0 + price)) if fit < level else least
-    return paid
-
-
-@native
-def _pay_elsewhere(load, busiest, count, theta, slots, phi, mu):  # type: ignore[no-untyped-def]
-    of_slot = busiest - slots * phi - mu  # what a large replica takes off
-    paid = load[0] - count * of_slot
-    for e in range(1, len(load)):
-        level = _slots(load[e], busiest - theta, 1.0 - MARGIN)
-        least = min(load[e], level * phi) + level * mu
-        fit, most = _slots(load[e], busiest, 1.0 - MARGIN), _slots(load[e], busiest - theta, 1.0 + MARGIN) - 1.0
-        if fit <= most:
-            least = min(least, load[e] - fit * of_slot, load[e] - most * of_slot)
+def _pay(load, slots, busiest, count, counts, above, kind, phi, mu):  # type: ignore[no-untyped-def]
+    """Return what experts above theta pay at the least, and for how many slots."""
+    large = busiest  # what one large replica pays, besides its slot
+    if kind == COMPANY:
+        large = slots - 1.0
+    elif kind == ELSEWHERE:
+        large = slots * phi - busiest  # and the load itself
+    paid = count * (large + mu) + (load[0] if kind == ELSEWHERE else 0.0)
+    used = 1.0 * count
+    for e in range(1, above):
+        fit, level, light = counts.fit[e], counts.level[e], counts.light[e]
+        least, taken = level * mu, level
+        if kind == BETWEEN and light > level:
+            least += load[e]
+            if light * mu < least:
+                least, taken = light * mu, light
+        elif kind == COMPANY:
+            if light * (mu - 1.0) < least:
+                least, taken = light * (mu - 1.0), light
+        elif kind == ELSEWHERE:
+            least += min(load[e], level * phi)
+        own = load[e] if kind == ELSEWHERE else 0.0
+        for number in (fit, counts.most[e]):
+            if fit <= counts.most[e] and own + number * (large + mu) < least:
+                least, taken = own + number * (large + mu), number
         paid += least
-    return paid
+        used += taken
+    return paid, used
