@@ -88,7 +88,7 @@ def _schedule_layer(old, new, experts, ranks, ranks_per_node, max_sends, max_rec
     return row
 
 
-@inlined
+@native
 def _fill_round(state, start, number):  # type: ignore[no-untyped-def]
     """Put transfers into a round until no more fits; return where it ends in the table.
 
@@ -210,7 +210,7 @@ def _source(state, e, r):  # type: ignore[no-untyped-def]
     return best
 
 
-@inlined
+@native
 def _mark_circles(state, marked):  # type: ignore[no-untyped-def]
     """Mark one slot in each circle of slots that wait for each other, where a spare is free.
 
@@ -274,7 +274,7 @@ def _local_need(state, e, x, r):  # type: ignore[no-untyped-def]
     return needs
 
 
-@inlined
+@native
 def _sort_round(part, slots, slots_per_rank):  # type: ignore[no-untyped-def]
     """Order a round: copies into spares, then other copies within a rank, then the rest; otherwise as it was."""
     kept = part.copy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import native
+from equipoise.kernels.native import inlined, native
 from equipoise.kernels.replan.layer import change_replicas, new_layer, note_changed, put
 from equipoise.kernels.replan.steps import best_exchange, best_lend, best_shed, look_from, new_view
 from equipoise.threads import for_each, num_threads
@@ -53,8 +53,9 @@ def _descend_layers(held, was, weight, node, home, level, limit, curve, spent): 
 @native
 def _descend(held, was, weight, node, home, level, limit, curve):  # type: ignore[no-untyped-def]
     """Level the ranks of one layer in place, fill ``curve``, and return the transfers."""
-    layer, spent = new_layer(held, was, weight, node, home, level)
-    view = new_view(held.shape[1], len(weight))
+    layer = new_layer(held, was, weight, node, home, level)
+    spent = layer.fresh.sum()
+    view = new_view(*held.shape)
     while True:
         h = int(np.argmax(layer.load))
         curve[spent] = min(curve[spent], layer.load[h])
@@ -78,7 +79,7 @@ def _descend(held, was, weight, node, home, level, limit, curve):  # type: ignor
     return spent
 
 
-@native
+@inlined
 def _best_step(h, left, layer, view):  # type: ignore[no-untyped-def]
     """Return the kind of the best step, and i, g and j.
 
@@ -92,7 +93,7 @@ def _best_step(h, left, layer, view):  # type: ignore[no-untyped-def]
     score, i, a = best_shed(h, left, score, layer, view)
     if i >= 0:
         kind, expert, rank, slot = TAKING, np.int64(a), h, i
-    i, g, j = best_exchange(h, left, score, layer)
+    i, g, j = best_exchange(h, left, score, layer, view)
     if i >= 0:
         kind, expert, rank, slot = EXCHANGE, np.int64(i), g, j
     return kind, expert, rank, slot
