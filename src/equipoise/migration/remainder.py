@@ -44,6 +44,8 @@ class Remainder:
         The ranks that are left, ascending.
     hierarchical : bool
         Whether expert groups are kept whole on the nodes that are left.
+    weight : int64 array, shape (num_layers, num_logical_experts)
+        The load as whole numbers.
     """
 
     held: Ints
@@ -53,6 +55,7 @@ class Remainder:
     home: Ints
     alive: NDArray[np.int64]
     hierarchical: bool
+    weight: NDArray[np.int64]
 
 
 def remainder(problem: PlacementProblem, current: Placement, lost_ranks: Iterable[int] = ()) -> Remainder:
@@ -116,8 +119,9 @@ def remainder(problem: PlacementProblem, current: Placement, lost_ranks: Iterabl
     held[:, alive] = EMPTY
     was = np.zeros((layers, cluster.num_ranks, experts), dtype=np.bool_)
     transfers = np.zeros(layers, dtype=np.int64)
-    _fit(old, to_fixed_point(problem.load), node, home, held, was, transfers)
-    return Remainder(held, was, transfers, node, home, alive, hierarchical)
+    weight = to_fixed_point(problem.load, cluster.num_ranks)
+    _fit(old, weight, node, home, held, was, transfers)
+    return Remainder(held, was, transfers, node, home, alive, hierarchical, weight)
 
 
 def check_lost_ranks(lost_ranks: Iterable[int], num_ranks: int) -> list[int]:

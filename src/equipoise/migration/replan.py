@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from equipoise.certificate import Certificate, certify, check_placement
 from equipoise.certificate.bounds import mean_rank_load, replica_load
 from equipoise.errors import InfeasibleError, InvalidInputError
-from equipoise.fixed_point import to_fixed_point
 from equipoise.kernels.assignment.numba import assign
 from equipoise.kernels.native import native
 from equipoise.kernels.replan import GONE
@@ -111,13 +110,13 @@ def replan(
     let_others()
     smaller = what_is_left(problem, left)
     if budget.has_limit or smaller is None:
-        held = _descend_within(problem, left, budget, threads)
+        held, transfers = _descend_within(problem, left, budget, threads)
         how: Any = budget
         implementation = "numba"
     else:
         found = strategy.place(smaller, seed, backend, threads)
         held = _rename(found.physical_to_logical, placement, left, smaller, problem.cluster.num_ranks, threads)
-        how, implementation = found.strategy, found.implementation
+        how, implementation, transfers = found.strategy, found.implementation, None
     let_others()
     table = _in_their_slots(np.where(held >= 0, held, -1), placement)
     target = Placement(table, problem.cluster.num_ranks, problem.num_logical_experts)
@@ -127,18 +126,23 @@ def replan(
     let_others()
     mean = problem.load.sum(axis=1) / len(left.alive)
     metrics = Metrics(mean, certificate.max_rank_load, target.num_duplicates)
-    stages = {"transfers": int(count_transfers(placement, target, lost).sum())}
+    transfers = count_transfers(placement, target, lost) if transfers is None else transfers
+    stages = {"transfers": int(transfers.sum())}
     provenance = Provenance.of(how, seed, implementation, stages, problem.digest)
     return Plan(problem.cluster, problem.num_expert_groups, target, certificate, metrics, provenance)
 
 
-def levels(fixed: Int64s, left: Remainder) -> Int64s:
+def levels(left: Remainder) -> Int64s:
     """Return per layer what the busiest rank carries at least: the mean of the busiest node."""
+    level: Int64s
+    if not left.hierarchical:
+        level = left.weight.sum(axis=1) // len(left.alive)
+        return level
     ranks = np.bincount(left.node[left.alive])
-    on_node = np.zeros((len(fixed), len(ranks)), dtype=np.int64)
+    on_node = np.zeros((len(left.weight), len(ranks)), dtype=np.int64)
     for n in range(len(ranks)):
-        on_node[:, n] = np.where(left.home == n, fixed, 0).sum(axis=1) // max(ranks[n], 1)
-    level: Int64s = on_node.max(axis=1)
+        on_node[:, n] = np.where(left.home == n, left.weight, 0).sum(axis=1) // max(ranks[n], 1)
+    level = on_node.max(axis=1)
     return level
 
 
@@ -150,16 +154,17 @@ def curves(
     ``limit`` may be one for each layer. Returns the slots, the curve of the busiest rank as whole numbers, what was
     spent, and the tokens that one such number stands for, [layers].
     """
-    fixed = to_fixed_point(problem.load, problem.cluster.num_ranks)
     limits = np.maximum(left.transfers, limit)
-    held, curve, spent = descend(left.held, left.was, fixed, left.node, left.home, levels(fixed, left), limits, threads)
-    total = fixed.sum(axis=1)
-    tokens = np.divide(problem.load.sum(axis=1), total, out=np.zeros(len(fixed)), where=total > 0)
+    held, curve, spent = descend(left.held, left.was, left.weight, left.node, left.home, levels(left), limits, threads)
+    total = left.weight.sum(axis=1)
+    tokens = np.divide(problem.load.sum(axis=1), total, out=np.zeros(len(total)), where=total > 0)
     return held, curve, spent, tokens
 
 
-def _descend_within(problem: PlacementProblem, left: Remainder, budget: MoveLittle, threads: int | None) -> Ints:
-    """Return the slots after levelling within the budget: int32 [layers, ranks, slots]."""
+def _descend_within(
+    problem: PlacementProblem, left: Remainder, budget: MoveLittle, threads: int | None
+) -> tuple[Ints, Int64s]:
+    """Return the slots after levelling within the budget, int32 [layers, ranks, slots], and the transfers [layers]."""
     most = problem.cluster.num_slots if budget.max_transfers is None else budget.max_transfers
     needed = int(left.transfers.max())
     if budget.max_transfers is not None and needed > most:
@@ -171,7 +176,8 @@ def _descend_within(problem: PlacementProblem, left: Remainder, budget: MoveLitt
     most = min(most, problem.cluster.num_slots)
     total = budget.max_transfers_total
     if total is None:
-        return curves(problem, left, most, threads)[0]
+        held, _, spent, _ = curves(problem, left, most, threads)
+        return held, spent
     needed = int(left.transfers.sum())
     if needed > total:
         raise InfeasibleError(
@@ -190,8 +196,8 @@ def _descend_within(problem: PlacementProblem, left: Remainder, budget: MoveLitt
     # The curves are one way of many, and giving each layer the same may do better.
     shares = [share, np.maximum(left.transfers, total // problem.num_layers)]
     found = [curves(problem, left, each, threads) for each in shares if each.sum() <= total]
-    held, *_ = min(found, key=lambda way: float((way[1][:, -1] * way[3]).sum()))
-    return held
+    held, _, spent, _ = min(found, key=lambda way: float((way[1][:, -1] * way[3]).sum()))
+    return held, spent
 
 
 @native
@@ -287,7 +293,15 @@ def _certify_plainly(problem: PlacementProblem, left: Remainder, placement: Plac
         anywhere = PlacementProblem(problem.load, Cluster(len(left.alive), problem.cluster.slots_per_rank))
     rank_load = check_placement(asked, placement, allow_empty=True)
     let_others()
-    bounds = {"mean": mean_rank_load(anywhere), "replica": replica_load(anywhere)}
-    values = np.stack(list(bounds.values()))
-    names = tuple(list(bounds)[i] for i in values.argmax(axis=0))
-    return Certificate(values.max(axis=0), rank_load.max(axis=1), names)
+    lower = mean_rank_load(anywhere)
+    names = np.full(len(lower), "mean", dtype=object)
+    # Where no replica needs to exceed the mean, t* is no more than that.
+    each = np.maximum(lower, np.finfo(np.float64).tiny)[:, None]
+    needed = np.maximum(np.ceil(anywhere.load / each), 1.0).sum(axis=1)
+    open_ = np.flatnonzero(needed > anywhere.cluster.num_slots)
+    if len(open_):
+        replica = replica_load(dataclasses.replace(anywhere, load=anywhere.load[open_]))
+        better = replica > lower[open_]
+        names[open_[better]] = "replica"
+        lower[open_] = np.maximum(lower[open_], replica)
+    return Certificate(lower, rank_load.max(axis=1), tuple(names))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from equipoise.kernels.native import inlined, native
 from equipoise.kernels.replan.layer import change_replicas, new_layer, note_changed, put
 from equipoise.kernels.replan.steps import best_exchange, best_lend, best_shed, look_from, new_view
-from equipoise.threads import for_each, num_threads
+from equipoise.threads import blocks, for_each
 
 __all__ = ["MAX", "descend"]
 
@@ -32,15 +32,12 @@ def descend(
     held = held.copy()
     curve = np.full((len(held), int(limit.max()) + 1), MAX)
     spent = np.empty(len(held), dtype=np.int64)
-    parts = min(4 * num_threads(threads), len(held))  # blocks of layers: each call from Python takes its time
-    edges = [len(held) * part // parts for part in range(parts + 1)]
 
-    def work(part: int) -> None:
-        rows = slice(edges[part], edges[part + 1])
+    def work(rows: slice) -> None:
         _descend_layers(held[rows], was[rows], weight[rows], node, home[rows], level[rows], limit[rows],
                         curve[rows], spent[rows])  # fmt: skip
 
-    for_each(work, range(parts), threads)
+    for_each(work, blocks(len(held), threads), threads)
     return held, curve, spent
 
 
