@@ -181,7 +181,7 @@ class MigrationSchedule:
 
         for_each(work, blocks(layers, self.threads), self.threads)
         let_others()
-        rows = table[np.arange(table.shape[1]) < length[:, None]]
+        rows = np.concatenate([table[layer, :number] for layer, number in enumerate(length.tolist())])
         arrays = {
             "layer": np.repeat(np.arange(layers, dtype=np.int32), length),
             **{name: np.ascontiguousarray(rows[:, i]) for i, name in enumerate(COLUMNS)},

@@ -86,9 +86,9 @@ def _burden(b, k, most, layer):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def best_lend(h, left, layer, view):  # type: ignore[no-untyped-def]
+def best_lend(h, layer, view):  # type: ignore[no-untyped-def]
     """Return the best way to give an expert of ``h`` a slot elsewhere: its score, slot of h, rank and slot."""
-    number, first = _promise_lends(h, left, layer, view)
+    number, first = _promise_lends(h, layer, view)
     best, best_i, best_g, best_j = np.int64(0), -1, -1, -1
     for n in range(-1, number):  # the most promising comes first
         k = first if n < 0 else n
@@ -98,14 +98,14 @@ def best_lend(h, left, layer, view):  # type: ignore[no-untyped-def]
         j = 0
         while layer.held[g, j] != b:
             j += 1
-        score, i = _lend(g, b, view.burden[k], h, left, best, layer, view)
+        score, i = _lend(g, b, view.burden[k], h, best, layer, view)
         if score > best or (score == best and i >= 0 and (g < best_g or (g == best_g and j < best_j))):
             best, best_i, best_g, best_j = score, i, g, j
     return best, best_i, best_g, best_j
 
 
 @inlined
-def _promise_lends(h, left, layer, view):  # type: ignore[no-untyped-def]
+def _promise_lends(h, layer, view):  # type: ignore[no-untyped-def]
     """Note each rank and expert of it that may give its slot, with a score that nobody of ``h`` exceeds there.
 
     Return how many there are, and which of them promises most.
@@ -131,7 +131,7 @@ def _promise_lends(h, left, layer, view):  # type: ignore[no-untyped-def]
             if shared == REFUSED and burden == -REFUSED:
                 continue
             cost = 1 - np.int64(view.back[g]) - np.int64(not layer.was[g, b])
-            if g == h or layer.node[g] != layer.node[h] or cost > left:
+            if g == h or layer.node[g] != layer.node[h]:
                 continue
             most = max(top - burden, shared) if rise == 0 else top - _rises(busiest - fall, rise, layer)
             after = min(layer.load[g] - layer.unit[EACH, b] + least, busiest)
@@ -142,7 +142,7 @@ def _promise_lends(h, left, layer, view):  # type: ignore[no-untyped-def]
             number += 1
     for g in range(len(layer.vacant)):
         cost = 1 - np.int64(view.back[g])
-        if layer.vacant[g] == 0 or g == h or layer.node[g] != layer.node[h] or cost > left:
+        if layer.vacant[g] == 0 or g == h or layer.node[g] != layer.node[h]:
             continue
         after = min(layer.load[g] + least, busiest)
         view.rank[number], view.giver[number], view.burden[number] = g, EMPTY, 0
@@ -160,7 +160,7 @@ def _rises(load, rise, layer):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _lend(g, b, burden, h, left, best, layer, view):  # type: ignore[no-untyped-def]
+def _lend(g, b, burden, h, best, layer, view):  # type: ignore[no-untyped-def]
     """Return the best score of one of ``h`` in a slot of ``b`` on ``g``, ``best`` at least, and its slot, or -1."""
     most, level, shift = layer.load[h], layer.level, layer.shift
     without, refund, alone = layer.load[g], np.int64(0), True
@@ -179,7 +179,7 @@ def _lend(g, b, burden, h, left, best, layer, view):  # type: ignore[no-untyped-
         if 4 * gain < best or layer.on[g, a] > 0:
             continue
         cost = np.int64(not layer.was[g, a]) - refund
-        if gain * _worth(cost) < best or cost > left:
+        if gain * _worth(cost) < best:
             continue
         gain = gain - burden if alone and not _meet(a, b, layer) else _gain(a, g, b, h, layer, view)
         score = gain * _worth(cost)
@@ -226,7 +226,7 @@ def _gain(a, g, b, h, layer, view):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def best_shed(h, left, best, layer, view):  # type: ignore[no-untyped-def]
+def best_shed(h, best, layer, view):  # type: ignore[no-untyped-def]
     """Return the best way to give a slot of ``h`` to another expert, if it beats ``best``: score, slot and expert."""
     best_i, best_a = -1, np.int64(-1)
     for i in range(len(view.expert)):  # what h holds is no candidate
@@ -238,7 +238,7 @@ def best_shed(h, left, best, layer, view):  # type: ignore[no-untyped-def]
             continue
         cost = 1 - np.int64(layer.missing[h] > 0) - np.int64(not layer.was[h, b])
         promise = view.at[h] + _most_eased(layer.load[h] - view.each[i], layer.load[h], layer)
-        if cost > left or promise * _worth(cost) <= best:
+        if promise * _worth(cost) <= best:
             continue
         k = 0
         while layer.where[b, k] != h:
@@ -246,7 +246,7 @@ def best_shed(h, left, best, layer, view):  # type: ignore[no-untyped-def]
         burden = _burden(b, k, layer.load[h], layer) if layer.on[h, b] == 1 else np.int64(0)
         if (promise - burden) * _worth(cost) > best:
             for a in range(len(layer.ease)):
-                score = _shed(a, i, burden, h, left, best, layer, view)
+                score = _shed(a, i, burden, h, best, layer, view)
                 if score > best:
                     best, best_i, best_a = score, i, a
             continue
@@ -257,7 +257,7 @@ def best_shed(h, left, best, layer, view):  # type: ignore[no-untyped-def]
                 a = layer.held[r, s]
                 if a < 0 or after - layer.on[r, a] * (layer.unit[EACH, a] - layer.unit[MORE, a]) >= layer.load[h]:
                     continue
-                score = _shed(a, i, burden, h, left, best, layer, view)
+                score = _shed(a, i, burden, h, best, layer, view)
                 if score > best or (score == best and best_i == i and a < best_a):
                     best, best_i, best_a = score, i, np.int64(a)
     for i in range(len(view.expert)):
@@ -277,7 +277,7 @@ def _most_eased(without, most, layer):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _shed(a, i, burden, h, left, best, layer, view):  # type: ignore[no-untyped-def]
+def _shed(a, i, burden, h, best, layer, view):  # type: ignore[no-untyped-def]
     """Return the score of ``a`` in slot ``i`` of ``h``, or -1 if that cannot be or is below ``best``."""
     b, most = view.expert[i], layer.load[h]
     after = most - view.each[i] + layer.unit[MORE, a]
@@ -287,22 +287,22 @@ def _shed(a, i, burden, h, left, best, layer, view):  # type: ignore[no-untyped-
     if 4 * gain < best or layer.home[a] != layer.node[h]:
         return np.int64(-1)
     cost = np.int64(not layer.was[h, a]) - np.int64(not layer.was[h, b])
-    if gain * _worth(cost) < best or cost > left:
+    if gain * _worth(cost) < best:
         return np.int64(-1)
     shared = layer.on[h, b] > 1 or _meet(a, b, layer)
     return (_gain(a, h, b, h, layer, view) if shared else gain - burden) * _worth(cost)
 
 
 @inlined
-def best_exchange(h, left, best, layer, view):  # type: ignore[no-untyped-def]
+def best_exchange(h, best, layer, view):  # type: ignore[no-untyped-def]
     """Return the best way for an expert of ``h`` to change places, if it beats ``best``: slot of h, rank and slot."""
     best_i, best_g, best_j = -1, -1, -1
-    first = _promise_exchanges(h, left, layer, view)
+    first = _promise_exchanges(h, layer, view)
     for n in range(-1, len(view.at)):  # the most promising comes first
         g = first if n < 0 else n
         if view.promise[g] < max(best, 1) or n == first:
             continue
-        score, i, j = _exchange(g, h, left, best, layer, view)
+        score, i, j = _exchange(g, h, best, layer, view)
         if score > best or (score == best and i >= 0 and g < best_g):
             best, best_i, best_g, best_j = score, i, g, j
     return best_i, best_g, best_j
@@ -315,7 +315,7 @@ def _leaves(g, h, layer, view):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _promise_exchanges(h, left, layer, view):  # type: ignore[no-untyped-def]
+def _promise_exchanges(h, layer, view):  # type: ignore[no-untyped-def]
     """Note for each rank the score that no exchange with it exceeds; return which promises most."""
     first = 0
     for g in range(len(view.at)):
@@ -323,14 +323,14 @@ def _promise_exchanges(h, left, layer, view):  # type: ignore[no-untyped-def]
         cost = _leaves(g, h, layer, view) + (comes if layer.vacant[g] == 0 else min(comes, 0))
         # Nothing between the two gains more than levelling them.
         level = over((layer.load[h] + layer.load[g]) >> 1, layer.level, layer.shift)
-        allowed = layer.load[g] < layer.load[h] and layer.node[g] == layer.node[h] and cost <= left
+        allowed = layer.load[g] < layer.load[h] and layer.node[g] == layer.node[h]
         view.promise[g] = (view.at[h] + view.at[g] - 2 * level) * _worth(cost) if allowed else -1
         first = g if view.promise[g] > view.promise[first] else first
     return first
 
 
 @inlined
-def _exchange(g, h, left, best, layer, view):  # type: ignore[no-untyped-def]
+def _exchange(g, h, best, layer, view):  # type: ignore[no-untyped-def]
     """Return the best score of an exchange with ``g``, ``best`` at least, and its slots of h and g, or -1."""
     most, now, level, shift = layer.load[h], layer.load[g], layer.level, layer.shift
     at_both, leaves = view.at[h] + view.at[g], _leaves(g, h, layer, view)
@@ -344,7 +344,7 @@ def _exchange(g, h, left, best, layer, view):  # type: ignore[no-untyped-def]
         if v >= 0:
             comes, each = np.int64(not layer.was[h, v]) - np.int64(not layer.was[g, v]), layer.unit[EACH, v]
         worth = _worth(comes + leaves)
-        if at_best * worth < best or comes + leaves > left:
+        if at_best * worth < best:
             continue
         for i in range(len(view.expert)):
             d = view.each[i] - each
@@ -354,8 +354,7 @@ def _exchange(g, h, left, best, layer, view):  # type: ignore[no-untyped-def]
             u = view.expert[i]
             if gain * worth < best or u < 0 or layer.on[g, u] > 0:
                 continue
-            cost = comes + np.int64(not layer.was[g, u]) - np.int64(not layer.was[h, u])
-            score = gain * _worth(cost)
-            if cost <= left and (score > best or (score == best and best_i < 0)):
+            score = gain * _worth(comes + np.int64(not layer.was[g, u]) - np.int64(not layer.was[h, u]))
+            if score > best or (score == best and best_i < 0):
                 best, best_i, best_j = score, i, j
     return best, best_i, best_j
