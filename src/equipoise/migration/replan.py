@@ -98,7 +98,7 @@ def replan(
     Notes
     -----
     With a limit, the ranks are levelled step by step from what they hold, by the steps that gain most per transfer:
-    see ``equipoise.kernels.replan``. A limit on all layers together goes, transfer by transfer, where the sum
+    see ``equipoise.kernels.replan``; a larger limit on each layer goes on where a smaller one ends. A limit on all layers together goes, transfer by transfer, where the sum
     over the layers of the busiest ranks' tokens falls most. Without a limit, ``strategy`` plans anew, and its
     ranks, and in a hierarchical problem its nodes, are renamed so that as much as possible stays.
     """
