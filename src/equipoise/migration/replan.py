@@ -19,7 +19,7 @@ from equipoise.kernels.native import native
 from equipoise.kernels.replan import GONE
 from equipoise.kernels.replan.numba import MAX, descend
 from equipoise.metrics import Metrics
-from equipoise.migration.keep_slots import keep_slots
+from equipoise.migration.keep_slots import reorder
 from equipoise.migration.match_ranks import match_ranks
 from equipoise.migration.remainder import Remainder, count_kept, count_transfers, remainder, what_is_left
 from equipoise.placement import Placement
@@ -98,9 +98,10 @@ def replan(
     Notes
     -----
     With a limit, the ranks are levelled step by step from what they hold, by the steps that gain most per transfer:
-    see ``equipoise.kernels.replan``; a larger limit on each layer goes on where a smaller one ends. A limit on all layers together goes, transfer by transfer, where the sum
-    over the layers of the busiest ranks' tokens falls most. Without a limit, ``strategy`` plans anew, and its
-    ranks, and in a hierarchical problem its nodes, are renamed so that as much as possible stays.
+    see ``equipoise.kernels.replan``. A larger limit on each layer goes on where a smaller one ends. A limit on all
+    layers together goes, transfer by transfer, where the sum over the layers of the busiest ranks' tokens falls most.
+    Without a limit, ``strategy`` plans anew, and its ranks, and in a hierarchical problem its nodes, are renamed so
+    that as much as possible stays.
     """
     placement = as_placement(current)
     lost = tuple(lost_ranks)
@@ -118,7 +119,7 @@ def replan(
         held = _rename(found.physical_to_logical, placement, left, smaller, problem.cluster.num_ranks, threads)
         how, implementation, transfers = found.strategy, found.implementation, None
     let_others()
-    table = _in_their_slots(np.where(held >= 0, held, -1), placement)
+    table = _in_their_slots(np.maximum(held, -1), placement)
     target = Placement(table, problem.cluster.num_ranks, problem.num_logical_experts)
     # A plan that moves little is far from the bounds that take longest to find; the plain ones say as much.
     whole = not budget.has_limit and (target.physical_to_logical >= 0).all()
@@ -255,7 +256,7 @@ def _in_their_slots(held: Ints, current: Placement) -> Ints:
     both, width = min(ranks, current.num_ranks), min(slots, current.slots_per_rank)
     old = np.full((layers, ranks, slots), -1, dtype=np.int32)
     old[:, :both, :width] = current.physical_to_logical.reshape(layers, current.num_ranks, -1)[:, :both, :width]
-    return keep_slots(held.reshape(layers, -1), old.reshape(layers, -1), ranks)
+    return reorder(held.reshape(layers, -1), old.reshape(layers, -1), slots)
 
 
 def match_nodes(new: Ints, old: Ints, num_nodes: int, threads: int | None) -> Ints:
@@ -294,14 +295,11 @@ def _certify_plainly(problem: PlacementProblem, left: Remainder, placement: Plac
     rank_load = check_placement(asked, placement, allow_empty=True)
     let_others()
     lower = mean_rank_load(anywhere)
-    names = np.full(len(lower), "mean", dtype=object)
-    # Where no replica needs to exceed the mean, t* is no more than that.
-    each = np.maximum(lower, np.finfo(np.float64).tiny)[:, None]
-    needed = np.maximum(np.ceil(anywhere.load / each), 1.0).sum(axis=1)
-    open_ = np.flatnonzero(needed > anywhere.cluster.num_slots)
-    if len(open_):
-        replica = replica_load(dataclasses.replace(anywhere, load=anywhere.load[open_]))
-        better = replica > lower[open_]
-        names[open_[better]] = "replica"
-        lower[open_] = np.maximum(lower[open_], replica)
+    names = ["mean"] * len(lower)
+    # No more than w / mean + 1 slots keep the replicas of an expert of w tokens from exceeding the mean, and over all
+    # experts these are so many: then t* is no more than the mean.
+    if anywhere.cluster.num_slots < anywhere.cluster.num_ranks + anywhere.num_logical_experts:
+        replica = replica_load(anywhere)
+        names = ["replica" if more else "mean" for more in replica > lower]
+        lower = np.maximum(lower, replica)
     return Certificate(lower, rank_load.max(axis=1), tuple(names))
