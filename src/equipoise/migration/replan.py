@@ -121,6 +121,7 @@ def replan(
     let_others()
     table = _in_their_slots(np.maximum(held, -1), placement)
     target = Placement(table, problem.cluster.num_ranks, problem.num_logical_experts)
+    let_others()
     # A plan that moves little is far from the bounds that take longest to find; the plain ones say as much.
     whole = not budget.has_limit and (target.physical_to_logical >= 0).all()
     certificate = certify(problem, target) if whole else _certify_plainly(problem, left, target)

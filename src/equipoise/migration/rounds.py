@@ -8,7 +8,7 @@ import numpy as np
 
 from equipoise.kernels.native import inlined, native
 
-__all__ = ["COLUMNS", "schedule_layers"]
+__all__ = ["COLUMNS", "join_layers", "schedule_layers"]
 
 COLUMNS = ("round", "source", "destination", "expert")
 
@@ -56,6 +56,18 @@ def schedule_layers(  # type: ignore[no-untyped-def]
             old[layer], new[layer], experts, ranks, ranks_per_node, max_sends, max_receives, table[layer],
             restore[layer]
         )  # fmt: skip
+
+
+@native
+def join_layers(table, length, columns):  # type: ignore[no-untyped-def]
+    """Fill ``columns`` [5, transfers] with the layer of each transfer and what the tables say of it."""
+    at = 0
+    for layer in range(len(table)):
+        for k in range(length[layer]):
+            columns[0, at] = layer
+            for column in range(table.shape[2]):
+                columns[1 + column, at] = table[layer, k, column]
+            at += 1
 
 
 @native

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from equipoise.errors import IndivisibleError, InvalidInputError, InvalidPlacementError
 from equipoise.migration.remainder import check_lost_ranks
-from equipoise.migration.rounds import COLUMNS, schedule_layers
+from equipoise.migration.rounds import COLUMNS, join_layers, schedule_layers
 from equipoise.placement import Placement
 from equipoise.problem import count
 from equipoise.threads import blocks, for_each, let_others
@@ -181,11 +181,9 @@ class MigrationSchedule:
 
         for_each(work, blocks(layers, self.threads), self.threads)
         let_others()
-        rows = np.concatenate([table[layer, :number] for layer, number in enumerate(length.tolist())])
-        arrays = {
-            "layer": np.repeat(np.arange(layers, dtype=np.int32), length),
-            **{name: np.ascontiguousarray(rows[:, i]) for i, name in enumerate(COLUMNS)},
-        }
+        columns = np.empty((1 + len(COLUMNS), int(length.sum())), dtype=np.int32)
+        join_layers(table, length, columns)
+        arrays = dict(zip(("layer", *COLUMNS), columns, strict=True))
         at = np.argwhere(restore).astype(np.int32) if restore.any() else np.empty((0, 2), dtype=np.int32)
         arrays["restores"] = np.column_stack([at, new[at[:, 0], at[:, 1]]]).astype(np.int32)
         for name, array in arrays.items():
