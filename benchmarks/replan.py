@@ -2,8 +2,9 @@
 
     python benchmarks/replan.py [--threads 2] [--repeats 7] [--seconds 6]
 
-Every plan is checked before it is timed: its limit, its slots, its balancedness against the bar. The ratio is the time
-of re-planning the whole model with 16 transfers a layer over that of the published greedy plan in numpy. The loop's
+Drifts are of sigma 0.3 in log space and, so that balancedness starts at the .71 that the bars suppose, of 0.43. Every
+plan is checked before it is timed: its limit, its slots, its balancedness against the bar. The ratio is the time of
+re-planning the whole model with 16 transfers a layer over that of the published greedy plan in numpy. The loop's
 slowdown is that of a single-threaded torch loop while another thread plans one time after the other, as the balancer
 does, over the same loop while another thread keeps a core busy in native code, in turns.
 """
@@ -38,15 +39,16 @@ MOST_RATIO, MOST_SLOWDOWN, MOST_OTHERS = 0.5, 0.05, 0.10
 
 def main() -> None:
     """Run the benchmark, print its tables and append them to benchmarks/results/replan.jsonl."""
-    parser = argparse.ArgumentParser(description="Re-planning after a drift of sigma 0.3.")
+    parser = argparse.ArgumentParser(description="Re-planning after a drift.")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=6.0, help="how long the torch loop runs in each setting")
     args = parser.parse_args()
     source, recorded = harness.loads()
+    generated = generate_load("deepseek-v3", seed=0).load
     rows = []
-    for name, load in (("generated", generate_load("deepseek-v3", seed=0).load), (source, recorded)):
-        rows += compare(name, load, args)
+    for name, load, sigma in (("generated", generated, 0.3), (source, recorded, 0.3), ("generated", generated, 0.43)):
+        rows += compare(f"{name}, sigma {sigma:g}", load, drift_load(load, sigma, seed=1).load, args)
     harness.print_table(rows)
     slowdown, others = disturbance(args.seconds)
     busy = (
@@ -58,10 +60,9 @@ def main() -> None:
     print(f"appended to {path.relative_to(harness.ROOT)} at {harness.commit()}")
 
 
-def compare(name: str, load: Floats, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return a row for each budget on one load."""
+def compare(name: str, load: Floats, moved: Floats, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return a row for each budget after ``load`` has become ``moved``."""
     current = eq.solve(eq.PlacementProblem(load, CLUSTER)).placement
-    moved = drift_load(load, 0.3, seed=1).load
     before = balancedness(current, moved)
     greedy = harness.time_call(lambda: greedy_numpy.rebalance_experts(moved, CLUSTER.num_slots, 1, 1, 32), args.repeats)
     rows = []

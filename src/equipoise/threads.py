@@ -16,7 +16,7 @@ from typing import Any
 
 from equipoise.errors import InvalidInputError
 
-__all__ = ["beside_others", "for_each", "let_others", "num_threads"]
+__all__ = ["beside_others", "blocks", "for_each", "let_others", "num_threads"]
 
 PAUSE = 5e-5  # seconds: enough for another thread to wake up and take the interpreter's lock
 
@@ -32,6 +32,19 @@ def num_threads(threads: int | None = None) -> int:
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise InvalidInputError(f"threads is {threads!r}; it must be a whole number of at least 1, or None for all.")
     return threads
+
+
+def blocks(number: int, threads: int | None = None) -> list[slice]:
+    """Return ``number`` rows in blocks for ``for_each``: one call from Python each, and few of those.
+
+    Four for each thread, so that a thread with slow rows leaves others to the rest; a single thread takes all at once.
+
+    >>> blocks(5, threads=1), len(blocks(58, threads=2))
+    ([slice(0, 5, None)], 8)
+    """
+    wanted = num_threads(threads)
+    parts = max(1, min(4 * wanted if wanted > 1 else 1, number))
+    return [slice(number * part // parts, number * (part + 1) // parts) for part in range(parts)]
 
 
 def for_each(work: Callable[[Any], None], units: Iterable[Any], threads: int | None = None) -> None:

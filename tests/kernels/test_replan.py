@@ -77,6 +77,20 @@ def test_the_curve_never_rises_and_ends_at_what_is_returned(seed):
         assert load == curve[row, -1]
 
 
+@settings(max_examples=60)
+@given(st.integers(0, 2**32))
+def test_a_larger_limit_goes_on_where_a_smaller_one_ends_as_the_curve_says(seed):
+    asked = instance(seed)
+    if asked is None:
+        return
+    least = numba.descend(*asked[:6], np.zeros(len(asked[0]), dtype=np.int64) + 40)[1]
+    for more in range(12):
+        limit = asked[6] + more
+        _, curve, _ = numba.descend(*asked[:6], limit)
+        for row, most in enumerate(limit):
+            assert curve[row, most] == least[row, most]
+
+
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_threads_change_nothing(threads):
     asked = instance(3)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import equipoise as eq
 from equipoise.certificate import check_placement
 from equipoise.errors import InfeasibleError, InvalidInputError, InvalidPlacementError
-from equipoise.load import drift_load, generate_load
+from equipoise.load import drift_load, generate_load, read_load
+from real_loads import real_load
 
 
 def drifted(layers=6):
@@ -127,11 +128,76 @@ def test_zero_transfers_change_nothing():
     assert eq.solve(problem, current=current, max_transfers_total=0).placement == current
 
 
-def test_more_transfers_never_hurt_and_reach_the_bars():
-    current, problem = drifted()
-    reached = [eq.solve(problem, current=current, max_transfers=k).metrics.mean_balancedness for k in (8, 16, 32, 64)]
-    assert reached == sorted(reached)
-    assert all(value >= bar for value, bar in zip(reached, (0.89, 0.94, 0.97, 0.995), strict=True))
+BARS = {8: 0.89, 16: 0.94, 32: 0.97, 64: 0.995}
+
+
+def check_bars(current, problem):
+    for budget, bar in BARS.items():
+        assert eq.solve(problem, current=current, max_transfers=budget).metrics.mean_balancedness >= bar
+
+
+def balancedness_of(placement, load):
+    rank_load = placement.rank_load(load)
+    return (rank_load.mean(axis=1) / rank_load.max(axis=1)).mean()
+
+
+def test_few_transfers_reach_the_bars():
+    check_bars(*drifted())
+
+
+def test_few_transfers_reach_the_bars_from_a_worse_start_too():
+    load = generate_load("deepseek-v3", seed=0).load[:12]
+    cluster = eq.Cluster(32, 9)
+    current = eq.solve(eq.PlacementProblem(load, cluster)).placement
+    problem = eq.PlacementProblem(drift_load(load, 0.45, seed=1), cluster)
+    assert 0.68 < balancedness_of(current, problem.load) < 0.73
+    check_bars(current, problem)
+
+
+def recorded(name):
+    """Return the load of the MoE layers of a recording."""
+    load = read_load(real_load(name)).load
+    return load[load.sum(axis=1) > 0]
+
+
+@pytest.mark.parametrize("way", ["to decode", "to prefill"])
+def test_few_transfers_serve_the_other_phase_of_a_recorded_model(way):
+    decode, prefill = recorded("deepseek_v3_decode_in1000out1000.json"), recorded("deepseek_v3_prefill_in1024.json")
+    load, moved = (prefill, decode) if way == "to decode" else (decode, prefill)
+    cluster = eq.Cluster(32, 9)
+    current = eq.solve(eq.PlacementProblem(load, cluster)).placement
+    problem = eq.PlacementProblem(moved, cluster)
+    assert balancedness_of(current, problem.load) < 0.73
+    check_bars(current, problem)
+
+
+def swapped(load):
+    """Return the load with the hottest and the coldest expert of each layer in each other's place."""
+    out, rows = load.copy(), np.arange(len(load))
+    hot, cold = load.argmax(axis=1), load.argmin(axis=1)
+    out[rows, hot], out[rows, cold] = load[rows, cold], load[rows, hot]
+    return out
+
+
+@pytest.mark.parametrize("change", ["drift", "swap", "dead", "one expert", "nothing"])
+def test_no_layer_is_worse_off_with_more_transfers(change):
+    load = generate_load("deepseek-v3", seed=0).load[:4]
+    cluster = eq.Cluster(32, 9)
+    current = eq.solve(eq.PlacementProblem(load, cluster), "plain-greedy").placement
+    expert = np.arange(256)
+    moved = {
+        "drift": drift_load(load, 0.3, seed=1).load,
+        "swap": swapped(load),
+        "dead": np.where(expert < 64, 0.0, load),
+        "one expert": np.where(expert == 3, 100.0, 0.0) + np.zeros_like(load),
+        "nothing": np.zeros_like(load),
+    }[change]
+    problem = eq.PlacementProblem(moved, cluster)
+    largest = current.rank_load(moved).max(axis=1)
+    for budget in range(24):
+        metrics = eq.solve(problem, current=current, max_transfers=budget).metrics
+        assert (metrics.max_rank_load <= largest * (1 + 1e-9)).all()
+        largest = metrics.max_rank_load
 
 
 def test_a_shared_limit_saves_at_least_the_tokens_of_an_equal_one():
@@ -179,7 +245,7 @@ def test_the_frontier_agrees_with_what_a_limit_reaches():
     curve = eq.frontier(problem, current, bytes_per_expert=1000)
     for k in (0, 4, 16):
         plan = eq.solve(problem, current=current, max_transfers=k)
-        assert (plan.metrics.balancedness >= curve.balancedness[:, k] - 1e-9).all()
+        assert np.allclose(plan.metrics.balancedness, curve.balancedness[:, k])
     assert 0 < curve.knee < len(curve.transfers)
     assert "<- knee" in curve.summary()
 

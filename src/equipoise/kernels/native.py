@@ -49,9 +49,10 @@ def native(function: Callable[..., Any]) -> Callable[..., Any]:
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile ``function`` as ``native`` does, as a part of whoever calls it.
 
-    For what inner loops call with a tuple of many arrays: a call would copy the description of each.
+    For what inner loops call with a tuple of many arrays: a call would copy the description of each, and count one
+    reference more to each, atomically. So these are not counted, and ``function`` must not make arrays.
     """
-    return _compile(function, forceinline=True, no_cpython_wrapper=True)
+    return _compile(function, forceinline=True, no_cpython_wrapper=True, _nrt=False)
 
 
 def spliced(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -102,7 +102,7 @@ def frontier(
     -------
     Frontier
         Up to the budget after which no layer gains any more. ``solve(problem, current=current, max_transfers=k)``
-        reaches at least the balancedness at k.
+        reaches the balancedness at k.
 
     Raises
     ------

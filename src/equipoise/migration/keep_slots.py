@@ -12,7 +12,7 @@ from equipoise.errors import IndivisibleError, InvalidPlacementError
 from equipoise.kernels.native import native
 from equipoise.problem import count
 
-__all__ = ["keep_slots"]
+__all__ = ["keep_slots", "reorder"]
 
 Ints = NDArray[np.int32]
 
@@ -49,7 +49,11 @@ def keep_slots(physical_to_logical: Any, current: Any, num_ranks: int) -> Ints:
     >>> keep_slots([[3, 0, 1, 2]], current=[[0, 1, 2, 3]], num_ranks=2).tolist()
     [[0, 3, 2, 1]]
     """
-    new, old, slots_per_rank = slot_tables(physical_to_logical, current, num_ranks)
+    return reorder(*slot_tables(physical_to_logical, current, num_ranks))
+
+
+def reorder(new: Ints, old: Ints, slots_per_rank: int) -> Ints:
+    """Do as ``keep_slots`` with tables that are known to fit: int32, contiguous and writable."""
     kept = np.empty_like(new)
     _keep(new, old, slots_per_rank, kept)
     return kept

@@ -18,6 +18,7 @@ from equipoise.kernels.native import native
 from equipoise.kernels.replan import EMPTY, GONE
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
+from equipoise.threads import let_others
 
 __all__ = ["Remainder", "check_lost_ranks", "count_kept", "count_transfers", "remainder", "what_is_left"]
 
@@ -44,6 +45,8 @@ class Remainder:
         The ranks that are left, ascending.
     hierarchical : bool
         Whether expert groups are kept whole on the nodes that are left.
+    weight : int64 array, shape (num_layers, num_logical_experts)
+        The load as whole numbers.
     """
 
     held: Ints
@@ -53,6 +56,7 @@ class Remainder:
     home: Ints
     alive: NDArray[np.int64]
     hierarchical: bool
+    weight: NDArray[np.int64]
 
 
 def remainder(problem: PlacementProblem, current: Placement, lost_ranks: Iterable[int] = ()) -> Remainder:
@@ -114,10 +118,12 @@ def remainder(problem: PlacementProblem, current: Placement, lost_ranks: Iterabl
         _check_room(experts // len(nodes), np.bincount(node[alive]) * cluster.slots_per_rank, nodes)
     held = np.full((layers, cluster.num_ranks, cluster.slots_per_rank), GONE, dtype=np.int32)
     held[:, alive] = EMPTY
-    was = np.zeros((layers, cluster.num_ranks, experts), dtype=np.bool_)
+    was = np.empty((layers, cluster.num_ranks, experts), dtype=np.bool_)
     transfers = np.zeros(layers, dtype=np.int64)
-    _fit(old, to_fixed_point(problem.load), node, home, held, was, transfers)
-    return Remainder(held, was, transfers, node, home, alive, hierarchical)
+    weight = to_fixed_point(problem.load, cluster.num_ranks)
+    let_others()
+    _fit(old, weight, node, home, held, was, transfers)
+    return Remainder(held, was, transfers, node, home, alive, hierarchical, weight)
 
 
 def check_lost_ranks(lost_ranks: Iterable[int], num_ranks: int) -> list[int]:
@@ -224,6 +230,7 @@ def _fit(old, weight, node, home, held, was, transfers):  # type: ignore[no-unty
     experts = was.shape[2]
     for layer in range(layers):
         copies = np.zeros(experts, dtype=np.int64)
+        was[layer] = False
         for g in range(min(ranks, old.shape[1])):
             for s in range(old.shape[2]):
                 e = old[layer, g, s]

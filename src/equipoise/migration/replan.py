@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from equipoise.certificate import Certificate, certify, check_placement
 from equipoise.certificate.bounds import mean_rank_load, replica_load
 from equipoise.errors import InfeasibleError, InvalidInputError
-from equipoise.fixed_point import to_fixed_point
 from equipoise.kernels.assignment.numba import assign
 from equipoise.kernels.native import native
 from equipoise.kernels.replan import GONE
 from equipoise.kernels.replan.numba import MAX, descend
 from equipoise.metrics import Metrics
-from equipoise.migration.keep_slots import keep_slots
+from equipoise.migration.keep_slots import reorder
 from equipoise.migration.match_ranks import match_ranks
 from equipoise.migration.remainder import Remainder, count_kept, count_transfers, remainder, what_is_left
 from equipoise.placement import Placement
@@ -99,9 +98,10 @@ def replan(
     Notes
     -----
     With a limit, the ranks are levelled step by step from what they hold, by the steps that gain most per transfer:
-    see ``equipoise.kernels.replan``. A limit on all layers together goes, transfer by transfer, where the sum
-    over the layers of the busiest ranks' tokens falls most. Without a limit, ``strategy`` plans anew, and its
-    ranks, and in a hierarchical problem its nodes, are renamed so that as much as possible stays.
+    see ``equipoise.kernels.replan``. A larger limit on each layer goes on where a smaller one ends. A limit on all
+    layers together goes, transfer by transfer, where the sum over the layers of the busiest ranks' tokens falls most.
+    Without a limit, ``strategy`` plans anew, and its ranks, and in a hierarchical problem its nodes, are renamed so
+    that as much as possible stays.
     """
     placement = as_placement(current)
     lost = tuple(lost_ranks)
@@ -111,34 +111,40 @@ def replan(
     let_others()
     smaller = what_is_left(problem, left)
     if budget.has_limit or smaller is None:
-        held = _descend_within(problem, left, budget, threads)
+        held, transfers = _descend_within(problem, left, budget, threads)
         how: Any = budget
         implementation = "numba"
     else:
         found = strategy.place(smaller, seed, backend, threads)
         held = _rename(found.physical_to_logical, placement, left, smaller, problem.cluster.num_ranks, threads)
-        how, implementation = found.strategy, found.implementation
+        how, implementation, transfers = found.strategy, found.implementation, None
     let_others()
-    table = _in_their_slots(np.where(held >= 0, held, -1), placement)
+    table = _in_their_slots(np.maximum(held, -1), placement)
     target = Placement(table, problem.cluster.num_ranks, problem.num_logical_experts)
+    let_others()
     # A plan that moves little is far from the bounds that take longest to find; the plain ones say as much.
     whole = not budget.has_limit and (target.physical_to_logical >= 0).all()
     certificate = certify(problem, target) if whole else _certify_plainly(problem, left, target)
     let_others()
     mean = problem.load.sum(axis=1) / len(left.alive)
     metrics = Metrics(mean, certificate.max_rank_load, target.num_duplicates)
-    stages = {"transfers": int(count_transfers(placement, target, lost).sum())}
+    transfers = count_transfers(placement, target, lost) if transfers is None else transfers
+    stages = {"transfers": int(transfers.sum())}
     provenance = Provenance.of(how, seed, implementation, stages, problem.digest)
     return Plan(problem.cluster, problem.num_expert_groups, target, certificate, metrics, provenance)
 
 
-def levels(fixed: Int64s, left: Remainder) -> Int64s:
+def levels(left: Remainder) -> Int64s:
     """Return per layer what the busiest rank carries at least: the mean of the busiest node."""
+    level: Int64s
+    if not left.hierarchical:
+        level = left.weight.sum(axis=1) // len(left.alive)
+        return level
     ranks = np.bincount(left.node[left.alive])
-    on_node = np.zeros((len(fixed), len(ranks)), dtype=np.int64)
+    on_node = np.zeros((len(left.weight), len(ranks)), dtype=np.int64)
     for n in range(len(ranks)):
-        on_node[:, n] = np.where(left.home == n, fixed, 0).sum(axis=1) // max(ranks[n], 1)
-    level: Int64s = on_node.max(axis=1)
+        on_node[:, n] = np.where(left.home == n, left.weight, 0).sum(axis=1) // max(ranks[n], 1)
+    level = on_node.max(axis=1)
     return level
 
 
@@ -150,16 +156,17 @@ def curves(
     ``limit`` may be one for each layer. Returns the slots, the curve of the busiest rank as whole numbers, what was
     spent, and the tokens that one such number stands for, [layers].
     """
-    fixed = to_fixed_point(problem.load, problem.cluster.num_ranks)
     limits = np.maximum(left.transfers, limit)
-    held, curve, spent = descend(left.held, left.was, fixed, left.node, left.home, levels(fixed, left), limits, threads)
-    total = fixed.sum(axis=1)
-    tokens = np.divide(problem.load.sum(axis=1), total, out=np.zeros(len(fixed)), where=total > 0)
+    held, curve, spent = descend(left.held, left.was, left.weight, left.node, left.home, levels(left), limits, threads)
+    total = left.weight.sum(axis=1)
+    tokens = np.divide(problem.load.sum(axis=1), total, out=np.zeros(len(total)), where=total > 0)
     return held, curve, spent, tokens
 
 
-def _descend_within(problem: PlacementProblem, left: Remainder, budget: MoveLittle, threads: int | None) -> Ints:
-    """Return the slots after levelling within the budget: int32 [layers, ranks, slots]."""
+def _descend_within(
+    problem: PlacementProblem, left: Remainder, budget: MoveLittle, threads: int | None
+) -> tuple[Ints, Int64s]:
+    """Return the slots after levelling within the budget, int32 [layers, ranks, slots], and the transfers [layers]."""
     most = problem.cluster.num_slots if budget.max_transfers is None else budget.max_transfers
     needed = int(left.transfers.max())
     if budget.max_transfers is not None and needed > most:
@@ -171,7 +178,8 @@ def _descend_within(problem: PlacementProblem, left: Remainder, budget: MoveLitt
     most = min(most, problem.cluster.num_slots)
     total = budget.max_transfers_total
     if total is None:
-        return curves(problem, left, most, threads)[0]
+        held, _, spent, _ = curves(problem, left, most, threads)
+        return held, spent
     needed = int(left.transfers.sum())
     if needed > total:
         raise InfeasibleError(
@@ -190,8 +198,8 @@ def _descend_within(problem: PlacementProblem, left: Remainder, budget: MoveLitt
     # The curves are one way of many, and giving each layer the same may do better.
     shares = [share, np.maximum(left.transfers, total // problem.num_layers)]
     found = [curves(problem, left, each, threads) for each in shares if each.sum() <= total]
-    held, *_ = min(found, key=lambda way: float((way[1][:, -1] * way[3]).sum()))
-    return held
+    held, _, spent, _ = min(found, key=lambda way: float((way[1][:, -1] * way[3]).sum()))
+    return held, spent
 
 
 @native
@@ -249,7 +257,7 @@ def _in_their_slots(held: Ints, current: Placement) -> Ints:
     both, width = min(ranks, current.num_ranks), min(slots, current.slots_per_rank)
     old = np.full((layers, ranks, slots), -1, dtype=np.int32)
     old[:, :both, :width] = current.physical_to_logical.reshape(layers, current.num_ranks, -1)[:, :both, :width]
-    return keep_slots(held.reshape(layers, -1), old.reshape(layers, -1), ranks)
+    return reorder(held.reshape(layers, -1), old.reshape(layers, -1), slots)
 
 
 def match_nodes(new: Ints, old: Ints, num_nodes: int, threads: int | None) -> Ints:
@@ -287,7 +295,12 @@ def _certify_plainly(problem: PlacementProblem, left: Remainder, placement: Plac
         anywhere = PlacementProblem(problem.load, Cluster(len(left.alive), problem.cluster.slots_per_rank))
     rank_load = check_placement(asked, placement, allow_empty=True)
     let_others()
-    bounds = {"mean": mean_rank_load(anywhere), "replica": replica_load(anywhere)}
-    values = np.stack(list(bounds.values()))
-    names = tuple(list(bounds)[i] for i in values.argmax(axis=0))
-    return Certificate(values.max(axis=0), rank_load.max(axis=1), names)
+    lower = mean_rank_load(anywhere)
+    names = ["mean"] * len(lower)
+    # No more than w / mean + 1 slots keep the replicas of an expert of w tokens from exceeding the mean, and over all
+    # experts these are so many: then t* is no more than the mean.
+    if anywhere.cluster.num_slots < anywhere.cluster.num_ranks + anywhere.num_logical_experts:
+        replica = replica_load(anywhere)
+        names = ["replica" if more else "mean" for more in replica > lower]
+        lower = np.maximum(lower, replica)
+    return Certificate(lower, rank_load.max(axis=1), tuple(names))

@@ -8,7 +8,7 @@ import numpy as np
 
 from equipoise.kernels.native import inlined, native
 
-__all__ = ["COLUMNS", "schedule_layers"]
+__all__ = ["COLUMNS", "join_layers", "schedule_layers"]
 
 COLUMNS = ("round", "source", "destination", "expert")
 
@@ -59,6 +59,18 @@ def schedule_layers(  # type: ignore[no-untyped-def]
 
 
 @native
+def join_layers(table, length, columns):  # type: ignore[no-untyped-def]
+    """Fill ``columns`` [5, transfers] with the layer of each transfer and what the tables say of it."""
+    at = 0
+    for layer in range(len(table)):
+        for k in range(length[layer]):
+            columns[0, at] = layer
+            for column in range(table.shape[2]):
+                columns[1 + column, at] = table[layer, k, column]
+            at += 1
+
+
+@native
 def _schedule_layer(old, new, experts, ranks, ranks_per_node, max_sends, max_receives, table, restore):  # type: ignore[no-untyped-def]
     """Fill the table of one layer; return how many transfers there are."""
     slots = len(old)
@@ -88,7 +100,7 @@ def _schedule_layer(old, new, experts, ranks, ranks_per_node, max_sends, max_rec
     return row
 
 
-@inlined
+@native
 def _fill_round(state, start, number):  # type: ignore[no-untyped-def]
     """Put transfers into a round until no more fits; return where it ends in the table.
 
@@ -210,7 +222,7 @@ def _source(state, e, r):  # type: ignore[no-untyped-def]
     return best
 
 
-@inlined
+@native
 def _mark_circles(state, marked):  # type: ignore[no-untyped-def]
     """Mark one slot in each circle of slots that wait for each other, where a spare is free.
 
@@ -274,7 +286,7 @@ def _local_need(state, e, x, r):  # type: ignore[no-untyped-def]
     return needs
 
 
-@inlined
+@native
 def _sort_round(part, slots, slots_per_rank):  # type: ignore[no-untyped-def]
     """Order a round: copies into spares, then other copies within a rank, then the rest; otherwise as it was."""
     kept = part.copy()

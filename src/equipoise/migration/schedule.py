@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from equipoise.errors import IndivisibleError, InvalidInputError, InvalidPlacementError
 from equipoise.migration.remainder import check_lost_ranks
-from equipoise.migration.rounds import COLUMNS, schedule_layers
+from equipoise.migration.rounds import COLUMNS, join_layers, schedule_layers
 from equipoise.placement import Placement
 from equipoise.problem import count
-from equipoise.threads import for_each, let_others, num_threads
+from equipoise.threads import blocks, for_each, let_others
 
 __all__ = ["LinkSpeeds", "MigrationSchedule"]
 
@@ -173,24 +173,18 @@ class MigrationSchedule:
         limits = self.max_sends, min(self.max_receives, self.slots_per_rank)
         experts = self.current.num_logical_experts
 
-        parts = min(4 * num_threads(self.threads), layers)  # blocks of layers: each call from Python takes its time
-        edges = [layers * part // parts for part in range(parts + 1)]
-
-        def work(part: int) -> None:
-            block = slice(edges[part], edges[part + 1])
+        def work(block: slice) -> None:
             schedule_layers(
                 old[block], new[block], experts, self.num_ranks, self.num_ranks // self.num_nodes, *limits,
                 table[block], length[block], restore[block]
             )  # fmt: skip
 
-        for_each(work, range(parts), self.threads)
+        for_each(work, blocks(layers, self.threads), self.threads)
         let_others()
-        rows = np.concatenate([table[layer, : length[layer]] for layer in range(layers)])
-        arrays = {
-            "layer": np.repeat(np.arange(layers, dtype=np.int32), length),
-            **{name: np.ascontiguousarray(rows[:, i]) for i, name in enumerate(COLUMNS)},
-        }
-        at = np.argwhere(restore).astype(np.int32)
+        columns = np.empty((1 + len(COLUMNS), int(length.sum())), dtype=np.int32)
+        join_layers(table, length, columns)
+        arrays = dict(zip(("layer", *COLUMNS), columns, strict=True))
+        at = np.argwhere(restore).astype(np.int32) if restore.any() else np.empty((0, 2), dtype=np.int32)
         arrays["restores"] = np.column_stack([at, new[at[:, 0], at[:, 1]]]).astype(np.int32)
         for name, array in arrays.items():
             array.setflags(write=False)

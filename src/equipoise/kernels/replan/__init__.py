@@ -13,12 +13,13 @@ Arrays, one row a layer:
 ``limit``   int64 [layers]: transfers at most, counted from ``was``: the slots whose expert their rank did not hold.
             At least what ``held`` takes already.
 
-Returned are the slots after the last step; ``curve`` int64 [layers, max(limit) + 1], the busiest rank's load with
-at most that many transfers, along the way (2**63 - 1 where ``held`` took more from the start); and ``spent`` int64
-[layers], the transfers of the slots returned.
+Returned are the slots after the last step; ``curve`` int64 [layers, max(limit) + 1], the busiest rank's load that
+each limit would have led to (2**63 - 1 where ``held`` took more from the start, the last one beyond the layer's
+own limit); and ``spent`` int64 [layers], the transfers of the slots returned.
 
-The way is a sequence of steps. Each looks at the busiest rank h, ties to the lowest, and ends when that is at the
-level or no step helps. There are three kinds:
+The way is a sequence of steps. Each looks at the busiest rank h, ties to the lowest. It ends when that is at the level,
+no step helps, or the best one would exceed the limit. So it depends on the limit only in where it ends: a larger one
+goes on from where a smaller one ended, and never leaves more to the busiest rank. There are three kinds:
 
 lend
     Expert a, which h holds, takes a slot of expert b on another rank g: a has one replica more, b one less.

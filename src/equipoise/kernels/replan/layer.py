@@ -10,38 +10,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from equipoise.kernels.native import inlined
+from equipoise.kernels.native import inlined, native
 from equipoise.kernels.replan import EMPTY
 
-__all__ = [
-    "BURDEN",
-    "EACH",
-    "EASE",
-    "FEWER",
-    "MORE",
-    "SECOND",
-    "TALLEST",
-    "TALLEST_RANK",
-    "Layer",
-    "change_replicas",
-    "new_layer",
-    "note_changed",
-    "over",
-    "put",
-]
+__all__ = ["EACH", "FEWER", "MORE", "Layer", "change_replicas", "new_layer", "note_changed", "over", "put"]
 
 EACH, MORE, FEWER = 0, 1, 2  # load of one replica: now, with one replica more, with one less
-EASE, BURDEN, TALLEST, TALLEST_RANK, SECOND = 0, 1, 2, 3, 4
 
 
 class Layer(NamedTuple):
     """``held``, ``was``, ``weight``, ``node``, ``home`` and ``level`` as in the contract, and what is derived.
 
-    on int16 [ranks, experts], replicas of each expert on each rank; where int32 [experts, ranks], the ranks that hold
-    it, in no order, num_where of them; replicas int64 [experts]; unit int64 [3, experts]; load int64 [ranks]; touched
-    bool [ranks], whether a rank may hold something else than it did, or has an empty slot; noted int64
-    [5, experts], see ``_note``; changed bool [ranks], whose load is no longer the one noted; shift as in the contract;
-    cap, the busiest rank at the start.
+    on int16 [ranks, experts], replicas of each expert on each rank; where uint32 [experts, ranks], the ranks that hold
+    it, in no order, num_where of them; replicas int64 [experts]; many uint32 [experts], those with several, in no
+    order, num_many of them; unit int64 [3, experts]; load int64 [ranks]. Of each rank, int64: vacant, its empty slots;
+    fresh, its slots whose expert it did not hold; missing, the experts that it held and holds no more.
+
+    Noted of each expert, see ``_note``: ease int64 [experts]; burden and tallest int64 [experts, ranks], in the order
+    of ``where``, for experts with several replicas. changed bool [ranks], whose load is no longer the one noted. shift
+    as in the contract; cap, the busiest rank at the start.
     """
 
     held: Any
@@ -54,56 +41,64 @@ class Layer(NamedTuple):
     where: Any
     num_where: Any
     replicas: Any
+    many: Any
+    num_many: Any
     unit: Any
     load: Any
-    touched: Any
-    noted: Any
+    vacant: Any
+    fresh: Any
+    missing: Any
+    ease: Any
+    burden: Any
+    tallest: Any
     changed: Any
     shift: Any
     cap: Any
 
 
-@inlined
+@native
 def new_layer(held, was, weight, node, home, level):  # type: ignore[no-untyped-def]
-    """Return the layer, all noted, and the transfers that its slots take."""
+    """Return the layer, all noted."""
     ranks, slots = held.shape
     experts = len(weight)
     on = np.zeros((ranks, experts), dtype=np.int16)
-    where, num_where = np.empty((experts, ranks), dtype=np.int32), np.zeros(experts, dtype=np.int64)
+    where, num_where = np.empty((experts, ranks), dtype=np.uint32), np.zeros(experts, dtype=np.int64)
     replicas, unit = np.zeros(experts, dtype=np.int64), np.empty((3, experts), dtype=np.int64)
-    load, touched = np.zeros(ranks, dtype=np.int64), np.zeros(ranks, dtype=np.bool_)
-    spent = 0
+    many, num_many = np.empty(experts, dtype=np.uint32), np.zeros(1, dtype=np.int64)
+    load, vacant = np.zeros(ranks, dtype=np.int64), np.zeros(ranks, dtype=np.int64)
+    fresh, missing = np.zeros(ranks, dtype=np.int64), np.zeros(ranks, dtype=np.int64)
     for g in range(ranks):
-        missing = 0
         for e in range(experts):
-            missing += was[g, e]
+            missing[g] += was[g, e]
         for s in range(slots):
             e = held[g, s]
             if e < 0:
-                touched[g] |= e == EMPTY
+                vacant[g] += e == EMPTY
                 continue
             replicas[e] += 1
             on[g, e] += 1
+            fresh[g] += not was[g, e]
             if on[g, e] == 1:
                 where[e, num_where[e]] = g
                 num_where[e] += 1
-                missing -= was[g, e]
-            if not was[g, e]:
-                spent += 1
-                touched[g] = True
-        touched[g] |= missing > 0
+                missing[g] -= was[g, e]
     for e in range(experts):
         _weigh(e, weight[e], replicas[e], unit)
+        if replicas[e] > 1:
+            many[num_many[0]] = e
+            num_many[0] += 1
         for k in range(num_where[e]):
             load[where[e, k]] += on[where[e, k], e] * unit[EACH, e]
     cap = load.max()
     layer = Layer(
-        held, was, weight, node, home, level, on, where, num_where, replicas, unit, load, touched,
-        np.empty((5, experts), dtype=np.int64), np.zeros(ranks, dtype=np.bool_), _shift(max(cap - level, 0), ranks), cap
+        held, was, weight, node, home, level, on, where, num_where, replicas, many, num_many, unit, load, vacant,
+        fresh, missing, np.empty(experts, dtype=np.int64), np.empty((experts, ranks), dtype=np.int64),
+        np.empty((experts, ranks), dtype=np.int64), np.zeros(ranks, dtype=np.bool_),
+        _shift(max(cap - level, 0), ranks), cap
     )  # fmt: skip
     for e in range(experts):
         _note(layer, e)
-    return layer, spent
+    return layer
 
 
 @inlined
@@ -134,8 +129,9 @@ def over(load, level, shift):  # type: ignore[no-untyped-def]
 
 @inlined
 def _note(layer, e):  # type: ignore[no-untyped-def]
-    """Note what one replica more of ``e`` would ease, what one less would burden, and who would then stand highest.
+    """Note what one replica more of ``e`` would ease, and what would come of it if a rank gave up its only one.
 
+    Then ``burden`` is what the others that hold it would lose, and ``tallest`` what the busiest of them would carry.
     A rank that would exceed ``cap`` counts as ``cap``, so that sums keep their bound; such steps are refused anyway.
     """
     level, shift = layer.level, layer.shift
@@ -144,19 +140,23 @@ def _note(layer, e):  # type: ignore[no-untyped-def]
         r = layer.where[e, k]
         if layer.load[r] > level:
             ease += over(layer.load[r], level, shift) - over(layer.load[r] - layer.on[r, e] * fall, level, shift)
-    layer.noted[EASE, e] = ease
-    burden, rise = np.int64(0), layer.unit[FEWER, e] - layer.unit[EACH, e]
-    first, second, rank = np.int64(0), np.int64(0), -1
-    for k in range(layer.num_where[e] if layer.replicas[e] > 1 else 0):
+    layer.ease[e] = ease
+    if layer.replicas[e] < 2:
+        return
+    rise = layer.unit[FEWER, e] - layer.unit[EACH, e]
+    total, first, second, busiest = np.int64(0), np.int64(0), np.int64(0), -1
+    for k in range(layer.num_where[e]):
         r = layer.where[e, k]
         after = layer.load[r] + layer.on[r, e] * rise
-        burden += over(min(after, layer.cap), level, shift) - over(layer.load[r], level, shift)
+        layer.burden[e, k] = over(min(after, layer.cap), level, shift) - over(layer.load[r], level, shift)
+        total += layer.burden[e, k]
         if after > first:
-            first, second, rank = after, first, r
+            first, second, busiest = after, first, k
         elif after > second:
             second = after
-    layer.noted[BURDEN, e] = burden
-    layer.noted[TALLEST, e], layer.noted[TALLEST_RANK, e], layer.noted[SECOND, e] = first, rank, second
+    for k in range(layer.num_where[e]):
+        layer.burden[e, k] = total - layer.burden[e, k]
+        layer.tallest[e, k] = second if k == busiest else first
 
 
 @inlined
@@ -176,6 +176,15 @@ def change_replicas(layer, e, by):  # type: ignore[no-untyped-def]
     """Let ``e`` have ``by`` replicas more: they weigh something else wherever they are."""
     before = layer.unit[EACH, e]
     layer.replicas[e] += by
+    if by == 1 and layer.replicas[e] == 2:
+        layer.many[layer.num_many[0]] = e
+        layer.num_many[0] += 1
+    if by == -1 and layer.replicas[e] == 1:
+        layer.num_many[0] -= 1
+        m = 0
+        while layer.many[m] != e:
+            m += 1
+        layer.many[m] = layer.many[layer.num_many[0]]
     _weigh(e, layer.weight[e], layer.replicas[e], layer.unit)
     for k in range(layer.num_where[e]):
         r = layer.where[e, k]
@@ -186,25 +195,27 @@ def change_replicas(layer, e, by):  # type: ignore[no-untyped-def]
 @inlined
 def put(layer, g, j, e):  # type: ignore[no-untyped-def]
     """Put expert ``e``, or nobody, into a slot, whoever is there; return the transfers that this adds."""
-    spent = 0
-    old = layer.held[g, j]
+    before, old = layer.fresh[g], layer.held[g, j]
+    layer.vacant[g] += np.int64(e < 0) - np.int64(old == EMPTY)
     if old >= 0:
-        spent -= not layer.was[g, old]
+        layer.fresh[g] -= not layer.was[g, old]
         layer.load[g] -= layer.unit[EACH, old]
         layer.on[g, old] -= 1
         if layer.on[g, old] == 0:
+            layer.missing[g] += layer.was[g, old]
             k = 0
             while layer.where[old, k] != g:
                 k += 1
             layer.num_where[old] -= 1
             layer.where[old, k] = layer.where[old, layer.num_where[old]]
-    layer.touched[g] = layer.changed[g] = True
+    layer.changed[g] = True
     layer.held[g, j] = e if e >= 0 else EMPTY
     if e >= 0:
-        spent += not layer.was[g, e]
+        layer.fresh[g] += not layer.was[g, e]
         layer.load[g] += layer.unit[EACH, e]
         layer.on[g, e] += 1
         if layer.on[g, e] == 1:
+            layer.missing[g] -= layer.was[g, e]
             layer.where[e, layer.num_where[e]] = g
             layer.num_where[e] += 1
-    return spent
+    return layer.fresh[g] - before

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import native
+from equipoise.kernels.native import inlined, native
 from equipoise.kernels.replan.layer import change_replicas, new_layer, note_changed, put
 from equipoise.kernels.replan.steps import best_exchange, best_lend, best_shed, look_from, new_view
-from equipoise.threads import for_each, num_threads
+from equipoise.threads import blocks, for_each
 
 __all__ = ["MAX", "descend"]
 
@@ -32,15 +32,12 @@ def descend(
     held = held.copy()
     curve = np.full((len(held), int(limit.max()) + 1), MAX)
     spent = np.empty(len(held), dtype=np.int64)
-    parts = min(4 * num_threads(threads), len(held))  # blocks of layers: each call from Python takes its time
-    edges = [len(held) * part // parts for part in range(parts + 1)]
 
-    def work(part: int) -> None:
-        rows = slice(edges[part], edges[part + 1])
+    def work(rows: slice) -> None:
         _descend_layers(held[rows], was[rows], weight[rows], node, home[rows], level[rows], limit[rows],
                         curve[rows], spent[rows])  # fmt: skip
 
-    for_each(work, range(parts), threads)
+    for_each(work, blocks(len(held), threads), threads)
     return held, curve, spent
 
 
@@ -53,15 +50,16 @@ def _descend_layers(held, was, weight, node, home, level, limit, curve, spent): 
 @native
 def _descend(held, was, weight, node, home, level, limit, curve):  # type: ignore[no-untyped-def]
     """Level the ranks of one layer in place, fill ``curve``, and return the transfers."""
-    layer, spent = new_layer(held, was, weight, node, home, level)
-    view = new_view(held.shape[1], len(weight))
+    layer = new_layer(held, was, weight, node, home, level)
+    view = new_view(*held.shape)
+    spent = most = layer.fresh.sum()
     while True:
         h = int(np.argmax(layer.load))
-        curve[spent] = min(curve[spent], layer.load[h])
+        curve[most] = layer.load[h]
         if layer.load[h] <= level:
             break
-        kind, i, g, j = _best_step(h, limit - spent, layer, view)
-        if kind == NOTHING:
+        kind, i, g, j = _best_step(h, layer, view)
+        if kind == NOTHING or spent + _cost(kind, i, g, j, h, layer) > limit:
             break
         if kind == EXCHANGE:
             u, v = held[h, i], held[g, j]
@@ -72,27 +70,39 @@ def _descend(held, was, weight, node, home, level, limit, curve):  # type: ignor
             if b >= 0:
                 change_replicas(layer, b, -1)
             spent += put(layer, g, j, a)
+        most = max(most, spent)
         note_changed(layer)
     for k in range(1, len(curve)):
         curve[k] = min(curve[k], curve[k - 1])
     return spent
 
 
-@native
-def _best_step(h, left, layer, view):  # type: ignore[no-untyped-def]
+@inlined
+def _best_step(h, layer, view):  # type: ignore[no-untyped-def]
     """Return the kind of the best step, and i, g and j.
 
     TAKING lets expert i take slot j of rank g; EXCHANGE is of slot i of ``h`` with slot j of rank g.
     """
     look_from(h, layer, view)
     kind, expert, rank, slot = NOTHING, np.int64(-1), -1, -1
-    score, i, g, j = best_lend(h, left, layer, view)
+    score, i, g, j = best_lend(h, layer, view)
     if i >= 0:
         kind, expert, rank, slot = TAKING, np.int64(layer.held[h, i]), g, j
-    score, i, a = best_shed(h, left, score, layer, view)
+    score, i, a = best_shed(h, score, layer, view)
     if i >= 0:
         kind, expert, rank, slot = TAKING, np.int64(a), h, i
-    i, g, j = best_exchange(h, left, score, layer)
+    i, g, j = best_exchange(h, score, layer, view)
     if i >= 0:
         kind, expert, rank, slot = EXCHANGE, np.int64(i), g, j
     return kind, expert, rank, slot
+
+
+@inlined
+def _cost(kind, i, g, j, h, layer):  # type: ignore[no-untyped-def]
+    """Return the transfers that a step adds."""
+    there = layer.held[g, j]
+    comes = layer.held[h, i] if kind == EXCHANGE else np.int32(i)
+    cost = np.int64(not layer.was[g, comes]) - np.int64(there >= 0 and not layer.was[g, there])
+    if kind == EXCHANGE:
+        cost += np.int64(there >= 0 and not layer.was[h, there]) - np.int64(not layer.was[h, comes])
+    return cost

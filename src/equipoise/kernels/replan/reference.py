@@ -33,17 +33,18 @@ def descend(
         layer = _Layer(was[row], weight[row].tolist(), node.tolist(), home[row].tolist(), int(level[row]))
         now: Slots = held[row].tolist()
         layer.shift = layer.least_shift(max(layer.loads(now)))
+        most = layer.transfers(now)
         while True:
-            cost = layer.transfers(now)
-            curve[row, cost] = min(curve[row, cost], max(layer.loads(now)))
-            best, after = 0, None
+            curve[row, most] = max(layer.loads(now))
+            best, after = 0, now
             for step in layer.steps(now):
                 score = layer.score(now, step)
-                if score > best and layer.transfers(step) <= limit[row]:
+                if score > best:
                     best, after = score, step
-            if after is None:
+            if best == 0 or layer.transfers(after) > limit[row]:
                 break
             now = after
+            most = max(most, layer.transfers(now))
         out[row], spent[row] = now, layer.transfers(now)
         curve[row] = np.minimum.accumulate(curve[row])
     return out, curve, spent
