@@ -70,12 +70,6 @@ def new_layer(held, was, weight, node, home, level, limit):  # type: ignore[no-u
     for g in range(ranks):
         for e in range(experts):
             missing[g] += was[g, e]
-            num_where[e] += was[g, e]
-    # Those that held it, one for each transfer, and one more between the two halves of an exchange.
-    width = min(ranks, num_where.max() + limit + 1)
-    where = np.empty((experts, width), dtype=np.uint32)
-    num_where[:] = 0
-    for g in range(ranks):
         for s in range(slots):
             e = held[g, s]
             if e < 0:
@@ -85,9 +79,18 @@ def new_layer(held, was, weight, node, home, level, limit):  # type: ignore[no-u
             on[g, e] += 1
             fresh[g] += not was[g, e]
             if on[g, e] == 1:
-                where[e, num_where[e]] = g
                 num_where[e] += 1
                 missing[g] -= was[g, e]
+    # Who holds it, who may take it back, one for each transfer, and one more between the two halves of an exchange.
+    width = min(ranks, num_where.max() + missing.sum() + limit + 1)
+    where = np.empty((experts, width), dtype=np.uint32)
+    num_where[:] = 0
+    for g in range(ranks):
+        for s in range(slots):
+            e = held[g, s]
+            if e >= 0 and (num_where[e] == 0 or where[e, num_where[e] - 1] != g):
+                where[e, num_where[e]] = g
+                num_where[e] += 1
     for e in range(experts):
         _weigh(e, weight[e], replicas[e], unit)
         if replicas[e] > 1:
