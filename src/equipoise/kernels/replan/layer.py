@@ -21,12 +21,12 @@ EACH, MORE, FEWER = 0, 1, 2  # load of one replica: now, with one replica more, 
 class Layer(NamedTuple):
     """``held``, ``was``, ``weight``, ``node``, ``home`` and ``level`` as in the contract, and what is derived.
 
-    on int16 [ranks, experts], replicas of each expert on each rank; where uint32 [experts, ranks], the ranks that hold
+    on int16 [ranks, experts], replicas of each expert on each rank; where uint32 [experts, most], the ranks that hold
     it, in no order, num_where of them; replicas int64 [experts]; many uint32 [experts], those with several, in no
     order, num_many of them; unit int64 [3, experts]; load int64 [ranks]. Of each rank, int64: vacant, its empty slots;
     fresh, its slots whose expert it did not hold; missing, the experts that it held and holds no more.
 
-    Noted of each expert, see ``_note``: ease int64 [experts]; burden and tallest int64 [experts, ranks], in the order
+    Noted of each expert, see ``_note``: ease int64 [experts]; burden and tallest int64 [experts, most], in the order
     of ``where``, for experts with several replicas. changed bool [ranks], whose load is no longer the one noted. shift
     as in the contract; cap, the busiest rank at the start.
     """
@@ -57,12 +57,12 @@ class Layer(NamedTuple):
 
 
 @native
-def new_layer(held, was, weight, node, home, level):  # type: ignore[no-untyped-def]
-    """Return the layer, all noted."""
+def new_layer(held, was, weight, node, home, level, limit):  # type: ignore[no-untyped-def]
+    """Return the layer, all noted, with room for the ranks that hold an expert after up to ``limit`` transfers."""
     ranks, slots = held.shape
     experts = len(weight)
     on = np.zeros((ranks, experts), dtype=np.int16)
-    where, num_where = np.empty((experts, ranks), dtype=np.uint32), np.zeros(experts, dtype=np.int64)
+    num_where = np.zeros(experts, dtype=np.int64)
     replicas, unit = np.zeros(experts, dtype=np.int64), np.empty((3, experts), dtype=np.int64)
     many, num_many = np.empty(experts, dtype=np.uint32), np.zeros(1, dtype=np.int64)
     load, vacant = np.zeros(ranks, dtype=np.int64), np.zeros(ranks, dtype=np.int64)
@@ -79,9 +79,18 @@ def new_layer(held, was, weight, node, home, level):  # type: ignore[no-untyped-
             on[g, e] += 1
             fresh[g] += not was[g, e]
             if on[g, e] == 1:
-                where[e, num_where[e]] = g
                 num_where[e] += 1
                 missing[g] -= was[g, e]
+    # Who holds it, who may take it back, one for each transfer, and one more between the two halves of an exchange.
+    width = min(ranks, num_where.max() + missing.sum() + limit + 1)
+    where = np.empty((experts, width), dtype=np.uint32)
+    num_where[:] = 0
+    for g in range(ranks):
+        for s in range(slots):
+            e = held[g, s]
+            if e >= 0 and (num_where[e] == 0 or where[e, num_where[e] - 1] != g):
+                where[e, num_where[e]] = g
+                num_where[e] += 1
     for e in range(experts):
         _weigh(e, weight[e], replicas[e], unit)
         if replicas[e] > 1:
@@ -92,8 +101,8 @@ def new_layer(held, was, weight, node, home, level):  # type: ignore[no-untyped-
     cap = load.max()
     layer = Layer(
         held, was, weight, node, home, level, on, where, num_where, replicas, many, num_many, unit, load, vacant,
-        fresh, missing, np.empty(experts, dtype=np.int64), np.empty((experts, ranks), dtype=np.int64),
-        np.empty((experts, ranks), dtype=np.int64), np.zeros(ranks, dtype=np.bool_),
+        fresh, missing, np.empty(experts, dtype=np.int64), np.empty((experts, width), dtype=np.int64),
+        np.empty((experts, width), dtype=np.int64), np.zeros(ranks, dtype=np.bool_),
         _shift(max(cap - level, 0), ranks), cap
     )  # fmt: skip
     for e in range(experts):

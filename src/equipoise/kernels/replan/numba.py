@@ -50,7 +50,7 @@ def _descend_layers(held, was, weight, node, home, level, limit, curve, spent): 
 @native
 def _descend(held, was, weight, node, home, level, limit, curve):  # type: ignore[no-untyped-def]
     """Level the ranks of one layer in place, fill ``curve``, and return the transfers."""
-    layer = new_layer(held, was, weight, node, home, level)
+    layer = new_layer(held, was, weight, node, home, level, limit)
     view = new_view(*held.shape)
     spent = most = layer.fresh.sum()
     while True:
