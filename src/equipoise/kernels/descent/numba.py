@@ -115,6 +115,8 @@ def _descend_first(weight, bound, target, max_gap, effort, ranks, space, stages)
         paired = pair(weight, ranks.replicas, ranks.expert, space.keys, space.spare)
         separate(ranks.expert, weight)
         set_ranks(ranks, weight, space.keys, space.spare)
+        if ranks.load[ranks.order[-1]] <= paired:
+            return paired
     else:
         fold(weight, ranks, space.keys, space.spare)
     improve(ranks, target, NEVER, space, stages)
