@@ -15,9 +15,13 @@ from equipoise.kernels.native import native
 
 __all__ = ["pair", "search_counts"]
 
-GRID = 128
+GRID = 96
+DOWN = 0.5  # of the way from the heaviest pair reached to what cannot be: the next T
+LOOKS = 24  # receivers that a move is chosen from
 FEWER, NOW, MORE = range(3)
 FORBIDDEN = 1000  # a replica above T itself weighs as much as that many deficits
+CLIP = 4000  # a deficit counts at most so much, so that the sum of squares fits into 32 bits
+NOTHING = np.zeros(GRID, np.int32)
 
 
 @native
@@ -55,11 +59,12 @@ def pair(weight, replicas, expert, keys, spare):  # type: ignore[no-untyped-def]
 def search_counts(weight, bound, max_gap, tries, replicas, expert, keys, spare):  # type: ignore[no-untyped-def]
     """Improve ``replicas`` as far as the search gets, at most ``tries`` values of T; return the slots moved.
 
-    Between the heaviest pair reached and ``bound``, or the last T that failed, the next T lies 0.3 of the way down.
+    Between the heaviest pair reached and ``bound``, or the last T that failed, the next T lies ``DOWN`` the way. Most
+    are out of reach, and what comes nearest is better than what a T within reach would end with.
     """
     experts, num_ranks = len(weight), expert.shape[0]
-    steps, without = np.zeros((experts, 3, 2), np.int32), np.zeros((num_ranks, GRID), np.int32)
-    trial = replicas.copy()
+    steps, without = np.zeros((experts, 3, 2), np.int32), np.zeros((num_ranks + 1, GRID), np.int32)
+    trial, receivers = replicas.copy(), np.empty((2, experts), np.int64)
     reached = np.float64(pair(weight, replicas, expert, keys, spare))
     failed = np.float64(bound)
     moved = 0
@@ -67,8 +72,8 @@ def search_counts(weight, bound, max_gap, tries, replicas, expert, keys, spare):
         if reached <= bound * (1.0 + max_gap) or reached <= failed * 1.001:
             break
         trial[:] = replicas
-        goal = reached - 0.3 * (reached - failed)
-        moves = _reach(weight, goal, num_ranks, trial, steps, without)
+        goal = reached - DOWN * (reached - failed)
+        moves = _reach(weight, goal, num_ranks, trial, steps, without, receivers)
         heaviest = np.float64(pair(weight, trial, expert, keys, spare))
         if heaviest < reached:
             reached = heaviest
@@ -80,48 +85,87 @@ def search_counts(weight, bound, max_gap, tries, replicas, expert, keys, spare):
 
 
 @native
-def _reach(weight, goal, num_ranks, replicas, steps, without):  # type: ignore[no-untyped-def]
+def _reach(weight, goal, num_ranks, replicas, steps, without, receivers):  # type: ignore[no-untyped-def]
     """Move slots until no theta of the grid lacks company for T = ``goal``, or no move helps; return the moves.
 
-    Each move is the one, of all pairs of experts, after which the sum of squared deficits is least. ``steps`` int32
+    Each move is the one, of many pairs of experts, after which the sum of squared deficits is least. ``steps`` int32
     [experts, 3, 2] holds what each expert adds to the deficit with one replica fewer, as many as now, and one more;
-    ``without`` int32 [ranks, grid] what changes if an expert with several gives one up.
+    ``without`` int32 [ranks + 1, grid] what changes if an expert with several gives one up; ``receivers`` int64
+    [2, experts] is work space.
     """
     experts = len(weight)
-    deficit, nothing, trial = np.zeros(GRID, np.int32), np.zeros(GRID, np.int32), np.empty(GRID, np.int32)
+    deficit, trial = np.zeros(GRID, np.int32), np.empty((1, GRID), np.int32)
     giver = np.empty(num_ranks, np.int64)
     for e in range(experts):
         _set_steps(weight[e], replicas[e], goal, steps[e])
-        _add_step(deficit, steps[e, NOW], np.int32(1))
+        if steps[e, NOW, 0] < GRID:
+            deficit[steps[e, NOW, 0]] += steps[e, NOW, 1]
+    for t in range(1, GRID):
+        deficit[t] += deficit[t - 1]
     for moves in range(2 * num_ranks):
-        best = _squared(deficit)
-        if best == 0:
+        if _squared(deficit) == 0:
             return moves
-        givers = 0
-        for b in range(experts):
-            if replicas[b] > 1:
-                _change(nothing, steps[b, NOW], steps[b, FEWER], without[givers])
-                giver[givers] = b
-                givers += 1
-        best_a = best_b = last = -1
-        for a in range(experts):
-            if replicas[a] >= num_ranks or (last >= 0 and _equal(steps[a, NOW:], steps[last, NOW:])):
-                continue  # experts of about one load change the same, and the first of them will do
-            last = a
-            if not _change(deficit, steps[a, NOW], steps[a, MORE], trial):
-                continue
-            for k in range(givers):
-                after = _squared_sum(trial, without[k])
-                if after < best and giver[k] != a:
-                    best, best_a, best_b = after, a, giver[k]
-        if best_a < 0:
+        a, b = _best_move(deficit, num_ranks, replicas, steps, without, giver, receivers, trial)
+        if a < 0:
             return moves
-        for e, change in ((best_a, 1), (best_b, -1)):
+        for e, change in ((a, 1), (b, -1)):
             _add_step(deficit, steps[e, NOW], np.int32(-1))
             replicas[e] += change
             _set_steps(weight[e], replicas[e], goal, steps[e])
             _add_step(deficit, steps[e, NOW], np.int32(1))
     return 2 * num_ranks
+
+
+@native
+def _best_move(deficit, num_ranks, replicas, steps, without, giver, receivers, trial):  # type: ignore[no-untyped-def]
+    """Return who should get a replica and who give one, or -1 where that would not help; ties go to the lowest.
+
+    At no theta does a giver leave less than the one that leaves least there: what a receiver could reach with that
+    tells in which order to look at them, and when to stop. At most ``LOOKS`` are looked at.
+    """
+    givers = _find_givers(replicas, steps, without, giver)
+    name, hope = receivers[0], receivers[1]
+    best = _squared(deficit)
+    count, last = 0, -1
+    for a in range(len(replicas)):
+        if replicas[a] >= num_ranks or (last >= 0 and _are_equal(steps, a, last)):
+            continue  # experts of about one load change the same, and the first of them will do
+        last = a
+        if _change(deficit, steps, a, MORE, trial, 0):
+            name[count], hope[count] = a, _squared_sum(trial, without, givers)
+            count += hope[count] < best
+    best_a = best_b = -1
+    for _ in range(min(count, LOOKS)):
+        at = 0
+        for i in range(1, count):
+            if hope[i] < hope[at] or (hope[i] == hope[at] and name[i] < name[at]):
+                at = i
+        if hope[at] > best:
+            break
+        a, count = name[at], count - 1
+        name[at], hope[at] = name[count], hope[count]
+        _change(deficit, steps, a, MORE, trial, 0)
+        for k in range(givers):
+            after = _squared_sum(trial, without, k)
+            if giver[k] != a and (after < best or (after == best and a < best_a)):
+                best, best_a, best_b = after, a, giver[k]
+    return best_a, best_b
+
+
+@native
+def _find_givers(replicas, steps, without, giver):  # type: ignore[no-untyped-def]
+    """Set who can give a replica up, and what that changes; behind them, the least change at each theta."""
+    givers = 0
+    for b in range(len(replicas)):
+        if replicas[b] > 1:
+            _change(NOTHING, steps, b, FEWER, without, givers)
+            giver[givers] = b
+            givers += 1
+    without[givers] = 0
+    for k in range(givers):
+        for t in range(GRID):
+            without[givers, t] = min(without[givers, t], without[k, t])
+    return givers
 
 
 @native
@@ -150,23 +194,22 @@ def _add_step(array, step, times):  # type: ignore[no-untyped-def]
 
 
 @native
-def _equal(first, second):  # type: ignore[no-untyped-def]
-    return (
-        first[0, 0] == second[0, 0]
-        and first[0, 1] == second[0, 1]
-        and first[1, 0] == second[1, 0]
-        and first[1, 1] == second[1, 1]
-    )
+def _are_equal(steps, a, b):  # type: ignore[no-untyped-def]
+    """Whether one replica more would change the same for both experts."""
+    same = True
+    for k in range(NOW, MORE + 1):
+        same &= steps[a, k, 0] == steps[b, k, 0] and steps[a, k, 1] == steps[b, k, 1]
+    return same
 
 
 @native
-def _change(deficit, old, new, changed):  # type: ignore[no-untyped-def]
-    """Fill ``changed`` with the deficit after step ``old`` gave way to ``new``; return whether a deficit fell."""
-    old_at, old_height, new_at, new_height = old[0], old[1], new[0], new[1]
+def _change(deficit, steps, e, then, changed, row):  # type: ignore[no-untyped-def]
+    """Fill a row of ``changed`` with the deficit after expert ``e`` changed its count; return whether one fell."""
+    old_at, old_height, new_at, new_height = steps[e, NOW, 0], steps[e, NOW, 1], steps[e, then, 0], steps[e, then, 1]
     fell = np.int32(0)
     for t in range(np.int32(GRID)):
         change = np.int32((new_height if t >= new_at else 0) - (old_height if t >= old_at else 0))
-        changed[t] = np.int32(deficit[t] + change)
+        changed[row, t] = np.int32(deficit[t] + change)
         fell += np.int32((deficit[t] > 0) & (change < 0))
     return fell > 0
 
@@ -175,20 +218,20 @@ def _change(deficit, old, new, changed):  # type: ignore[no-untyped-def]
 def _squared(deficit):  # type: ignore[no-untyped-def]
     """Return the sum of squared deficits.
 
-    In 32 bits throughout, which halves the time: a deficit counts at most 4,000, so that the sum fits.
+    In 32 bits throughout, which halves the time: deficits are clipped.
     """
     total = np.int32(0)
     for t in range(GRID):
-        lacking = min(max(deficit[t], np.int32(0)), np.int32(4000))
+        lacking = min(max(deficit[t], np.int32(0)), np.int32(CLIP))
         total = np.int32(total + np.int32(lacking * lacking))
     return total
 
 
 @native
-def _squared_sum(first, second):  # type: ignore[no-untyped-def]
-    """Return the sum of squared deficits where the deficit is the sum of two."""
+def _squared_sum(first, second, row):  # type: ignore[no-untyped-def]
+    """Return the sum of squared deficits where the deficit is the sum of the only row of one and a row of another."""
     total = np.int32(0)
     for t in range(GRID):
-        lacking = min(max(np.int32(first[t] + second[t]), np.int32(0)), np.int32(4000))
+        lacking = min(max(np.int32(first[0, t] + second[row, t]), np.int32(0)), np.int32(CLIP))
         total = np.int32(total + np.int32(lacking * lacking))
     return total

@@ -53,7 +53,8 @@ def _descend_row(weight, floor, max_gap, effort, ranks, best, space, stages):  #
         paired = pair(weight, ranks.replicas, ranks.expert, space.keys, space.spare)
         separate(ranks.expert, weight)
         set_ranks(ranks, weight, space.keys, space.spare)
-        improve(ranks, target, NEVER, space, stages)
+        if ranks.load[ranks.order[-1]] > paired:
+            improve(ranks, target, NEVER, space, stages)
         heaviest = ranks.load[ranks.order[-1]]
         if attempt < 2:
             aim = heaviest

@@ -27,18 +27,33 @@ def pack(weight: NDArray[np.int64], num_packs: int) -> tuple[NDArray[np.int32], 
 @native
 def _pack(by_weight, bits, num_packs, pack_index, rank_in_pack):  # type: ignore[no-untyped-def]
     rows, items = by_weight.shape
-    load, size = np.empty(num_packs, np.int64), np.empty(num_packs, np.int64)
+    pack_bits = 0
+    while (1 << pack_bits) < num_packs:
+        pack_bits += 1
+    heap, size = np.empty(num_packs, np.int64), np.empty(num_packs, np.int64)  # load and pack share an integer
     for row in range(rows):
-        load[:] = 0
-        size[:] = 0
+        for p in range(num_packs):
+            heap[p], size[p] = p, 0
         for i in range(items):
             item = by_weight[row, i] & ((1 << bits) - 1)
-            lightest = 0
-            for p in range(1, num_packs):
-                if load[p] < load[lightest]:
-                    lightest = p
-            pack_index[row, item], rank_in_pack[row, item] = lightest, size[lightest]
-            size[lightest] += 1
-            load[lightest] += ~(by_weight[row, i] >> bits)
-            if size[lightest] == items // num_packs:
-                load[lightest] = FULL
+            p = heap[0] & ((1 << pack_bits) - 1)
+            pack_index[row, item], rank_in_pack[row, item] = p, size[p]
+            size[p] += 1
+            heap[0] += ~(by_weight[row, i] >> bits) << pack_bits
+            if size[p] == items // num_packs:
+                heap[0] = FULL
+            _sift(heap)
+
+
+@native
+def _sift(heap):  # type: ignore[no-untyped-def]
+    """Let the first key sink until no child is lower."""
+    key, at, child = heap[0], 0, 1
+    while child < len(heap):
+        if child + 1 < len(heap) and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= key:
+            break
+        heap[at] = heap[child]
+        at, child = child, 2 * child + 1
+    heap[at] = key
