@@ -52,11 +52,12 @@ EFFORTS = {"fast": 0, "balanced": 1, "thorough": 2}
 """What the search may cost on a layer that stays above the target, in descents:
 
 fast        1: the first start only.
-balanced    up to 9 under heavy skew (25 with three slots a rank, 5 where squeezing is worth it), else up to 3 unless
-            far from the target. Where squeezing is worth it also up to 64 deals of what came out and 52 trades, 8 deals and
-            24 trades of each of 8 fitted starts, and 200 trades and 32 deals of the best, a tenth of a millisecond
-            each. With at most 64 slots the other starts, and conversions, of what is below: few items seldom come near
-            the bound, and cost little. With at most 24 slots 12,000 steps of trying all, in a millisecond.
+balanced    up to 11 under heavy skew (27 with three slots a rank, 7 where squeezing is worth it), else up to 3 unless
+            far from the target. Where squeezing is worth it also up to 64 deals of what came out and 52 trades, 8
+            deals and 24 trades of each of 8 fitted starts, and 200 trades and 32 deals of the best, a tenth of a
+            millisecond each. With at most 64 slots the other starts, and conversions, of what is below: few items
+            seldom come near the bound, and cost little. With at most 24 slots 12,000 steps of trying all, in a
+            millisecond.
 thorough    all of that, then again with up to 47 descents, 23 fitted starts, more deals, trades and steps, then
             conversions, and pruned restarts last.
 """
