@@ -35,8 +35,8 @@ paired      two slots a rank: pairing the largest with the smallest replica is o
 
 Rows that the first descent leaves above the target, after pairs or chains, go on in harder.py, which is compiled when
 the first such row comes. Where one expert has a quarter of the load or more, its target is first raised to what the
-counts of that expert leave possible (see ``equipoise.kernels.hottest``). With at most 24 slots, all counts and
-placements are tried last, as far as a limit on the steps allows (exact.py).
+counts of that expert leave possible (see ``equipoise.kernels.hottest``). With at most 24 slots, more than two a rank,
+all counts and placements are tried last, as far as a limit on the steps allows (exact.py).
 
 Everything is integer arithmetic except thresholds in ``start.py``, ``company.py`` and ``pairing.py``, which use float64
 in a fixed order; there is no randomness.

@@ -64,7 +64,7 @@ LAST_DEALS, LAST_TRADES = 32, np.array([0, 200, 400])
 FITTED_TRIES, FITTED_DEALS, FITTED_TRADES, MOVES = np.array([0, 8, len(FITTED)]), 8, 24, 32
 CONVERSIONS = np.array([0, 0, 32])
 MOST_SLOTS, LARGE = 16, 1024  # slots of a rank, and of all: squeezing takes their square
-FEW, STEPS = 24, np.array([0, 12_000, 200_000])  # slots; all is tried, 75 ns a step
+FEW, STEPS = 24, np.array([0, 12_000, 200_000])  # slots, more than two a rank; all is tried, 75 ns a step
 SMALL = 64  # slots; few items seldom come near the bound, and all that can be tried costs little
 
 
@@ -113,7 +113,7 @@ def _search_row(weight, floor, max_gap, effort, aim, ranks, best, space, stages)
         if reached > target and _worth_squeezing(num_ranks, slots):
             reached = _finish(weight, bound, target, largest, level, reached, ranks, best, space, stages)
         reached = _convert(weight, target, harder, reached, ranks, best, space, stages)
-        if reached > target and num_ranks * slots <= FEW and slots <= len(weight):
+        if reached > target and num_ranks * slots <= FEW and 2 < slots <= len(weight):
             reached = search_all(weight, target, reached, STEPS[level], best)
     return reached <= target
 
