@@ -21,6 +21,9 @@ from equipoise.placement import Placement
 __all__ = ["Pack", "Search", "busiest_rank", "pack_replicas"]
 
 UNIT_SLOTS = 4096
+NOTHING_YET = np.iinfo(np.int64).max
+LADDER = {"fast": ("fast",), "balanced": ("balanced",), "thorough": ("balanced", "thorough")}
+"""What is tried for each effort, one after the other; the kernel makes "balanced" never worse than "fast"."""
 
 Pack = Callable[[NDArray[np.int64], int], tuple[NDArray[np.int32], NDArray[np.int32]]]
 """Weights int64 [rows, items] and a number of packs, to the pack of each item and its place there."""
@@ -67,18 +70,29 @@ class Search:
         self.slots_per_rank = self.rows.num_slots // self.rows.num_ranks
         rows = len(self.rows.weight)
         self.held = np.empty((rows, self.rows.num_slots), np.int32)
-        self.busiest, self.within = np.empty(rows, np.int64), np.zeros(rows, np.bool_)
+        self.busiest, self.within = np.full(rows, NOTHING_YET), np.zeros(rows, np.bool_)
         self.stages = dict.fromkeys((*STAGES, "restarts"), 0)
 
     def run(self, effort: str, chosen: Any = slice(None)) -> None:
-        """Plan the chosen rows with ``effort``; a greater effort includes all that a smaller one does."""
+        """Plan the chosen rows with ``effort`` and keep what is better; more effort is never worse than less."""
+        for level in LADDER[effort]:
+            self._run(level, chosen)
+            chosen = np.arange(len(self.held))[chosen]
+            chosen = chosen[~self.within[chosen]]
+            if not len(chosen):
+                return
+
+    def _run(self, effort: str, chosen: Any) -> None:
         from equipoise.kernels.descent.numba import plan_rows
 
         weight, names, floor = self.rows.weight[chosen], self.rows.expert[chosen], self.floor[chosen]
-        held, self.busiest[chosen], self.within[chosen], counts = plan_rows(
+        held, busiest, within, counts = plan_rows(
             weight, names, self.rows.num_ranks, self.slots_per_rank, floor, self.max_gap, effort, self.threads
         )
-        self.held[chosen] = held.reshape(len(held), -1)
+        better = busiest < self.busiest[chosen]
+        self.held[np.arange(len(self.held))[chosen][better]] = held.reshape(len(held), -1)[better]
+        self.busiest[chosen] = np.minimum(self.busiest[chosen], busiest)
+        self.within[chosen] |= within  # what is no busier than something within is within itself
         for stage, number in zip(STAGES, counts.sum(axis=0).tolist(), strict=True):
             self.stages[stage] += number
 

@@ -29,13 +29,18 @@ squeezed    with 4 to 16 slots a rank and at most 1,024 in all: fill ranks to th
             other, so that the room below it gathers on few; where that fails, deal two replicas of each rank again
             and repeat (squeeze.py).
 fitted      the same from counts that a search over thresholds made: large replicas need ranks of their own and
-            light company, the rest needs the other ranks (company.py).
-converted   take a slot from one expert for another, where that lets the swaps go on (improve.py).
+            light company, the rest needs the other ranks (company.py). Made for the target, and for up to 16 times
+            its gap: counts that leave slack often lead to the target by trades.
+converted   take a slot from one expert for another: where squeezing is worth it, the best few on the spot are tried,
+            and the best of those after levelling is gone on with, even uphill (trade.py); elsewhere only the first, as
+            long as that lets the swaps go on (improve.py).
 paired      two slots a rank: pairing the largest with the smallest replica is optimal for given counts, so
             the search is over the counts alone (pairing.py).
 
 Rows that the first descent leaves above the target, after pairs or chains, go on in harder.py, which is compiled when
-the first such row comes.
+the first such row comes. Where one expert has a quarter of the load or more, its target is first raised to what the
+counts of that expert leave possible (see ``equipoise.kernels.hottest``). With at most 24 slots, more than two a rank,
+all counts and placements are tried last, as far as a limit on the steps allows (exact.py).
 
 Everything is integer arithmetic except thresholds in ``start.py``, ``company.py`` and ``pairing.py``, which use float64
 in a fixed order; there is no randomness.
@@ -51,9 +56,12 @@ EFFORTS = {"fast": 0, "balanced": 1, "thorough": 2}
 """What the search may cost on a layer that stays above the target, in descents:
 
 fast        1: the first start only.
-balanced    up to 11 under heavy skew (27 with three slots a rank), else up to 3 unless far from the target. Where
-            squeezing is worth it also up to 64 deals of what came out, and 16 of each of 8 fitted starts, a tenth
-            of a millisecond each. With at most 64 slots the other starts, and conversions, of what is below: few items
-            seldom come near the bound, and cost little.
-thorough    up to 47, twice the deals, then conversions, and pruned restarts last.
+balanced    up to 11 under heavy skew (27 with three slots a rank, 7 where squeezing is worth it), else up to 3 unless
+            far from the target. Where squeezing is worth it also up to 64 deals of what came out and 52 trades, 8
+            deals and 24 trades of each of 8 fitted starts, and 200 trades and 32 deals of the best, a tenth of a
+            millisecond each. With at most 64 slots the other starts, and conversions, of what is below: few items
+            seldom come near the bound, and cost little. With at most 24 slots 12,000 steps of trying all, in a
+            millisecond.
+thorough    all of that, then again with up to 47 descents, 23 fitted starts, more deals, trades and steps, then
+            conversions, and pruned restarts last.
 """

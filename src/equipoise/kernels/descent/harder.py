@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from equipoise.kernels.descent.company import find_company
+from equipoise.kernels.descent.exact import search_all
 from equipoise.kernels.descent.improve import convert, improve, keep
 from equipoise.kernels.descent.squeeze import deal_again, squeeze
 from equipoise.kernels.descent.start import count_relaxed, fold, set_target
 from equipoise.kernels.descent.state import (
     CONVERTED,
+    FEW,
     FITTING,
     NEVER,
     RELAXED,
@@ -63,6 +65,7 @@ LAST_DEALS, LAST_TRADES = 32, np.array([0, 200, 400])
 FITTED_TRIES, FITTED_DEALS, FITTED_TRADES, MOVES = np.array([0, 8, len(FITTED)]), 8, 24, 32
 CONVERSIONS = np.array([0, 0, 32])
 MOST_SLOTS, LARGE = 16, 1024  # slots of a rank, and of all: squeezing takes their square
+STEPS = np.array([0, 12_000, 200_000])  # of 75 ns, where slots are so few that all is tried
 SMALL = 64  # slots; few items seldom come near the bound, and all that can be tried costs little
 
 
@@ -108,14 +111,13 @@ def _search_row(weight, floor, max_gap, effort, aim, ranks, best, space, stages)
     small = num_ranks * slots <= SMALL
     if not small and slots > 2:
         aim = target  # where that is out of reach, the change that it asks for is too small
-    for level in range(1, effort + 1):  # all of the lesser effort first, so that more is never worse
-        if reached <= target:
-            break
-        harder = len(CONVERSIONS) - 1 if small else level
-        reached = _relax(weight, bound, target, largest, aim, harder, reached, ranks, best, space, stages)
-        if reached > target and _worth_squeezing(num_ranks, slots):
-            reached = _finish(weight, bound, target, largest, level, reached, ranks, best, space, stages)
-        reached = _convert(weight, target, harder, reached, ranks, best, space, stages)
+    harder = len(CONVERSIONS) - 1 if small else effort
+    reached = _relax(weight, bound, target, largest, aim, harder, reached, ranks, best, space, stages)
+    if reached > target and _worth_squeezing(num_ranks, slots):
+        reached = _finish(weight, bound, target, largest, effort, reached, ranks, best, space, stages)
+    reached = _convert(weight, target, harder, reached, ranks, best, space, stages)
+    if reached > target and num_ranks * slots <= FEW and slots <= len(weight):
+        reached = search_all(weight, target, reached, STEPS[effort], best)
     return reached, target
 
 

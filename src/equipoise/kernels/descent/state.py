@@ -32,6 +32,7 @@ SWAPS, PAIRS, CHAINS, RELAXED, SQUEEZED, FITTING, CONVERTED, PAIRED = range(len(
 NEVER = np.int64(2**62)
 RUN = 64  # keys that are sorted by counting
 CROWD = 16  # keys in one bucket
+FEW = 24  # slots; with so few all counts and placements are tried
 MOST_PAIRED = 256  # slots of a rank; so many are level without exchanging pairs, of which there is the square
 
 

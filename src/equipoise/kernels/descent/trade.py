@@ -12,7 +12,7 @@ import numpy as np
 
 from equipoise.kernels.descent.improve import improve, keep
 from equipoise.kernels.descent.squeeze import squeeze
-from equipoise.kernels.descent.state import holds, set_ranks
+from equipoise.kernels.descent.state import CONVERTED, holds, set_ranks
 from equipoise.kernels.native import native
 
 __all__ = ["restore", "trade"]
@@ -51,6 +51,7 @@ def trade(weight, target, near, most, ranks, best, space, stages):  # type: igno
                 keep(ranks, after)
             if heaviest < reached:
                 reached = keep(ranks, best)
+                stages[CONVERTED] += 1
             if target < heaviest <= near and squeeze(ranks, target, space):
                 reached = keep(ranks, best)
             if reached <= target:

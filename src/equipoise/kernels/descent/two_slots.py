@@ -7,7 +7,7 @@ import numpy as np
 from equipoise.kernels.descent.improve import improve, keep
 from equipoise.kernels.descent.pairing import pair, search_counts
 from equipoise.kernels.descent.start import count_least_largest, set_target
-from equipoise.kernels.descent.state import NEVER, PAIRED, new_ranks, new_space, set_ranks, unpack
+from equipoise.kernels.descent.state import FEW, NEVER, PAIRED, new_ranks, new_space, set_ranks, unpack
 from equipoise.kernels.native import native, spliced
 from equipoise.kernels.separate.numba import separate
 
@@ -39,7 +39,8 @@ def _descend_row(weight, floor, max_gap, effort, ranks, best, space, stages):  #
     """Fill ``best`` [ranks, 2] with the best of the pairings that ``effort`` and every smaller one find.
 
     Returns the busiest rank, the target, and what a search beyond may aim for, or -1 for no search: where no pair had
-    to be parted, no other placement of the same counts is better. Smaller efforts may have had to part fewer.
+    to be parted, no other placement of the same counts is better, and all counts are tried only where slots are few.
+    Smaller efforts may have had to part fewer.
     """
     num_ranks = len(best)
     _, bound, target = set_target(weight, num_ranks, 2, floor, max_gap, ranks.replicas)
@@ -60,6 +61,6 @@ def _descend_row(weight, floor, max_gap, effort, ranks, best, space, stages):  #
             aim = heaviest
         if heaviest < reached:
             reached = keep(ranks, best)
-        if attempt == 0 and reached <= paired:
+        if attempt == 0 and reached <= paired and (reached <= target or 2 * num_ranks > FEW):
             return reached, target, np.int64(-1)
     return reached, target, aim if reached > target else np.int64(-1)
