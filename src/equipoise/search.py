@@ -58,7 +58,8 @@ class Search:
     """The rows of a problem while joint descent works on them, harder and harder.
 
     ``held`` int32 [rows, slots], the logical expert in each slot; ``busiest`` int64 [rows], what the busiest rank
-    carries; ``within`` bool [rows], whether that is proved to be within ``max_gap``.
+    carries; ``within`` bool [rows], whether that is proved to be within ``max_gap``, and ``passed`` bool [rows],
+    whether to be no more than in the plain greedy plan.
     """
 
     rows: NodeRows
@@ -71,6 +72,7 @@ class Search:
         rows = len(self.rows.weight)
         self.held = np.empty((rows, self.rows.num_slots), np.int32)
         self.busiest, self.within = np.full(rows, NOTHING_YET), np.zeros(rows, np.bool_)
+        self.passed = np.zeros(rows, np.bool_)
         self.stages = dict.fromkeys((*STAGES, "restarts"), 0)
 
     def run(self, effort: str, chosen: Any = slice(None)) -> None:
@@ -86,13 +88,14 @@ class Search:
         from equipoise.kernels.descent.numba import plan_rows
 
         weight, names, floor = self.rows.weight[chosen], self.rows.expert[chosen], self.floor[chosen]
-        held, busiest, within, counts = plan_rows(
+        held, busiest, within, passed, counts = plan_rows(
             weight, names, self.rows.num_ranks, self.slots_per_rank, floor, self.max_gap, effort, self.threads
         )
         better = busiest < self.busiest[chosen]
         self.held[np.arange(len(self.held))[chosen][better]] = held.reshape(len(held), -1)[better]
         self.busiest[chosen] = np.minimum(self.busiest[chosen], busiest)
         self.within[chosen] |= within  # what is no busier than something within is within itself
+        self.passed[chosen] |= passed
         for stage, number in zip(STAGES, counts.sum(axis=0).tolist(), strict=True):
             self.stages[stage] += number
 

@@ -170,7 +170,7 @@ class JointDescent:
             strategy = dataclasses.replace(self, deadline=None, stop_after=units)
         layers = problem.num_layers
         found, busiest = search.held.reshape(layers, -1), search.busiest.reshape(layers, -1)
-        doubtful = ~search.within.reshape(layers, -1).all(axis=1)
+        doubtful = ~(search.within | search.passed).reshape(layers, -1).all(axis=1)
         if node_of_group is not None:
             doubtful |= _may_group_better(problem, fixed, node_of_group, busiest)
         _keep_plain(problem, fixed, found, busiest.max(axis=1), np.flatnonzero(doubtful))

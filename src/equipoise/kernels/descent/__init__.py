@@ -1,12 +1,13 @@
 """Joint descent: replica counts and packing decided together. The contract.
 
     plan_rows(weight, names, num_ranks, slots_per_rank, floor, max_gap, effort, threads)
-        -> held, busiest, within, stages
+        -> held, busiest, within, passed, stages
 
 ``weight`` int64 [rows, experts] from ``to_fixed_point``; ``names`` int [rows, experts], ascending, who is behind each
 column; ``floor`` int64 [rows], a load that the busiest rank need not go below even if it could (0 for none). ``held``
 int32 [rows, ranks, slots per rank], the expert in each slot, by name; ``busiest`` int64 [rows], what the busiest rank
-carries; ``within`` bool [rows], whether that is proved to be within ``max_gap``; ``stages`` int64 [rows, len(STAGES)],
+carries; ``within`` bool [rows], whether that is proved to be within ``max_gap``; ``passed`` bool [rows], whether it is
+proved to be no more than in the plain greedy plan; ``stages`` int64 [rows, len(STAGES)],
 how often each stage acted. Rows are independent, so their order and the number of threads do not matter.
 
 Each stage is one file or one function, and stops the row as soon as the busiest rank is within

@@ -64,7 +64,9 @@ def improve(ranks, target, cutoff, space, stages):  # type: ignore[no-untyped-de
 @native
 def keep(ranks, best):  # type: ignore[no-untyped-def]
     """Copy the placement of ``ranks`` and return its busiest rank."""
-    best[:] = ranks.expert
+    for g in range(len(best)):  # an assignment of arrays compiles to words for shapes that do not fit, for seconds
+        for s in range(best.shape[1]):
+            best[g, s] = ranks.expert[g, s]
     return ranks.load[ranks.order[-1]]
 
 

@@ -29,11 +29,12 @@ def plan_rows(
     max_gap: float,
     effort: str,
     threads: int | None = None,
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
     """Plan every row of ``weight``; see the folder's contract."""
     rows, level = len(weight), EFFORTS[effort]
     held, stages = np.empty((rows, num_ranks, slots_per_rank), np.int32), np.zeros((rows, len(STAGES)), np.int64)
     busiest, target, aims = np.empty(rows, np.int64), np.empty(rows, np.int64), np.empty(rows, np.int64)
+    passed = np.zeros(rows, np.bool_)
     parts = min(2 * num_threads(threads), rows)  # blocks of rows, contiguous: other strides would be compiled anew
     edges = [rows * part // parts for part in range(parts + 1)]
     descend_first = _descend_first
@@ -49,7 +50,7 @@ def plan_rows(
         by_load.sort(axis=1)
         descend_first(
             by_load, bits, floor[block], max_gap, level,
-            aims[block], target[block], held[block], busiest[block], stages[block],
+            aims[block], target[block], held[block], busiest[block], passed[block], stages[block],
         )  # fmt: skip
         hard = np.flatnonzero(aims[block] >= 0)
         if len(hard) and level > 0:
@@ -60,12 +61,15 @@ def plan_rows(
             target[block][hard], held[block][hard], busiest[block][hard], stages[block][hard] = found
 
     for_each(plan, range(parts), threads)
-    return held, busiest, busiest <= target, stages
+    return held, busiest, busiest <= target, passed, stages
 
 
 @native
-def _descend_first(by_load, bits, floor, max_gap, effort, aims, target, held, busiest, stages):  # type: ignore[no-untyped-def]
-    """Fill ``held`` with first descents; ``aims`` is set where a search beyond them makes sense, and -1 elsewhere."""
+def _descend_first(by_load, bits, floor, max_gap, effort, aims, target, held, busiest, passed, stages):  # type: ignore[no-untyped-def]
+    """Fill ``held`` with first descents; ``aims`` is set where a search beyond them makes sense, and -1 elsewhere.
+
+    ``passed`` stays as it is: the plain answer is looked at, but not quite as it is where duplicates are moved apart.
+    """
     _, num_ranks, slots = held.shape
     experts = by_load.shape[1]
     weight, names = np.empty(experts, np.int64), np.empty(experts, np.int32)
