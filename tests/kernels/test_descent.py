@@ -203,7 +203,7 @@ import sys
 import numpy as np
 import equipoise as eq
 from equipoise.testing import random_load
-for experts, ranks, slots in ((4, 3, 2), (5, 4, 3), (6, 2, 4), (3, 3, 1), (9, 3, 5)):
+for experts, ranks, slots in ((4, 3, 2), (5, 4, 3), (6, 2, 4), (3, 3, 1), (9, 3, 5), (1, 3, 4), (2, 5, 4)):
     load = random_load(8, experts, np.random.default_rng(3))
     for effort in ("fast", "balanced"):
         plan = eq.solve(eq.PlacementProblem(load, eq.Cluster(ranks, slots)), "joint-descent", effort=effort, threads=1)

@@ -155,7 +155,7 @@ def fold(weight, ranks, keys, spare):  # type: ignore[no-untyped-def]
             by_load[i] += each << rank_bits
             value[g, s], expert[g, s] = each, e
             left -= 1
-        for i in range(carried):
+        for i in range(min(carried, num_ranks)):
             g = by_load[i] & rank_mask
             if holds(expert[g, s + 1 :], expert[g, s]):
                 clean &= _trade_in_round(value, expert, by_load, rank_bits, i, s)
