@@ -166,8 +166,8 @@ class Peers:
         Raises
         ------
         RanksLostError
-            On every rank that is left, now or at its next collective, with the same lost ranks: none of them
-            where all still answer but one came too late. The group is of no use then; build another.
+            On every rank that is left, now or at its next collective, with the same lost ranks: none where all
+            still answer and one came too late. The group is of no use then; build another.
         """
         names = list(ranks) or list(range(self.size))
         try:
@@ -179,10 +179,13 @@ class Peers:
         except (RuntimeError, TimeoutError) as error:
             left = self.agree_on_the_lost([], timeout * 3 / 5)
             lost = [names[process] for process in range(self.size) if process not in left]
-            what = f"ranks {lost} are lost" if lost else "no rank is lost, but one came too late"
+            if lost:
+                what, whom = f"ranks {lost} are lost", "the ranks that are left"
+            else:
+                what, whom = "no rank is lost, but one came too late", "the same ranks"
             raise RanksLostError(
-                f"{what}; nothing was moved, and the placement in force is what it was. Go on with a new group of the "
-                "ranks that are left.",
+                f"{what}; nothing was moved, and the placement in force is what it was. Go on with a new group of "
+                f"{whom}.",
                 lost,
                 placement,
             ) from error
