@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from equipoise.errors import DisagreementError, InvalidInputError, MigrationError, RanksLostError
-from equipoise.migration.peers import Peers
-from equipoise.migration.rescue import Rescue
+from equipoise.migration.peers import Peers, check_peers, check_timeout
+from equipoise.migration.rescue import Rescue, describe_loss
 from equipoise.migration.schedule import MigrationSchedule
 from equipoise.migration.steps import Move, Steps
-from equipoise.migration.weights import Rows, Weights, copy_rows
+from equipoise.migration.weights import Rows, Weights, check_restore, copy_rows
 from equipoise.placement import Placement
+from equipoise.problem import count
 
 __all__ = ["Migration"]
 
@@ -55,7 +56,8 @@ class Migration:
     Raises
     ------
     InvalidInputError
-        If the group has another number of ranks, the tensors do not fit the schedule, or ``restore`` is missing.
+        If an argument is not what it is to be, the group has another number of ranks, the tensors do not fit the
+        schedule, or ``restore`` is missing.
     DisagreementError
         On every rank, if they do not have the same schedule and the same kinds of tensors. Nothing has moved.
     RanksLostError
@@ -82,9 +84,11 @@ class Migration:
         import torch
         import torch.distributed as dist
 
+        if not isinstance(schedule, MigrationSchedule):
+            raise InvalidInputError(f"schedule is a {type(schedule).__name__}; pass a MigrationSchedule.")
         self._torch, self._dist = torch, dist
-        self._schedule, self._peers, self._restore = schedule, peers, restore
-        self._timeout = float(timeout)
+        self._schedule, self._peers, self._timeout = schedule, check_peers(peers), check_timeout(timeout)
+        self._restore = check_restore(restore, schedule)
         alive = [rank for rank in range(schedule.num_ranks) if rank not in schedule.lost_ranks]
         if len(alive) != peers.size:
             raise InvalidInputError(
@@ -95,7 +99,6 @@ class Migration:
         self._process_of = {rank: process for process, rank in enumerate(alive)}
         self.rank = alive[peers.rank]
         self._weights = Weights(weights, schedule)
-        self._check_restore()
         self._steps = Steps(schedule)
         self._held = self._steps.start.copy()  # [layers, slots and spares]
         self._layer, self._round = 0, 0
@@ -129,13 +132,15 @@ class Migration:
         return Placement(slots, self._schedule.num_ranks, self._schedule.current.num_logical_experts)
 
     def step(self, rounds: int | None = None) -> bool:
-        """Make the rounds of one layer, or at least the given number of its rounds; return whether all are done.
+        """Make the rounds of one layer, or at least the given number of its rounds; return whether all is done.
 
         Collective: every rank calls it with the same argument. It goes on beyond ``rounds`` to the next cut at which
         every expert has a slot, and never beyond the layer. After the last round, each step restores one layer.
 
         Raises
         ------
+        InvalidInputError
+            If ``rounds`` is neither None nor a whole number of at least 1.
         MigrationError
             On every rank, if ``restore`` fails on one of them; it says where and why. The next step tries again.
         RanksLostError
@@ -144,7 +149,7 @@ class Migration:
             unless their slots do not suffice: then the copy is kept in a buffer, and the error says where.
         """
         with self._torch.no_grad():
-            return self._step(rounds)
+            return self._step(None if rounds is None else count(rounds, "rounds"))
 
     def _step(self, rounds: int | None) -> bool:
         if self._over is not None:
@@ -263,14 +268,6 @@ class Migration:
         self._weights.turn_to(self._layer)
         self._held[: self._layer] = self._steps.end[: self._layer]
 
-    def _check_restore(self) -> None:
-        if len(self._schedule.restores) and self._restore is None:
-            layer, _, expert = self._schedule.restores[0].tolist()
-            raise InvalidInputError(
-                f"no rank holds expert {expert} of layer {layer}, so it cannot be moved; pass restore=..., which "
-                "loads it."
-            )
-
     def _load_restores(self) -> None:
         """Let every rank load what it lacks of one layer, which counts once all have theirs."""
         begin, failure, told = time.monotonic(), None, None
@@ -330,23 +327,12 @@ class Migration:
         lost, stranded = rescue.run(self._held, layer, loose, set(reports), seconds)
         self._layer, self._to_restore = self._schedule.num_layers, []
         self._over = RanksLostError(
-            self._describe(lost, len(stranded), error),
+            describe_loss(lost, self._schedule.lost_ranks, len(stranded), error),
             lost,
             self.placement,
             [(layer, rank, expert) for rank, expert in stranded],
         )
         raise self._over from error
-
-    def _describe(self, lost: list[int], stranded: int, error: Exception) -> str:
-        """Return in a sentence who is lost, where the others stand and what to do."""
-        if lost == list(self._schedule.lost_ranks):
-            what, whom = "no rank is lost, but one came too late, so this migration is over; all ranks", "the same ranks"
-        else:
-            what, whom = f"ranks {lost} are lost; the others", "the ranks that are left"
-        kept = f", and {stranded} experts only in spare buffers" if stranded else ""
-        without = f" and lost_ranks={lost}" if lost else ""
-        because = str(error).splitlines()[0]
-        return f"{what} stand where their placement says{kept}. Plan again with a new group of {whom}{without}. ({because})"
 
     def _keep_what_is_whole(self) -> dict[int, Rows]:
         """Give stashed slots their experts back, and return what came to its end: it may be the last copy."""

@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 
 from equipoise.errors import DisagreementError, InvalidInputError, RanksLostError
 from equipoise.migration.tables import Server, Table, ask
+from equipoise.problem import finite
 
-__all__ = ["Peers"]
+__all__ = ["Peers", "check_peers", "check_timeout"]
 
 Result = TypeVar("Result")
 
 _AT, _LOST = "at", "lost"  # keys
+LONGEST = 1e9  # seconds: what every clock and every backend can still count
 
 
 class Peers:
@@ -313,3 +315,19 @@ def _at_once(work: Callable[[int], None], units: Sequence[int], seconds: float) 
     until = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(until - time.monotonic(), 0.0))
+
+
+def check_peers(peers: Any) -> Peers:
+    """Return ``peers``, or say what to pass."""
+    if not isinstance(peers, Peers):
+        raise InvalidInputError(f"peers is a {type(peers).__name__}; pass Peers(), which every rank builds together.")
+    return peers
+
+
+def check_timeout(timeout: Any) -> float:
+    """Return a timeout in seconds, or say what it must be."""
+    rule = f"a number of seconds above 0, up to {LONGEST:g}"
+    seconds = finite(timeout, "timeout", rule)
+    if not 0 < seconds <= LONGEST:
+        raise InvalidInputError(f"timeout is {timeout!r}; it must be {rule}.")
+    return seconds
