@@ -285,7 +285,7 @@ class Migration:
         wrong = [f"rank {self._rank_of[i]} could not restore {text}" for i, text in enumerate(everyone) if text]
         if wrong:
             self._in_round = False
-            raise MigrationError(f"{'; '.join(wrong)}. The next step tries again.") from failure
+            raise MigrationError(f"{'; '.join(wrong)}. What is not restored has no slot.") from failure
         if not self._peers.advance():
             raise TimeoutError("the other ranks have given up on this migration")
         self._count_restored()

@@ -119,11 +119,11 @@ def _check_layer(tensors: Any, layer: int, slots_per_rank: int) -> list[Any]:
     return own
 
 
-def check_restore(restore: Any, schedule: MigrationSchedule) -> Any:
-    """Return ``restore``, or say for what the schedule needs it."""
+def check_restore(restore: Any, schedule: MigrationSchedule | None = None) -> Any:
+    """Return ``restore``, or say what it must be, or for what the schedule needs it."""
     if restore is not None and not callable(restore):
         raise InvalidInputError(f"restore is {restore!r}; pass a function restore(layer, slot, expert), or None.")
-    if restore is None and len(schedule.restores):
+    if restore is None and schedule is not None and len(schedule.restores):
         layer, _, expert = schedule.restores[0].tolist()
         raise InvalidInputError(
             f"no rank holds expert {expert} of layer {layer}, so it cannot be moved; pass restore=..., which loads it."
