@@ -273,20 +273,8 @@ class Peers:
         """
         begin = time.monotonic()
         self._table.put(f"{key}/report", report)
-        reports: dict[int, Any] = {self.rank: report}
-        lock = threading.Lock()
-
-        def collect(rank: int) -> None:
-            answer = self.ask(rank, f"{key}/report", seconds * 2 / 3 - 0.25)
-            if answer is None and instead:
-                answer = self._request(rank, {"freeze": instead}, 0.2)
-            if answer is not None:
-                with lock:
-                    reports[rank] = answer
-
-        _at_once(collect, [rank for rank in range(self.size) if rank != self.rank], seconds * 2 / 3 + 1)
-        with lock:
-            value: Any = {str(rank): reports[rank] for rank in sorted(reports)}
+        reports = self._collect(key, report, seconds, instead)
+        value: Any = {str(rank): reports[rank] for rank in sorted(reports)}
         for rank in range(self.size):
             left = seconds - (time.monotonic() - begin)
             if rank == self.rank:
@@ -302,6 +290,23 @@ class Peers:
                 [rank for rank in range(self.size) if rank not in decision],
             )
         return decision
+
+    def _collect(self, key: str, own: Any, seconds: float, instead: str) -> dict[int, Any]:
+        """Return the reports of all ranks that answer in time, this one's among them; see ``decide``."""
+        reports: dict[int, Any] = {self.rank: own}
+        lock = threading.Lock()
+
+        def collect(rank: int) -> None:
+            answer = self.ask(rank, f"{key}/report", seconds * 2 / 3 - 0.25)
+            if answer is None and instead:
+                answer = self._request(rank, {"freeze": instead}, 0.2)
+            if answer is not None:
+                with lock:
+                    reports[rank] = answer
+
+        _at_once(collect, [rank for rank in range(self.size) if rank != self.rank], seconds * 2 / 3 + 1)
+        with lock:  # a thread that is late may still add to the other one
+            return dict(reports)
 
     def _request(self, rank: int, request: dict[str, Any], seconds: float) -> Any:
         return ask(self._addresses[rank], self._server.token, request, seconds)
