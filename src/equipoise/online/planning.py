@@ -35,7 +35,7 @@ def plan_and_schedule(
     Experts that no slot of ``current`` holds get one beyond ``max_transfers``, a transfer each. Arguments and errors
     are otherwise those of ``equipoise.solve`` and ``MigrationSchedule``.
     """
-    if max_transfers is not None:
+    if max_transfers is not None and not current.replica_count.all():
         max_transfers += int((current.replica_count == 0).sum(axis=1).max())
     with beside_others():
         plan = solve(problem, current=current, max_transfers=max_transfers, lost_ranks=lost_ranks, threads=1)
