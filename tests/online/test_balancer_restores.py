@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import equipoise as eq
@@ -62,3 +63,31 @@ def test_a_check_without_restore_fails_with_the_reason_and_one_with_it_recovers_
     assert restored[2] == "some experts have no slot"
     assert {0, 1, 2} <= set(held)
     assert [(layer, expert) for layer, _, expert in loaded] == [(0, 1)]
+
+
+def go_on_without_the_only_holder(rank):
+    """Serve on three ranks what four served, the last of which alone had experts 12 to 15."""
+    table = np.tile([*range(12), *range(6), 12, 13, 14, 15, 0, 1], (3, 1))
+    start, peers = eq.Placement(table, 4, 16), Peers()
+    weights, loaded = processes.weights_of(start, rank, 6), []
+    balancer = Balancer(start, eq.Cluster(4, 6), policy=Threshold(0.1), check_every=1, rounds_per_step=1)
+    balancer.resume(peers, weights, [3], lambda *what: load_into(weights, *what, loaded))
+    balancer.record(np.arange(48.0).reshape(3, 16))
+    balancer.step()
+    balancer.wait()
+    balancer.step()
+    while balancer.is_migrating:
+        balancer.step()
+        processes.check_weights(weights, balancer.placement, rank)
+    assert all(slot < 6 for _, slot, _ in loaded)
+    everyone = peers.gather([(layer, expert) for layer, _, expert in loaded])
+    return balancer.placement.physical_to_logical.tolist(), {pair for pairs in everyone for pair in pairs}
+
+
+@pytest.mark.slow
+def test_experts_that_only_a_lost_rank_held_are_loaded_by_those_that_are_left():
+    told = processes.run(go_on_without_the_only_holder, 3)
+    assert told[0] == told[1] == told[2]
+    table, loaded = told[0]
+    assert all(set(row[:18]) - {-1} == set(range(16)) and set(row[18:]) == {-1} for row in table)
+    assert loaded == {(layer, expert) for layer in range(3) for expert in range(12, 16)}
