@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -116,9 +118,86 @@ def test_two_balancers_in_one_process_have_numbers_of_their_own():
     assert value("equipoise_migrations", {"balancer": "other"}) == other.counters.migrations == 0
 
 
+def test_balancers_of_one_name_in_one_process_are_numbered():
+    cluster, start = eq.Cluster(2, 1), eq.Placement([[0, 1]], 2, 2)
+    one, other, third = (Balancer(start, cluster, name="served") for _ in range(3))
+    assert [balancer.counters.name for balancer in (one, other, third)] == ["served", "served/2", "served/3"]
+    del one, other
+    gc.collect()
+    assert Balancer(start, cluster, name="served").counters.name == "served"
+
+
+def small(**settings):
+    return Balancer(eq.Placement([[0, 1, 0, 2]], 2, 3), eq.Cluster(2, 2), check_every=1, **settings)
+
+
+@pytest.mark.parametrize("count", [float("nan"), float("inf"), -1.0, 1e300])
+@pytest.mark.parametrize("window", [SlidingSum, ExponentialAverage])
+def test_a_bad_count_is_refused_by_name_and_leaves_no_trace(count, window):
+    balancer = small(window=window(3), policy=FixedInterval())
+    balancer.record([[5, 3, 2]])
+    for physical, counts, where in ((False, [[1, 1, count]], "expert 2"), (True, [[1, count, 1, 1]], "slot 1")):
+        with pytest.raises(InvalidInputError, match=f"at layer 0, {where}; counts must be finite"):
+            balancer.record(counts, physical=physical)
+    assert balancer._window.tokens_per_step().tolist() == [[5.0, 3.0, 2.0]]
+    assert balancer.counters.steps == 1
+    balancer.step()
+    balancer.wait()
+    balancer.step()
+    assert (balancer.counters.checks, balancer.counters.failures) == (1, 0)
+
+
+def test_a_window_that_returns_no_load_is_a_failed_check_and_not_an_error_beside_the_engine():
+    class Broken(SlidingSum):
+        def tokens_per_step(self):
+            return np.array([[1.0, np.inf, 1.0]])
+
+    balancer = small(window=Broken(1))
+    balancer.record([[5, 3, 2]])
+    assert not balancer.step()
+    assert balancer.counters.failures == 1
+    assert "load is inf at layer 0, expert 1" in balancer.decisions[-1].reason
+
+
+def test_a_plan_does_for_the_placement_that_it_holds():
+    plan = eq.solve(eq.PlacementProblem([[5, 3, 2]], eq.Cluster(2, 2)))
+    assert Balancer(plan, eq.Cluster(2, 2)).placement is plan.placement
+
+
+def test_what_cannot_be_resumed_changes_nothing():
+    balancer = small()
+    before = balancer.placement
+    for lost in ([2], 3, ["x"]):
+        with pytest.raises(InvalidInputError, match="lost_ranks"):
+            balancer.resume(None, None, lost)
+    with pytest.raises(InvalidInputError, match="peers is a int"):
+        balancer.resume(3, None, [1])
+    assert balancer.placement is before
+
+
 REFUSED = [
     (lambda: TokenGain(expert_share=2), "expert_share is 2"),
+    (lambda: TokenGain(expert_share=0), "expert_share is 0; it must be a number above 0, up to 1"),
+    (lambda: TokenGain(overlap=1.5), "overlap is 1.5"),
+    (lambda: TokenGain(margin=float("inf")), "margin is inf"),
     (lambda: Threshold(0), "balancedness is 0"),
+    (lambda: ExponentialAverage(True), "half_life is True"),
+    (lambda: Balancer(None, eq.Cluster(2, 2)), "placement is a NoneType; pass a Placement, or a Plan"),
+    (lambda: Balancer(np.array([[0, 1, 0, 2]]), eq.Cluster(2, 2)), "placement is a ndarray"),
+    (lambda: Balancer(eq.Placement([[0, 1]], 2, 2), None), "cluster is a NoneType"),
+    (lambda: small(policy="x"), "policy is 'x'"),
+    (lambda: small(policy=TokenGain), "policy is <class"),
+    (lambda: small(window="x"), "window is 'x'"),
+    (lambda: small(links=3), "links is 3"),
+    (lambda: small(peers=3), "peers is a int"),
+    (lambda: small(max_transfers="a"), "max_transfers is 'a'; it must be a whole number of at least 0, or None"),
+    (lambda: small(max_transfers=-1), "max_transfers is -1"),
+    (lambda: small(rounds_per_step="x"), "rounds_per_step is 'x'"),
+    (lambda: small(timeout="x"), "timeout is 'x'"),
+    (lambda: small(bytes_per_expert=-1), "bytes_per_expert is -1"),
+    (lambda: small(num_expert_groups=2), "3 logical experts do not form 2 equal groups"),
+    (lambda: small(restore=3), "restore is 3"),
+    (lambda: small(name=""), "name is ''"),
     (lambda: ExponentialAverage(0), "half_life is 0"),
     (lambda: SlidingSum(0), "steps is 0"),
     (lambda: Balancer(eq.Placement([[0, 1]], 2, 2), eq.Cluster(2, 2)), "pass the cluster that it is for"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import equipoise as eq
-from equipoise.errors import RanksLostError
+from equipoise.errors import DisagreementError, RanksLostError
 from equipoise.migration.peers import Peers
 from equipoise.online import Balancer, FixedInterval
 from equipoise.testing import recorded_load
@@ -55,6 +55,36 @@ def test_all_ranks_route_alike_at_every_step_while_weights_move():
     told = processes.run(balance, SIZE, seconds=120)
     assert all(answer == told[0] for answer in told)
     assert min(told[0][1]) > 0
+
+
+def plan_otherwise(rank):
+    """Let one rank plan with another limit than the others; return what each sees."""
+    counts = recorded_load().tokens_per_expert[0]
+    start = eq.Placement(np.tile(np.arange(2 * 10) % 16, (3, 1)), 2, 16)
+    weights = processes.weights_of(start, rank, 10)
+    balancer = Balancer(
+        start,
+        eq.Cluster(2, 10),
+        policy=FixedInterval(),
+        check_every=1,
+        max_transfers=2 + 4 * rank,
+        weights=weights,
+        peers=Peers(),
+        timeout=20.0,
+    )
+    balancer.record(counts)
+    balancer.step()
+    balancer.wait()
+    with pytest.raises(DisagreementError):
+        balancer.step()
+    processes.check_weights(weights, start, rank)
+    counters = balancer.counters
+    return balancer.placement is start, counters.migrations, counters.failures, balancer.decisions[-1].reason[:36]
+
+
+@pytest.mark.slow
+def test_ranks_that_plan_otherwise_all_record_a_failure_and_move_nothing():
+    assert processes.run(plan_otherwise, 2) == [(True, 0, 1, "the ranks disagree on the migration,")] * 2
 
 
 def lose_a_rank(rank, moment):

@@ -94,6 +94,32 @@ def test_what_one_rank_refuses_or_asks_otherwise_every_rank_refuses():
     assert "effort is 'none'" in sentences[5]
 
 
+def refuse_at_once(rank):
+    """Return what is said of arguments that no rank could agree on; of peers, on one rank alone."""
+    problem, peers, sentences = eq.PlacementProblem([[1, 2, 3]], eq.Cluster(1, 4)), Peers(), []
+    for given, asked in [
+        (None, {}),
+        (peers, {"timeout": "x"}),
+        (peers, {"timeout": 0}),
+        (peers, {"lost_ranks": 3}),
+        (peers, {"lost_ranks": [3]}),
+    ]:
+        with pytest.raises(InvalidInputError) as raised:
+            plan_sharded(problem, given, current=eq.Placement([[0, 1, 2, 0]], 1, 3), **asked)
+        sentences.append(str(raised.value))
+    return sentences
+
+
+@pytest.mark.slow
+def test_arguments_that_are_none_are_refused_with_the_reason():
+    ((peers, text, zero, number, none_such),) = processes.run(refuse_at_once, 1)
+    assert peers.startswith("peers is a NoneType; pass Peers()")
+    assert text.startswith("timeout is 'x'; it must be a number of seconds above 0")
+    assert zero.startswith("timeout is 0;")
+    assert number == "lost_ranks is 3; pass a list of ranks, such as [0]."
+    assert "lost_ranks names 3" in none_such
+
+
 def break_down(rank, how):
     peers = Peers()
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.errors import DisagreementError, InvalidInputError, RanksLostError
-from equipoise.migration.peers import Peers
-from equipoise.migration.rescue import Rescue
+from equipoise.errors import DisagreementError, InvalidInputError, MigrationError, RanksLostError
+from equipoise.migration.peers import Peers, check_peers, check_timeout
+from equipoise.migration.rescue import Rescue, describe_loss
 from equipoise.migration.schedule import MigrationSchedule
 from equipoise.migration.steps import Move, Steps
-from equipoise.migration.weights import Rows, Weights, copy_rows
+from equipoise.migration.weights import Rows, Weights, check_restore, copy_rows
 from equipoise.placement import Placement
+from equipoise.problem import count
 
 __all__ = ["Migration"]
 
@@ -38,8 +39,8 @@ class Migration:
         slots. They are changed in place. Every rank has tensors of the same shapes and types.
     peers : Peers
     timeout : float, default 30.0
-        Seconds within which ``step`` returns or raises once a rank no longer answers. Ranks that call ``step`` later
-        than the others by more than two fifths of it are taken to be lost.
+        Seconds within which ``step`` returns or raises once a rank no longer answers. A rank that calls ``step`` later
+        than the others by more than two fifths of it, or takes that long to restore, ends the migration on all ranks.
     restore : callable or None, default None
         ``restore(layer, slot, expert)`` loads what no rank holds into row ``slot`` of this rank's own tensors, from a
         checkpoint say. Needed if the schedule has restores.
@@ -48,13 +49,15 @@ class Migration:
     ----------
     placement : Placement
         What the slots hold now; the same on every rank after the same number of steps. -1 where a slot holds
-        nothing that counts. Every expert has a slot whenever ``step`` returns.
+        nothing that counts. Every expert that had a slot at the start has one whenever ``step`` returns.
     done : bool
+        Whether every round is made and everything restored.
 
     Raises
     ------
     InvalidInputError
-        If the group has another number of ranks, the tensors do not fit the schedule, or ``restore`` is missing.
+        If an argument is not what it is to be, the group has another number of ranks, the tensors do not fit the
+        schedule, or ``restore`` is missing.
     DisagreementError
         On every rank, if they do not have the same schedule and the same kinds of tensors. Nothing has moved.
     RanksLostError
@@ -81,9 +84,11 @@ class Migration:
         import torch
         import torch.distributed as dist
 
+        if not isinstance(schedule, MigrationSchedule):
+            raise InvalidInputError(f"schedule is a {type(schedule).__name__}; pass a MigrationSchedule.")
         self._torch, self._dist = torch, dist
-        self._schedule, self._peers, self._restore = schedule, peers, restore
-        self._timeout = float(timeout)
+        self._schedule, self._peers, self._timeout = schedule, check_peers(peers), check_timeout(timeout)
+        self._restore = check_restore(restore, schedule)
         alive = [rank for rank in range(schedule.num_ranks) if rank not in schedule.lost_ranks]
         if len(alive) != peers.size:
             raise InvalidInputError(
@@ -94,10 +99,10 @@ class Migration:
         self._process_of = {rank: process for process, rank in enumerate(alive)}
         self.rank = alive[peers.rank]
         self._weights = Weights(weights, schedule)
-        self._check_restore()
         self._steps = Steps(schedule)
         self._held = self._steps.start.copy()  # [layers, slots and spares]
         self._layer, self._round = 0, 0
+        self._to_restore: list[list[int]] = schedule.restores.tolist()  # layer, slot and expert
         self._in_round = False
         self._over: RanksLostError | None = None
         self._arrived: list[tuple[Move, Rows]] = []  # received into buffers in this round
@@ -117,8 +122,8 @@ class Migration:
 
     @property
     def done(self) -> bool:
-        """Whether every round has been made."""
-        return self._layer >= self._schedule.num_layers
+        """Whether every round has been made, and what no rank held is restored."""
+        return self._layer >= self._schedule.num_layers and not self._to_restore
 
     @property
     def placement(self) -> Placement:
@@ -127,20 +132,24 @@ class Migration:
         return Placement(slots, self._schedule.num_ranks, self._schedule.current.num_logical_experts)
 
     def step(self, rounds: int | None = None) -> bool:
-        """Make the rounds of one layer, or at least the given number of its rounds; return whether all are done.
+        """Make the rounds of one layer, or at least the given number of its rounds; return whether all is done.
 
         Collective: every rank calls it with the same argument. It goes on beyond ``rounds`` to the next cut at which
-        every expert has a slot, and never beyond the layer.
+        every expert has a slot, and never beyond the layer. After the last round, each step restores one layer.
 
         Raises
         ------
+        InvalidInputError
+            If ``rounds`` is neither None nor a whole number of at least 1.
+        MigrationError
+            On every rank, if ``restore`` fails on one of them; it says where and why. The next step tries again.
         RanksLostError
             On every rank that is left, with the same lost ranks and the same placement, which is valid for what they
             hold; the migration is then over. No expert of which a rank that is left had a copy is without one,
             unless their slots do not suffice: then the copy is kept in a buffer, and the error says where.
         """
         with self._torch.no_grad():
-            return self._step(rounds)
+            return self._step(None if rounds is None else count(rounds, "rounds"))
 
     def _step(self, rounds: int | None) -> bool:
         if self._over is not None:
@@ -149,21 +158,27 @@ class Migration:
             self._recover(TimeoutError("the other ranks have given up on this migration"))
         if self.done:
             return True
+        try:
+            if self._layer < self._schedule.num_layers:
+                self._make_rounds(rounds)
+            else:
+                self._load_restores()
+        except MigrationError:
+            raise
+        except (RuntimeError, TimeoutError) as error:
+            self._recover(error)
+        return self.done
+
+    def _make_rounds(self, rounds: int | None) -> None:
         layer, made = self._layer, 0
         while self._layer == layer:
-            try:
-                self._make_round()
-            except (RuntimeError, TimeoutError) as error:
-                self._recover(error)
+            self._make_round()
             made += 1
             if rounds is not None and made >= rounds and self._steps.is_servable(self._held[layer]):
                 break
-        if self.done:
-            self._load_restores()
-        return self.done
 
     def run(self) -> Placement:
-        """Make all rounds that are left; return where everything is."""
+        """Make all rounds that are left, and restore; return where everything is."""
         while not self.done:
             self.step()
         return self.placement
@@ -253,19 +268,37 @@ class Migration:
         self._weights.turn_to(self._layer)
         self._held[: self._layer] = self._steps.end[: self._layer]
 
-    def _check_restore(self) -> None:
-        if len(self._schedule.restores) and self._restore is None:
-            layer, _, expert = self._schedule.restores[0].tolist()
-            raise InvalidInputError(
-                f"no rank holds expert {expert} of layer {layer}, so it cannot be moved; pass restore=..., which "
-                "loads it."
-            )
-
     def _load_restores(self) -> None:
-        for layer, slot, expert in self._schedule.restores.tolist():
+        """Let every rank load what it lacks of one layer, which counts once all have theirs."""
+        begin, failure, told = time.monotonic(), None, None
+        self._in_round = True
+        for layer, slot, expert in self._next_restores():
             if slot // self._schedule.slots_per_rank == self.rank:
-                self._restore(layer, slot % self._schedule.slots_per_rank, expert)
+                try:
+                    self._restore(layer, slot % self._schedule.slots_per_rank, expert)
+                except Exception as error:  # the others wait for an answer, whatever it is
+                    failure = error
+                    told = f"expert {expert} of layer {layer}: {type(error).__name__}: {error}"
+                    break
+        left = max(self._timeout * 2 / 5 - (time.monotonic() - begin), 0.01)
+        everyone = self._peers.gather(told, left)
+        wrong = [f"rank {self._rank_of[i]} could not restore {text}" for i, text in enumerate(everyone) if text]
+        if wrong:
+            self._in_round = False
+            raise MigrationError(f"{'; '.join(wrong)}. What is not restored has no slot.") from failure
+        if not self._peers.advance():
+            raise TimeoutError("the other ranks have given up on this migration")
+        self._count_restored()
+
+    def _next_restores(self) -> list[list[int]]:
+        return [restore for restore in self._to_restore if restore[0] == self._to_restore[0][0]]
+
+    def _count_restored(self) -> None:
+        restored = self._next_restores()
+        for layer, slot, expert in restored:
             self._held[layer, slot] = expert
+        self._to_restore = self._to_restore[len(restored) :]
+        self._in_round = False
 
     # What follows happens only when a rank is gone.
 
@@ -280,7 +313,10 @@ class Migration:
             for move, _ in self._direct:
                 copy_rows(own[move.expert], self._weights.rows(move.destination))
             self._peers.progress = furthest
-            self._commit(self._steps.of(*here))
+            if here[0] < self._schedule.num_layers:
+                self._commit(self._steps.of(*here))
+            else:
+                self._count_restored()
         layer = min(here[0], self._schedule.num_layers - 1)
         self._weights.turn_to(layer)
         # Of a round that was made, nothing is loose any more.
@@ -289,11 +325,9 @@ class Migration:
         rescue = Rescue(self._schedule, self._steps.wanted[layer], self.rank, self._rank_of, self._peers,
                         self._weights, own, self._name)  # fmt: skip
         lost, stranded = rescue.run(self._held, layer, loose, set(reports), seconds)
-        self._layer = self._schedule.num_layers
-        kept = f", and {len(stranded)} experts only in spare buffers" if stranded else ""
+        self._layer, self._to_restore = self._schedule.num_layers, []
         self._over = RanksLostError(
-            f"ranks {lost} are lost; the others stand where their placement says{kept}. Plan again with "
-            f"lost_ranks={lost}. ({str(error).splitlines()[0]})",
+            describe_loss(lost, self._schedule.lost_ranks, len(stranded), error),
             lost,
             self.placement,
             [(layer, rank, expert) for rank, expert in stranded],

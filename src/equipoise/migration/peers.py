@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 
 from equipoise.errors import DisagreementError, InvalidInputError, RanksLostError
 from equipoise.migration.tables import Server, Table, ask
+from equipoise.problem import finite
 
-__all__ = ["Peers"]
+__all__ = ["Peers", "check_peers", "check_timeout"]
 
 Result = TypeVar("Result")
 
 _AT, _LOST = "at", "lost"  # keys
+LONGEST = 1e9  # seconds: what every clock and every backend can still count
 
 
 class Peers:
@@ -166,8 +168,8 @@ class Peers:
         Raises
         ------
         RanksLostError
-            On every rank that is left, now or at its next collective, with the same lost ranks: none of them
-            where all still answer but one came too late. The group is of no use then; build another.
+            On every rank that is left, now or at its next collective, with the same lost ranks: none where all
+            still answer and one came too late. The group is of no use then; build another.
         """
         names = list(ranks) or list(range(self.size))
         try:
@@ -179,10 +181,13 @@ class Peers:
         except (RuntimeError, TimeoutError) as error:
             left = self.agree_on_the_lost([], timeout * 3 / 5)
             lost = [names[process] for process in range(self.size) if process not in left]
-            what = f"ranks {lost} are lost" if lost else "no rank is lost, but one came too late"
+            if lost:
+                what, whom = f"ranks {lost} are lost", "the ranks that are left"
+            else:
+                what, whom = "no rank is lost, but one came too late", "the same ranks"
             raise RanksLostError(
-                f"{what}; nothing was moved, and the placement in force is what it was. Go on with a new group of the "
-                "ranks that are left.",
+                f"{what}; nothing was moved, and the placement in force is what it was. Go on with a new group of "
+                f"{whom}.",
                 lost,
                 placement,
             ) from error
@@ -268,20 +273,8 @@ class Peers:
         """
         begin = time.monotonic()
         self._table.put(f"{key}/report", report)
-        reports: dict[int, Any] = {self.rank: report}
-        lock = threading.Lock()
-
-        def collect(rank: int) -> None:
-            answer = self.ask(rank, f"{key}/report", seconds * 2 / 3 - 0.25)
-            if answer is None and instead:
-                answer = self._request(rank, {"freeze": instead}, 0.2)
-            if answer is not None:
-                with lock:
-                    reports[rank] = answer
-
-        _at_once(collect, [rank for rank in range(self.size) if rank != self.rank], seconds * 2 / 3 + 1)
-        with lock:
-            value: Any = {str(rank): reports[rank] for rank in sorted(reports)}
+        reports = self._collect(key, report, seconds, instead)
+        value: Any = {str(rank): reports[rank] for rank in sorted(reports)}
         for rank in range(self.size):
             left = seconds - (time.monotonic() - begin)
             if rank == self.rank:
@@ -298,6 +291,23 @@ class Peers:
             )
         return decision
 
+    def _collect(self, key: str, own: Any, seconds: float, instead: str) -> dict[int, Any]:
+        """Return the reports of all ranks that answer in time, this one's among them; see ``decide``."""
+        reports: dict[int, Any] = {self.rank: own}
+        lock = threading.Lock()
+
+        def collect(rank: int) -> None:
+            answer = self.ask(rank, f"{key}/report", seconds * 2 / 3 - 0.25)
+            if answer is None and instead:
+                answer = self._request(rank, {"freeze": instead}, 0.2)
+            if answer is not None:
+                with lock:
+                    reports[rank] = answer
+
+        _at_once(collect, [rank for rank in range(self.size) if rank != self.rank], seconds * 2 / 3 + 1)
+        with lock:  # a thread that is late may still add to the other one
+            return dict(reports)
+
     def _request(self, rank: int, request: dict[str, Any], seconds: float) -> Any:
         return ask(self._addresses[rank], self._server.token, request, seconds)
 
@@ -310,3 +320,19 @@ def _at_once(work: Callable[[int], None], units: Sequence[int], seconds: float) 
     until = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(until - time.monotonic(), 0.0))
+
+
+def check_peers(peers: Any) -> Peers:
+    """Return ``peers``, or say what to pass."""
+    if not isinstance(peers, Peers):
+        raise InvalidInputError(f"peers is a {type(peers).__name__}; pass Peers(), which every rank builds together.")
+    return peers
+
+
+def check_timeout(timeout: Any) -> float:
+    """Return a timeout in seconds, or say what it must be."""
+    rule = f"a number of seconds above 0, up to {LONGEST:g}"
+    seconds = finite(timeout, "timeout", rule)
+    if not 0 < seconds <= LONGEST:
+        raise InvalidInputError(f"timeout is {timeout!r}; it must be {rule}.")
+    return seconds

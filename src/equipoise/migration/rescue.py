@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,7 @@ from equipoise.migration.schedule import MigrationSchedule
 from equipoise.migration.steps import Held
 from equipoise.migration.weights import Rows, Weights, copy_rows, from_bytes, to_bytes
 
-__all__ = ["Rescue"]
+__all__ = ["Rescue", "describe_loss"]
 
 Copies = list[tuple[int, int]]  # rank and expert
 
@@ -153,3 +155,18 @@ class Rescue:
                 held[slot] = expert
                 found.append((rank, slot, expert))
         return found
+
+
+def describe_loss(lost: list[int], before: Iterable[int], stranded: int, error: Exception) -> str:
+    """Return in a sentence who is lost, some of them ``before``, where the others stand and what to do."""
+    if lost == list(before):
+        who = "no rank is lost, but one came too late, so this migration is over; all ranks"
+        group = "the same ranks"
+    else:
+        who, group = f"ranks {lost} are lost; the others", "the ranks that are left"
+    kept = f", and {stranded} experts only in spare buffers" if stranded else ""
+    without = f" and lost_ranks={lost}" if lost else ""
+    return (
+        f"{who} stand where their placement says{kept}. Plan again with a new group of {group}{without}. "
+        f"({str(error).splitlines()[0]})"
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from equipoise.arrays import is_torch
 from equipoise.errors import InvalidInputError
 from equipoise.migration.schedule import MigrationSchedule
 
-__all__ = ["Rows", "Weights", "copy_rows", "from_bytes", "to_bytes"]
+__all__ = ["Rows", "Weights", "check_restore", "check_tensors", "copy_rows", "from_bytes", "to_bytes"]
 
 Rows = list[Any]  # one tensor each: the weights of one expert
 
@@ -36,23 +37,8 @@ class Weights:
     """
 
     def __init__(self, tensors: Sequence[Sequence[Any]], schedule: MigrationSchedule) -> None:
-        self._tensors = [list(layer) for layer in tensors]
         self._num_slots, self._width = schedule.num_slots, schedule.slots_per_rank
-        if len(self._tensors) != schedule.num_layers:
-            raise InvalidInputError(
-                f"weights has {len(self._tensors)} layers and the schedule {schedule.num_layers}; pass the tensors of "
-                "each layer."
-            )
-        for layer, own in enumerate(self._tensors):
-            if not own:
-                raise InvalidInputError(f"weights of layer {layer} holds no tensor; pass at least one.")
-            for i, tensor in enumerate(own):
-                if tensor.dim() < 1 or tensor.shape[0] != self._width or not tensor.is_contiguous():
-                    raise InvalidInputError(
-                        f"tensor {i} of layer {layer} has shape {tuple(tensor.shape)}"
-                        f"{'' if tensor.is_contiguous() else ' and is not contiguous'}; it must be contiguous, with "
-                        f"{self._width} rows, one for each slot of this rank."
-                    )
+        self._tensors = check_tensors(tensors, schedule.num_layers, self._width)
         self.layer = 0
         self.spare: Rows | None = None
         self._buffers: list[Rows] = []
@@ -96,6 +82,53 @@ class Weights:
         if self.spare is not None:
             self.give_back(self.spare)
             self.spare = None
+
+
+def check_tensors(tensors: Any, num_layers: int, slots_per_rank: int) -> list[list[Any]]:
+    """Return the tensors of each layer, or say which of them does not hold a row for each slot of this rank."""
+    try:
+        layers = list(tensors)
+    except TypeError:
+        raise InvalidInputError(
+            f"weights is a {type(tensors).__name__}; pass a sequence of tensors for each layer."
+        ) from None
+    if len(layers) != num_layers:
+        raise InvalidInputError(
+            f"weights has {len(layers)} layers and the placement {num_layers}; pass the tensors of each layer."
+        )
+    return [_check_layer(own, layer, slots_per_rank) for layer, own in enumerate(layers)]
+
+
+def _check_layer(tensors: Any, layer: int, slots_per_rank: int) -> list[Any]:
+    if is_torch(tensors) or not isinstance(tensors, Iterable):
+        raise InvalidInputError(
+            f"weights of layer {layer} is a {type(tensors).__name__}; pass a list of tensors, if only of one."
+        )
+    own = list(tensors)
+    if not own:
+        raise InvalidInputError(f"weights of layer {layer} holds no tensor; pass at least one.")
+    for i, tensor in enumerate(own):
+        if not is_torch(tensor):
+            raise InvalidInputError(f"tensor {i} of layer {layer} is a {type(tensor).__name__}; pass torch tensors.")
+        if tensor.dim() < 1 or tensor.shape[0] != slots_per_rank or not tensor.is_contiguous():
+            raise InvalidInputError(
+                f"tensor {i} of layer {layer} has shape {tuple(tensor.shape)}"
+                f"{'' if tensor.is_contiguous() else ' and is not contiguous'}; it must be contiguous, with "
+                f"{slots_per_rank} rows, one for each slot of this rank."
+            )
+    return own
+
+
+def check_restore(restore: Any, schedule: MigrationSchedule | None = None) -> Any:
+    """Return ``restore``, or say what it must be, or for what the schedule needs it."""
+    if restore is not None and not callable(restore):
+        raise InvalidInputError(f"restore is {restore!r}; pass a function restore(layer, slot, expert), or None.")
+    if restore is None and schedule is not None and len(schedule.restores):
+        layer, _, expert = schedule.restores[0].tolist()
+        raise InvalidInputError(
+            f"no rank holds expert {expert} of layer {layer}, so it cannot be moved; pass restore=..., which loads it."
+        )
+    return restore
 
 
 def copy_rows(source: Rows, destination: Rows) -> None:

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from equipoise.arrays import as_numpy
-from equipoise.errors import InvalidInputError, RanksLostError
-from equipoise.metrics import balancedness
-from equipoise.migration.schedule import LinkSpeeds
+from equipoise.errors import DisagreementError, InvalidInputError, MigrationError, RanksLostError
+from equipoise.migration.remainder import check_lost_ranks
+from equipoise.migration.schedule import LinkSpeeds, MigrationSchedule
+from equipoise.migration.weights import check_restore
 from equipoise.online.counters import Counters
-from equipoise.online.planning import Planning
+from equipoise.online.counts import as_expert_counts
+from equipoise.online.planning import TOKEN, Planning, look_ahead
 from equipoise.online.policy import Outlook, Policy, TokenGain
+from equipoise.online.settings import Movers, Settings, as_in_force, as_ranks, check_window
 from equipoise.online.window import SlidingSum, Window
 from equipoise.placement import Placement
-from equipoise.problem import Cluster, PlacementProblem, count
+from equipoise.plan import Plan
+from equipoise.problem import Cluster, PlacementProblem
 
 __all__ = ["Balancer", "Decision"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Balancer:
 
     Parameters
     ----------
-    placement : Placement
+    placement : Placement or Plan
         In force at the start.
     cluster : Cluster
     num_expert_groups : int or None, default None
@@ -71,7 +71,10 @@ class Balancer:
         For the estimate of what a migration costs.
     weights : sequence over layers of sequences of tensors, or None, default None
         What this rank holds, as ``Migration`` takes it. Without weights, a migration is a change of ``placement``,
-        and moving is up to the caller.
+        and moving is up to the caller, who then loads what no rank holds.
+    restore : callable or None, default None
+        As in ``Migration``; with peers, on every rank or on none. Without it, where weights are given and no rank holds
+        some expert, checks end as failures and nothing moves.
     peers : Peers or None, default None
         The other ranks. With peers, counts are those of this rank's own tokens and are summed over all ranks; without,
         they are the counts of all tokens.
@@ -80,7 +83,7 @@ class Balancer:
     timeout : float, default 30.0
         As in ``Migration``.
     name : str or None, default None
-        Label of the gauges; None is a number.
+        Label of the gauges; None is a number. While another balancer of this process has that name, a number follows.
 
     Attributes
     ----------
@@ -89,6 +92,13 @@ class Balancer:
     counters : Counters
     decisions : deque of Decision
         The last hundred, the latest last.
+
+    Raises
+    ------
+    InvalidInputError
+        If an argument is not what it is to be, or they do not fit each other.
+    IndivisibleError
+        If the groups do not divide the experts.
 
     Notes
     -----
@@ -100,7 +110,7 @@ class Balancer:
 
     def __init__(
         self,
-        placement: Placement,
+        placement: Placement | Plan,
         cluster: Cluster,
         *,
         num_expert_groups: int | None = None,
@@ -115,34 +125,25 @@ class Balancer:
         rounds_per_step: int | None = None,
         timeout: float = 30.0,
         name: str | None = None,
+        restore: Any = None,
     ) -> None:
-        if (placement.num_ranks, placement.num_slots) != (cluster.num_ranks, cluster.num_slots):
-            raise InvalidInputError(
-                f"the placement has {placement.num_slots} slots on {placement.num_ranks} ranks, the cluster "
-                f"{cluster.num_slots} on {cluster.num_ranks}; pass the cluster that it is for."
-            )
-        if weights is not None and peers is None:
-            raise InvalidInputError("weights are given and peers are not; pass peers=Peers(), with whom to move them.")
-        self.placement, self.cluster, self.counters = placement, cluster, Counters()
-        if name is not None:
-            self.counters.name = name
+        policy = TokenGain() if policy is None else policy
+        told = Settings(num_expert_groups, policy, check_every, max_transfers, bytes_per_expert, links,
+                        rounds_per_step, timeout)  # fmt: skip
+        self._told, self.cluster = told, cluster
+        self.placement = as_in_force(placement, cluster, told.num_expert_groups)
+        self._movers = Movers(self.placement, peers, weights, restore)
+        self._bytes = told.bytes_per_expert or self._movers.bytes_per_expert
+        self._window: Window = SlidingSum(told.check_every) if window is None else window
+        check_window(self._window)
+        self.counters = Counters() if name is None else Counters(name=name)
         self.decisions: deque[Decision] = deque(maxlen=100)
-        self._groups, self._max_transfers = num_expert_groups, max_transfers
-        self._check_every = count(check_every, "check_every")
-        self._window: Window = SlidingSum(self._check_every) if window is None else window
-        self._policy: Policy = TokenGain() if policy is None else policy
-        self._links, self._weights, self._peers = links, weights, peers
-        self._rounds, self._timeout = rounds_per_step, timeout
-        self._lost: tuple[int, ...] = ()
-        self._bytes = bytes_per_expert
-        if weights is not None and bytes_per_expert == 0:
-            self._bytes = sum(tensor[0].numel() * tensor.element_size() for tensor in weights[0])
         self._migration: Any = None
         self._over: RanksLostError | None = None
         self._planning: Planning | None = None
-        self._next_check = self._check_every
+        self._next_check = told.check_every
         self._just_moved = False
-        self._clock: deque[float] = deque(maxlen=self._check_every + 1)
+        self._clock: deque[float] = deque(maxlen=told.check_every + 1)
 
     def record(self, counts: Any, *, physical: bool = False) -> None:
         """Take the tokens that one step routed.
@@ -150,21 +151,17 @@ class Balancer:
         Parameters
         ----------
         counts : array, shape (num_layers, num_logical_experts), or (num_layers, num_slots) if ``physical``
-            Numpy or torch, on any device.
+            Numpy or torch, on any device. Finite, not negative, at most 2**53.
         physical : bool, default False
             Whether counts are of slots, by the placement in force, and not of logical experts.
+
+        Raises
+        ------
+        InvalidInputError
+            If the shape or a count is wrong. Nothing is recorded then; with peers, record something else in its stead,
+            zeros say, as ranks must record equally often.
         """
-        array = np.asarray(as_numpy(counts, "counts"), dtype=np.float64)
-        layers, experts = self.placement.num_layers, self.placement.num_logical_experts
-        shape = (layers, self.placement.num_slots if physical else experts)
-        if array.shape != shape:
-            raise InvalidInputError(f"counts has shape {array.shape}; it must be {shape}, one row for each layer.")
-        if physical:
-            by_expert = np.zeros((layers, experts + 1))
-            rows = np.repeat(np.arange(layers), shape[1])
-            np.add.at(by_expert, (rows, self.placement.physical_to_logical.ravel()), array.ravel())
-            array = by_expert[:, :experts]  # the last column is that of empty slots
-        self._window.add(np.array(array))
+        self._window.add(as_expert_counts(counts, self.placement, physical))
         self.counters.steps += 1
         self._clock.append(time.perf_counter())
 
@@ -175,6 +172,8 @@ class Balancer:
 
         Raises
         ------
+        DisagreementError
+            On every rank, if they do not have the same plan; nothing moves.
         RanksLostError
             On every rank that is left, if a rank does not answer; now, or when it next has to agree with the others.
             ``placement`` is what is in force: as it was, or, if weights were on the move, what the ranks that are
@@ -203,17 +202,30 @@ class Balancer:
         """Whether weights are on the move: ``placement`` is then between two plans."""
         return self._migration is not None
 
-    def resume(self, peers: Any, weights: Sequence[Sequence[Any]] | None, lost_ranks: Sequence[int]) -> None:
+    def resume(
+        self,
+        peers: Any,
+        weights: Sequence[Sequence[Any]] | None,
+        lost_ranks: Iterable[int],
+        restore: Any = None,
+    ) -> None:
         """Go on without some ranks, after a ``RanksLostError``, with a new group of those that are left.
 
         ``lost_ranks`` are all that are gone, those that were lost before among them; what they held is no longer in
-        ``placement``. The next step plans.
+        ``placement``. The next step plans. ``restore`` None stands for the one given before.
+
+        Raises
+        ------
+        InvalidInputError
+            As when a balancer is built, or if ``lost_ranks`` names what is no rank; all is then as it was.
         """
+        lost = tuple(check_lost_ranks(as_ranks(lost_ranks), self.cluster.num_ranks))
         held = self.placement.physical_to_logical.reshape(self.placement.num_layers, self.cluster.num_ranks, -1).copy()
-        held[:, list(lost_ranks)] = -1
+        held[:, list(lost)] = -1
         table = held.reshape(len(held), -1)
-        self.placement = Placement(table, self.cluster.num_ranks, self.placement.num_logical_experts)
-        self._peers, self._weights, self._lost = peers, weights, tuple(lost_ranks)
+        placement = Placement(table, self.cluster.num_ranks, self.placement.num_logical_experts)
+        restore = self._movers.restore if restore is None else restore
+        self._movers, self.placement = Movers(placement, peers, weights, restore, lost), placement
         self._migration, self._planning, self._over, self._next_check = None, None, None, self.counters.steps
 
     def wait(self) -> None:
@@ -222,30 +234,36 @@ class Balancer:
             self._planning.thread.join()
 
     def _begin_planning(self) -> None:
-        self._next_check = self.counters.steps + self._check_every
+        self._next_check = self.counters.steps + self._told.check_every
         load = self._window.tokens_per_step()
         if load is None:
             return
-        if self._peers is not None:
-            load = self._together(partial(self._peers.add_up, load))
+        if self._movers.peers is not None:
+            load = self._together(partial(self._movers.peers.add_up, load))
         if not (load > 0).any():
             self._decide(False, "there is no load", None)
             return
-        # Whole numbers of 1/1024 token, so that every rank plans from the same bits however sums were made.
-        load = np.rint(load * 1024)
-        problem = PlacementProblem(load, self.cluster, self._groups)
-        self._planning = Planning(problem, self.placement, self._max_transfers, self._lost, self._bytes)
+        # Whole numbers, so that every rank plans from the same bits however sums were made.
+        load = np.rint(load * TOKEN)
+        try:
+            problem = PlacementProblem(load, self.cluster, self._told.num_expert_groups)
+        except InvalidInputError as error:  # a window of the caller's own may return anything
+            self._fail(str(error))
+            return
+        lost, most = self._movers.lost, self._told.max_transfers
+        self._planning = Planning(problem, self.placement, most, lost, self._bytes)
 
     def _all_ready(self) -> bool:
         assert self._planning is not None
-        ready = not self._planning.thread.is_alive()
-        return ready if self._peers is None else bool(self._together(partial(self._peers.all_of, ready)))
+        ready, peers = not self._planning.thread.is_alive(), self._movers.peers
+        return ready if peers is None else bool(self._together(partial(peers.all_of, ready)))
 
     def _together(self, collective: Callable[[float], Any]) -> Any:
         """Return what all ranks find together, or raise that ranks are lost; the placement in force stays."""
-        alive = [rank for rank in range(self.cluster.num_ranks) if rank not in self._lost]
-        names = alive if len(alive) == self._peers.size else ()
-        return self._peers.together(collective, self._timeout, self.placement, names)
+        alive = [rank for rank in range(self.cluster.num_ranks) if rank not in self._movers.lost]
+        peers = self._movers.peers
+        names = alive if len(alive) == peers.size else ()
+        return peers.together(collective, self._told.timeout, self.placement, names)
 
     def _weigh(self) -> bool:
         planning, self._planning = self._planning, None
@@ -254,63 +272,79 @@ class Balancer:
         if planning.bug is not None:
             raise planning.bug
         if planning.error is not None:
-            self.counters.failures += 1
-            self._decide(False, str(planning.error), None)
-            return False
+            return self._fail(str(planning.error))
         plan, schedule = planning.plan, planning.schedule
         assert plan is not None
         assert schedule is not None
-        load = planning.problem.load / 1024
-        now = self.placement.rank_load(load)
+        if self._movers.weights is not None:
+            try:
+                check_restore(self._movers.restore, schedule)
+            except InvalidInputError as error:
+                return self._fail(str(error))
         seconds = self._step_seconds()
-        if self._peers is not None:
-            seconds = self._together(partial(self._peers.from_first, seconds))
-        outlook = Outlook(
-            float(balancedness(now).mean()),
-            plan.metrics.mean_balancedness,
-            float(now.max(axis=1).sum()),
-            float(plan.metrics.max_rank_load.sum()) / 1024,
-            schedule.num_transfers,
-            schedule.seconds(self._links),
-            seconds,
-        )
+        if self._movers.peers is not None:
+            seconds = self._together(partial(self._movers.peers.from_first, seconds))
+        outlook = look_ahead(self.placement, planning.problem.load / TOKEN, plan, schedule, self._told.links, seconds)
         self.counters.checks += 1
         if self._just_moved:
             self._just_moved, self.counters.balancedness_realised = False, outlook.balancedness
         if not (self.placement.replica_count > 0).all():
             migrate, reason = True, "some experts have no slot"
         else:
-            migrate, reason = self._policy.weigh(outlook)
-        self._decide(migrate, reason, outlook)
+            migrate, reason = self._told.policy.weigh(outlook)
         if not migrate:
-            return False
+            return self._decide(False, reason, outlook)
+        return self._begin_migration(plan, schedule, reason, outlook)
+
+    def _begin_migration(self, plan: Plan, schedule: MigrationSchedule, reason: str, outlook: Outlook) -> bool:
+        """Begin to move weights, or change the placement at once if there are none; return whether it has changed."""
+        movers = self._movers
+        if movers.weights is not None:
+            from equipoise.migration.execute import Migration
+
+            try:
+                self._migration = Migration(
+                    schedule, movers.weights, movers.peers, timeout=self._told.timeout, restore=movers.restore
+                )
+            except DisagreementError as error:
+                self._fail(str(error))
+                raise
+        else:
+            self.placement = plan.placement
+            self._just_moved = True
         self.counters.migrations += 1
         self.counters.balancedness_before = outlook.balancedness
         self.counters.balancedness_planned = outlook.planned_balancedness
         self.counters.transfers += schedule.num_transfers
         self.counters.bytes += schedule.num_bytes
-        self.counters.publish()
-        if self._weights is None:
-            self.placement = plan.placement
-            self._just_moved = True
-            return True
-        from equipoise.migration.execute import Migration
-
-        self._migration = Migration(schedule, self._weights, self._peers, timeout=self._timeout)
-        return False
+        self._decide(True, reason, outlook)
+        return movers.weights is None
 
     def _move(self) -> bool:
-        done = self._migration.step(self._rounds)
+        try:
+            done = self._migration.step(self._told.rounds_per_step)
+        except RanksLostError:
+            raise
+        except MigrationError as error:  # an expert could not be restored; the next check plans from what there is
+            self.placement, self._migration = self._migration.placement, None
+            self._fail(str(error))
+            return True
         self.placement = self._migration.placement
         if done:
             self._migration = None
             self._just_moved = True
         return True
 
-    def _decide(self, migrate: bool, reason: str, outlook: Outlook | None) -> None:
+    def _fail(self, reason: str) -> bool:
+        """Record why nothing comes of a check; return that the placement has not changed."""
+        self.counters.failures += 1
+        return self._decide(False, reason, None)
+
+    def _decide(self, migrate: bool, reason: str, outlook: Outlook | None) -> bool:
         self.counters.skipped += not migrate
         self.decisions.append(Decision(self.counters.steps, migrate, reason, outlook))
         self.counters.publish()
+        return migrate
 
     def _step_seconds(self) -> float:
         """Return the median time from one record to the next: pauses between requests do not count."""

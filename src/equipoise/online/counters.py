@@ -6,10 +6,14 @@ import importlib.util
 import itertools
 from dataclasses import dataclass, field, fields
 from typing import Any
+from weakref import WeakValueDictionary
+
+from equipoise.errors import InvalidInputError
 
 __all__ = ["Counters"]
 
 _numbers = itertools.count()
+_named: WeakValueDictionary[str, Counters] = WeakValueDictionary()
 _gauges: dict[str, Any] = {}
 
 
@@ -28,7 +32,11 @@ class Counters:
     planning_seconds : float
         Of the last plan.
     name : str
-        Label of the gauges.
+        Label of the gauges. While other counters of this process have it, it becomes ``name/2``, ``name/3``, ...
+
+    Notes
+    -----
+    Gauges are set at every check: between two of them, ``equipoise_steps`` is that of the last one.
     """
 
     steps: int = 0
@@ -43,6 +51,15 @@ class Counters:
     bytes: int = 0
     planning_seconds: float = 0.0
     name: str = field(default_factory=lambda: str(next(_numbers)))
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise InvalidInputError(f"name is {self.name!r}; it must be a text that is not empty.")
+        asked = self.name
+        for number in itertools.count(2):
+            if _named.setdefault(self.name, self) is self:
+                break
+            self.name = f"{asked}/{number}"
 
     def publish(self) -> None:
         """Set the gauges ``equipoise_<number>``, labelled by balancer; without prometheus_client, do nothing."""

@@ -5,15 +5,22 @@ from __future__ import annotations
 import threading
 import time
 
+import numpy as np
+from numpy.typing import NDArray
+
 from equipoise.errors import EquipoiseError
-from equipoise.migration.schedule import MigrationSchedule
+from equipoise.metrics import balancedness
+from equipoise.migration.schedule import LinkSpeeds, MigrationSchedule
+from equipoise.online.policy import Outlook
 from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import PlacementProblem
 from equipoise.solver import solve
 from equipoise.threads import beside_others
 
-__all__ = ["Planning", "plan_and_schedule"]
+__all__ = ["TOKEN", "Planning", "look_ahead", "plan_and_schedule"]
+
+TOKEN = 1024  # what one token counts for in the load of a problem that a balancer plans
 
 
 def plan_and_schedule(
@@ -28,7 +35,7 @@ def plan_and_schedule(
     Experts that no slot of ``current`` holds get one beyond ``max_transfers``, a transfer each. Arguments and errors
     are otherwise those of ``equipoise.solve`` and ``MigrationSchedule``.
     """
-    if max_transfers is not None:
+    if max_transfers is not None and not current.replica_count.all():
         max_transfers += int((current.replica_count == 0).sum(axis=1).max())
     with beside_others():
         plan = solve(problem, current=current, max_transfers=max_transfers, lost_ranks=lost_ranks, threads=1)
@@ -37,6 +44,27 @@ def plan_and_schedule(
             current, plan.placement, nodes, lost_ranks, bytes_per_expert=bytes_per_expert, threads=1
         )
     return plan, schedule
+
+
+def look_ahead(
+    current: Placement,
+    load: NDArray[np.float64],
+    plan: Plan,
+    schedule: MigrationSchedule,
+    links: LinkSpeeds | None,
+    step_seconds: float,
+) -> Outlook:
+    """Return what is known of a plan, made by a balancer for ``load`` in tokens a step, when it is weighed."""
+    now = current.rank_load(load)
+    return Outlook(
+        float(balancedness(now).mean()),
+        plan.metrics.mean_balancedness,
+        float(now.max(axis=1).sum()),
+        float(plan.metrics.max_rank_load.sum()) / TOKEN,
+        schedule.num_transfers,
+        schedule.seconds(links),
+        step_seconds,
+    )
 
 
 class Planning:

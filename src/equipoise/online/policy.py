@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from equipoise.errors import InvalidInputError
-from equipoise.problem import count
+from equipoise.problem import count, finite
 
 __all__ = ["FixedInterval", "Outlook", "Policy", "Threshold", "TokenGain"]
 
@@ -71,7 +71,7 @@ class TokenGain:
     overlap : float, default 0.0
         Part of the migration that runs beside the engine without delaying it, in [0, 1].
     margin : float, default 0.1
-        How much more than the delay must be saved.
+        How much more than the delay must be saved. Finite, not negative.
     """
 
     horizon: int = 1000
@@ -81,10 +81,14 @@ class TokenGain:
 
     def __post_init__(self) -> None:
         count(self.horizon, "horizon")
-        for name, low, high in (("expert_share", 0.0, 1.0), ("overlap", 0.0, 1.0), ("margin", 0.0, float("inf"))):
+        for name, rule, allowed in (
+            ("expert_share", "a number above 0, up to 1", lambda share: 0 < share <= 1),
+            ("overlap", "a number from 0 to 1", lambda part: part <= 1),
+            ("margin", "a finite number, not negative", lambda _: True),
+        ):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise InvalidInputError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}.")
+            if not allowed(finite(value, name, rule)):
+                raise InvalidInputError(f"{name} is {value!r}; it must be {rule}.")
 
     def weigh(self, outlook: Outlook) -> tuple[bool, str]:
         """Compare what is saved over the horizon with the delay."""
@@ -123,9 +127,9 @@ class Threshold:
     balancedness: float = 0.9
 
     def __post_init__(self) -> None:
-        value = self.balancedness
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-            raise InvalidInputError(f"balancedness is {value!r}; it must be a number above 0, up to 1.")
+        rule = "a number above 0, up to 1"
+        if not 0 < finite(self.balancedness, "balancedness", rule) <= 1:
+            raise InvalidInputError(f"balancedness is {self.balancedness!r}; it must be {rule}.")
 
     def weigh(self, outlook: Outlook) -> tuple[bool, str]:
         """Compare the balancedness in force with the threshold."""

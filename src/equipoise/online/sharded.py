@@ -8,11 +8,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from equipoise import errors
 from equipoise.certificate import Certificate
 from equipoise.errors import EquipoiseError, InvalidInputError
 from equipoise.metrics import Metrics
+from equipoise.migration.peers import check_peers, check_timeout
+from equipoise.online.settings import as_ranks
 from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import PlacementProblem
@@ -52,7 +55,7 @@ def plan_sharded(
     backend, threads
         As in ``solve``; they may differ from rank to rank.
     timeout : float, default 300.0
-        Seconds within which this returns or raises. Ranks that need more than two fifths of it are taken to be lost.
+        Seconds within which this returns or raises. Where a rank needs more than two fifths of it, all give up.
 
     Returns
     -------
@@ -64,30 +67,26 @@ def plan_sharded(
     DisagreementError
         On every rank, if they do not have the same arguments; nothing is planned.
     InvalidInputError
-        On every rank, if a limit is for all layers together, or as in ``solve``.
+        On every rank, if a limit is for all layers together, or as in ``solve``; at once, if ``peers``, ``timeout`` or
+        ``lost_ranks`` is not what it is to be.
     EquipoiseError
         On every rank, what ``solve`` raises on one of them. The message says on which, and for which layers; what
         follows counts from the first of these.
     RanksLostError
-        On every rank that is left, if a rank does not answer.
+        On every rank that is left, if a rank does not answer, with the lost ranks: none if one only came too late.
     """
+    check_peers(peers)
+    timeout = check_timeout(timeout)
+    lost = as_ranks(lost_ranks)
     arguments = {"strategy": strategy, "seed": seed, "max_transfers": max_transfers, **parameters}
-    lost = tuple(lost_ranks)
     digest = _digest(problem, current, lost, arguments)
     peers.together(lambda s: peers.insist_on_the_same(digest, "what to plan, so nothing is planned", s), timeout)
-    for name in OF_ALL_LAYERS:
-        if parameters.get(name) is not None:
-            raise InvalidInputError(
-                f"{name} is for all layers together, and here each rank plans some of them; leave it out, or call "
-                "solve on every rank."
-            )
-    if not isinstance(problem, PlacementProblem):
-        raise InvalidInputError(f"problem is a {type(problem).__name__}; pass a PlacementProblem(load, cluster).")
+    _check_sharable(problem, parameters)
     edges = [problem.num_layers * rank // peers.size for rank in range(peers.size + 1)]
-    layers = slice(edges[peers.rank], edges[peers.rank + 1])
+    layers = np.arange(edges[peers.rank], edges[peers.rank + 1])
     part, failure = None, None
     try:
-        if layers.start < layers.stop:
+        if len(layers):
             part = _plan_layers(
                 problem, layers, current, lost_ranks=lost, backend=backend, threads=threads, **arguments
             )
@@ -102,6 +101,18 @@ def plan_sharded(
     return dataclasses.replace(whole, problem=problem if current is None else None)
 
 
+def _check_sharable(problem: Any, parameters: dict[str, Any]) -> None:
+    """Insist on a problem whose layers can be planned apart: no limit is for all of them together."""
+    for name in OF_ALL_LAYERS:
+        if parameters.get(name) is not None:
+            raise InvalidInputError(
+                f"{name} is for all layers together, and here each rank plans some of them; leave it out, or call "
+                "solve on every rank."
+            )
+    if not isinstance(problem, PlacementProblem):
+        raise InvalidInputError(f"problem is a {type(problem).__name__}; pass a PlacementProblem(load, cluster).")
+
+
 def _digest(problem: Any, current: Any, lost: tuple[int, ...], arguments: dict[str, Any]) -> str:
     """Return a SHA-256 of everything that the plan depends on; of what is no problem or placement, its kind."""
     asked = problem.digest if isinstance(problem, PlacementProblem) else type(problem).__name__
@@ -114,14 +125,13 @@ def _digest(problem: Any, current: Any, lost: tuple[int, ...], arguments: dict[s
     return digest.hexdigest()
 
 
-def _plan_layers(problem: PlacementProblem, layers: slice, current: Any, **arguments: Any) -> Plan:
+def _plan_layers(problem: PlacementProblem, layers: NDArray[np.int64], current: Any, **arguments: Any) -> Plan:
     """Return the plan of some layers alone."""
     placement = getattr(current, "placement", current)
     if isinstance(placement, Placement) and placement.num_layers == problem.num_layers:
         table = placement.physical_to_logical[layers]
         placement = Placement(table, placement.num_ranks, placement.num_logical_experts)
-    part = dataclasses.replace(problem, load=problem.load[layers])
-    return dataclasses.replace(solve(part, current=placement, **arguments), problem=None)
+    return dataclasses.replace(solve(problem.of_layers(layers), current=placement, **arguments), problem=None)
 
 
 def _failure(rank: int, first: int, end: int, name: str, sentence: str) -> EquipoiseError:

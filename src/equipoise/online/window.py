@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.errors import InvalidInputError
-from equipoise.problem import count
+from equipoise.problem import count, finite
 
 __all__ = ["ExponentialAverage", "SlidingSum", "Window"]
 
@@ -79,8 +79,9 @@ class ExponentialAverage:
     _weight: float = field(default=0.0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.half_life, int | float) or not 0 < self.half_life < float("inf"):
-            raise InvalidInputError(f"half_life is {self.half_life!r}; it must be a finite number of steps above 0.")
+        rule = "a finite number of steps above 0"
+        if not finite(self.half_life, "half_life", rule) > 0:
+            raise InvalidInputError(f"half_life is {self.half_life!r}; it must be {rule}.")
 
     def add(self, counts: Floats) -> None:
         """Take the counts of one step; what came before weighs less by one step's worth."""

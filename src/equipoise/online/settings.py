@@ -1,0 +1,130 @@
+"""What a balancer is told, checked before it begins."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from equipoise.errors import InvalidInputError
+from equipoise.migration.peers import check_peers, check_timeout
+from equipoise.migration.schedule import LinkSpeeds
+from equipoise.migration.weights import check_restore, check_tensors
+from equipoise.online.policy import Policy
+from equipoise.placement import Placement
+from equipoise.problem import Cluster, check_counts, count
+
+__all__ = ["Movers", "Settings", "as_in_force", "as_ranks", "check_window"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What stays as it is for as long as a balancer lives; ``Balancer`` says what each means."""
+
+    num_expert_groups: int | None
+    policy: Policy
+    check_every: int
+    max_transfers: int | None
+    bytes_per_expert: int
+    links: LinkSpeeds | None
+    rounds_per_step: int | None
+    timeout: float
+
+    def __post_init__(self) -> None:
+        if isinstance(self.policy, type) or not callable(getattr(self.policy, "weigh", None)):
+            raise InvalidInputError(f"policy is {self.policy!r}; pass one with a method weigh, such as TokenGain().")
+        if self.links is not None and not isinstance(self.links, LinkSpeeds):
+            raise InvalidInputError(f"links is {self.links!r}; pass LinkSpeeds(...), or None.")
+        checked = {
+            "check_every": count(self.check_every, "check_every"),
+            "bytes_per_expert": _whole(self.bytes_per_expert, "bytes_per_expert"),
+            "timeout": check_timeout(self.timeout),
+        }
+        if self.max_transfers is not None:
+            checked["max_transfers"] = _whole(self.max_transfers, "max_transfers", ", or None")
+        for name in ("num_expert_groups", "rounds_per_step"):
+            if getattr(self, name) is not None:
+                checked[name] = count(getattr(self, name), name)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True)
+class Movers:
+    """Who moves what: this rank's tensors, the other ranks, and whence to load what no rank holds.
+
+    ``lost`` are the ranks that are gone, which ``peers`` leaves out.
+    """
+
+    placement: Placement
+    peers: Any
+    weights: Sequence[Sequence[Any]] | None
+    restore: Any
+    lost: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_restore(self.restore)
+        if self.peers is not None:
+            check_peers(self.peers)
+        if self.weights is None:
+            return
+        if self.peers is None:
+            raise InvalidInputError("weights are given and peers are not; pass peers=Peers(), with whom to move them.")
+        check_tensors(self.weights, self.placement.num_layers, self.placement.slots_per_rank)
+        left = self.placement.num_ranks - len(self.lost)
+        if self.peers.size != left:
+            raise InvalidInputError(
+                f"weights lie on {left} ranks and the process group has {self.peers.size}; pass a group of these ranks."
+            )
+
+    @property
+    def bytes_per_expert(self) -> int:
+        """Of one layer; 0 without weights."""
+        return sum(own[0].numel() * own.element_size() for own in self.weights[0]) if self.weights else 0
+
+
+def as_in_force(placement: Any, cluster: Any, num_expert_groups: int | None) -> Placement:
+    """Return the placement that a balancer starts from, or the one of a plan, if the cluster is the one it is for."""
+    placement = getattr(placement, "placement", placement)
+    if not isinstance(placement, Placement):
+        raise InvalidInputError(f"placement is a {type(placement).__name__}; pass a Placement, or a Plan.")
+    if not isinstance(cluster, Cluster):
+        raise InvalidInputError(
+            f"cluster is a {type(cluster).__name__}; pass a Cluster(num_ranks=..., slots_per_rank=...)."
+        )
+    if (placement.num_ranks, placement.num_slots) != (cluster.num_ranks, cluster.num_slots):
+        raise InvalidInputError(
+            f"the placement has {placement.num_slots} slots on {placement.num_ranks} ranks, the cluster "
+            f"{cluster.num_slots} on {cluster.num_ranks}; pass the cluster that it is for."
+        )
+    check_counts(placement.num_logical_experts, cluster, num_expert_groups)
+    return placement
+
+
+def as_ranks(lost_ranks: Any) -> tuple[Any, ...]:
+    """Return the lost ranks as a tuple, or say that they must be several; which of them are none is not looked at."""
+    try:
+        return tuple(lost_ranks)
+    except TypeError:
+        raise InvalidInputError(f"lost_ranks is {lost_ranks!r}; pass a list of ranks, such as [0].") from None
+
+
+def check_window(window: Any) -> None:
+    """Insist that ``window`` takes counts and knows their mean."""
+    methods = (getattr(window, name, None) for name in ("add", "tokens_per_step"))
+    if isinstance(window, type) or not all(callable(method) for method in methods):
+        raise InvalidInputError(
+            f"window is {window!r}; pass one with the methods add and tokens_per_step, such as SlidingSum(100)."
+        )
+
+
+def _whole(value: Any, name: str, otherwise: str = "") -> int:
+    """Return ``value`` as an int of at least 0, or say what is wrong with it."""
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise InvalidInputError(f"{name} is {value!r}; it must be a whole number of at least 0{otherwise}.")
+    return number
