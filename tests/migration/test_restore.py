@@ -118,3 +118,22 @@ def test_a_rank_that_comes_too_late_is_not_called_lost():
         "says. Plan again with a new group of the same ranks."
     )
     assert told == [(sentence, (), AFTER_THE_ROUND)] * 3
+
+
+def restore_slowly(rank):
+    """Restore on both ranks for longer than either waits for the other."""
+    current, target = eq.Placement([[0, -1, 1, -1]], 2, 3), eq.Placement([[0, 2, 1, 2]], 2, 3)
+    weights = processes.weights_of(current, rank, 2)
+
+    def restore(*what):
+        time.sleep(2.5 + 0.2 * rank)
+        load_into(weights, *what, [])
+
+    placement = Migration(eq.MigrationSchedule(current, target), weights, Peers(), restore=restore, timeout=5.0).run()
+    processes.check_weights(weights, placement, rank)
+    return placement == target
+
+
+@pytest.mark.slow
+def test_ranks_that_all_restore_for_long_do_not_give_up_on_each_other():
+    assert processes.run(restore_slowly, 2) == [True, True]

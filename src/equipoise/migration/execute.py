@@ -40,7 +40,7 @@ class Migration:
     peers : Peers
     timeout : float, default 30.0
         Seconds within which ``step`` returns or raises once a rank no longer answers. A rank that calls ``step`` later
-        than the others by more than two fifths of it, or takes that long to restore, ends the migration on all ranks.
+        than the others by more than two fifths of it, or restores for so much longer, ends the migration on all ranks.
     restore : callable or None, default None
         ``restore(layer, slot, expert)`` loads what no rank holds into row ``slot`` of this rank's own tensors, from a
         checkpoint say. Needed if the schedule has restores.
@@ -270,7 +270,7 @@ class Migration:
 
     def _load_restores(self) -> None:
         """Let every rank load what it lacks of one layer, which counts once all have theirs."""
-        begin, failure, told = time.monotonic(), None, None
+        failure, told = None, None
         self._in_round = True
         for layer, slot, expert in self._next_restores():
             if slot // self._schedule.slots_per_rank == self.rank:
@@ -280,8 +280,7 @@ class Migration:
                     failure = error
                     told = f"expert {expert} of layer {layer}: {type(error).__name__}: {error}"
                     break
-        left = max(self._timeout * 2 / 5 - (time.monotonic() - begin), 0.01)
-        everyone = self._peers.gather(told, left)
+        everyone = self._peers.gather(told, self._timeout * 2 / 5)
         wrong = [f"rank {self._rank_of[i]} could not restore {text}" for i, text in enumerate(everyone) if text]
         if wrong:
             self._in_round = False
