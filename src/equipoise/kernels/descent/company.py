@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from equipoise.kernels.descent.state import copy_table
 from equipoise.kernels.native import native
 
 __all__ = ["find_company"]
@@ -90,7 +91,7 @@ def _set_changes(weight, count, target, slots, more, fewer):  # type: ignore[no-
     """Set what one replica more, and one fewer, would change."""
     more[:] = 0.0
     _add(weight, count, target, slots, -1.0, more)
-    fewer[:] = more
+    copy_table(more, fewer)
     _add(weight, count + 1, target, slots, 1.0, more)
     if count > 1:
         _add(weight, count - 1, target, slots, 1.0, fewer)

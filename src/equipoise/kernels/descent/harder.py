@@ -16,6 +16,7 @@ from equipoise.kernels.descent.state import (
     NEVER,
     RELAXED,
     SQUEEZED,
+    copy_table,
     new_ranks,
     new_space,
     unpack,
@@ -182,7 +183,7 @@ def _finish(weight, bound, target, largest, effort, reached, ranks, best, space,
         )
         if heaviest < reached:
             reached = heaviest
-            best[:] = other
+            copy_table(other, best)
             stages[FITTING] += 1
     if reached > target:
         reached = _polish(weight, bound, target, 0, 0, LAST_TRADES[effort], reached, ranks, best, space, stages)

@@ -15,6 +15,7 @@ from equipoise.kernels.descent.state import (
     PAIRS,
     SWAPS,
     add_load,
+    copy_table,
     exchange,
     holds,
     set_ranks,
@@ -33,6 +34,7 @@ __all__ = [
     "keep",
     "pair_sums",
     "pairs_may_go",
+    "squared_excess",
     "swap_pairs",
 ]
 
@@ -64,9 +66,7 @@ def improve(ranks, target, cutoff, space, stages):  # type: ignore[no-untyped-de
 @native
 def keep(ranks, best):  # type: ignore[no-untyped-def]
     """Copy the placement of ``ranks`` and return its busiest rank."""
-    for g in range(len(best)):  # an assignment of arrays compiles to words for shapes that do not fit, for seconds
-        for s in range(best.shape[1]):
-            best[g, s] = ranks.expert[g, s]
+    copy_table(ranks.expert, best)
     return ranks.load[ranks.order[-1]]
 
 
@@ -224,7 +224,7 @@ def convert(ranks, weight, target, keys, spare):  # type: ignore[no-untyped-def]
     g = order[num_ranks - 1]
     excess = 0.0
     for k in range(num_ranks):
-        excess += _squared_excess(load[k], target)
+        excess += squared_excess(load[k], target)
     best = np.inf
     best_h = best_s = best_a = -1
     for h in range(num_ranks):
@@ -249,7 +249,8 @@ def convert(ranks, weight, target, keys, spare):  # type: ignore[no-untyped-def]
 
 
 @native
-def _squared_excess(load, target):  # type: ignore[no-untyped-def]
+def squared_excess(load, target):  # type: ignore[no-untyped-def]
+    """Return the square of what a rank carries above ``target``."""
     over = np.float64(max(load - target, 0))
     return over * over
 
@@ -270,5 +271,5 @@ def _excess_change(ranks, weight, target, a, b, h):  # type: ignore[no-untyped-d
                 elif e == b:
                     delta += new_b - old_b
         if delta != 0:
-            change += _squared_excess(load[k] + delta, target) - _squared_excess(load[k], target)
+            change += squared_excess(load[k] + delta, target) - squared_excess(load[k], target)
     return change

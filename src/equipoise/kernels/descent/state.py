@@ -15,6 +15,7 @@ __all__ = [
     "Space",
     "add_load",
     "bits_for",
+    "copy_table",
     "exchange",
     "holds",
     "new_ranks",
@@ -112,6 +113,14 @@ def new_space(num_ranks, slots, experts, squeezed):  # type: ignore[no-untyped-d
         np.empty(num_ranks, np.bool_),
         np.empty((4, num_ranks), np.int64),
     )
+
+
+@native
+def copy_table(source, table):  # type: ignore[no-untyped-def]
+    """Copy one [rows, columns] into another: an assignment would be compiled with words for shapes that do not fit."""
+    for i in range(table.shape[0]):
+        for j in range(table.shape[1]):
+            table[i, j] = source[i, j]
 
 
 @native

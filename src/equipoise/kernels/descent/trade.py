@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.descent.improve import improve, keep
+from equipoise.kernels.descent.improve import improve, keep, squared_excess
 from equipoise.kernels.descent.squeeze import squeeze
-from equipoise.kernels.descent.state import CONVERTED, holds, set_ranks
+from equipoise.kernels.descent.state import CONVERTED, copy_table, holds, set_ranks
 from equipoise.kernels.native import native
 
 __all__ = ["restore", "trade"]
@@ -58,7 +58,7 @@ def trade(weight, target, near, most, ranks, best, space, stages):  # type: igno
                 return reached
         tried += number
         lost[found[chosen, 0]] = gained[found[chosen, 1]] = step
-        current[:] = after
+        copy_table(after, current)
         restore(weight, ranks, current, space)
         step += 1
     return reached
@@ -67,7 +67,7 @@ def trade(weight, target, near, most, ranks, best, space, stages):  # type: igno
 @native
 def restore(weight, ranks, best, space):  # type: ignore[no-untyped-def]
     """Go back to the placement that was kept."""
-    ranks.expert[:] = best
+    copy_table(best, ranks.expert)
     ranks.replicas[:] = 0
     for e in best.ravel():
         ranks.replicas[e] += 1
@@ -124,7 +124,7 @@ def _find_trades(ranks, weight, target, start, where, gained, lost, step, excess
         without = before
         for h in where[start[b] : start[b + 1]]:
             marked[h] = b
-            without += _squared(load[h] + more - less, target) - _squared(load[h], target)
+            without += squared_excess(load[h] + more - less, target) - squared_excess(load[h], target)
         for a in range(experts):
             if a == b or replicas[a] >= len(load) or step < lost[a] + TENURE:
                 continue
@@ -134,11 +134,15 @@ def _find_trades(ranks, weight, target, start, where, gained, lost, step, excess
             after = without
             for h in where[start[a] : start[a + 1]]:
                 there = load[h] + (more - less if marked[h] == b else 0)
-                after += _squared(there + own - weight[a] // replicas[a], target) - _squared(there, target)
+                after += squared_excess(there + own - weight[a] // replicas[a], target) - squared_excess(there, target)
             least, at = np.inf, -1
             for h in where[start[b] : start[b + 1]]:
                 if not holds(expert[h], a):
-                    given = after + _squared(load[h] - less + own, target) - _squared(load[h] + more - less, target)
+                    given = (
+                        after
+                        + squared_excess(load[h] - less + own, target)
+                        - squared_excess(load[h] + more - less, target)
+                    )
                     if given < least:
                         least, at = given, h
             if at >= 0:
@@ -167,11 +171,5 @@ def _insert(least, b, a, h, number, excess, found):  # type: ignore[no-untyped-d
 def _excess(ranks, target):  # type: ignore[no-untyped-def]
     total = 0.0
     for load in ranks.load:
-        total += _squared(load, target)
+        total += squared_excess(load, target)
     return total
-
-
-@native
-def _squared(load, target):  # type: ignore[no-untyped-def]
-    over = np.float64(max(load - target, 0))
-    return over * over
