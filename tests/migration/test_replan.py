@@ -112,6 +112,26 @@ def test_renaming_ranks_leaves_as_few_transfers_as_the_best_of_all_renamings():
         assert eq.count_transfers(current, plan.placement).sum() == fewest
 
 
+def test_experts_that_a_rank_must_hold_twice_are_counted_twice_when_ranks_are_renamed():
+    problem = eq.PlacementProblem([[0, 0]], eq.Cluster(2, 3))
+    current = eq.Placement([[0, 0, 0, 1, 1, 0]], 2, 2)
+    plan = eq.solve(problem, current=current)
+    sets = plan.placement.physical_to_logical.reshape(2, 3)
+    other = eq.Placement(sets[::-1].reshape(1, 6), 2, 2)
+    assert eq.count_transfers(current, plan) <= eq.count_transfers(current, other)
+
+
+@settings(max_examples=60)
+@given(situations())
+def test_planning_anew_from_a_plan_made_anew_changes_nothing(situation):
+    problem, current, lost = situation
+    assume((problem.cluster.num_ranks - len(lost)) * problem.cluster.slots_per_rank >= problem.num_logical_experts)
+    assume(len(lost) < problem.cluster.num_ranks)
+    plan = eq.solve(problem, current=current, lost_ranks=lost)
+    again = eq.solve(problem, current=plan, lost_ranks=lost)
+    assert again.placement == plan.placement
+
+
 def test_nodes_are_renamed_too_and_groups_stay_whole():
     load = generate_load("deepseek-v3", seed=3).load[:3]
     problem = eq.PlacementProblem(load, eq.Cluster(16, 18, num_nodes=4), num_expert_groups=8)

@@ -151,6 +151,7 @@ def test_time_is_that_of_the_busiest_rank_of_each_round():
 REFUSED = [
     ({"num_nodes": 3}, IndivisibleError, "2 ranks do not spread evenly over 3 nodes"),
     ({"lost_ranks": [2]}, InvalidInputError, "it must name ranks from 0 to 1"),
+    ({"lost_ranks": 1}, InvalidInputError, "lost_ranks is 1; it must list ranks"),
     ({"lost_ranks": [0]}, InvalidPlacementError, "puts expert 0 on rank 0, which is lost"),
     ({"max_sends": 0}, InvalidInputError, "max_sends is 0"),
     ({"bytes_per_expert": -1}, InvalidInputError, "bytes_per_expert is -1"),
@@ -162,6 +163,18 @@ def test_what_cannot_be_is_refused_with_the_reason(asked, error, sentence):
     placement = eq.Placement([[0, 1]], 2, 2)
     with pytest.raises(error, match=sentence):
         eq.MigrationSchedule(placement, placement, **asked)
+
+
+@pytest.mark.parametrize("speed", [True, 0, -1.0, float("inf"), "fast", None])
+def test_a_speed_that_is_none_is_refused(speed):
+    with pytest.raises(InvalidInputError, match="it must be a finite number above 0"):
+        eq.LinkSpeeds(local=speed)
+
+
+def test_seconds_are_counted_with_link_speeds_only():
+    placement = eq.Placement([[0, 1]], 2, 2)
+    with pytest.raises(InvalidInputError, match="links is 3; pass a LinkSpeeds"):
+        eq.MigrationSchedule(placement, placement).seconds(3)
 
 
 def test_placements_of_two_models_are_refused():
