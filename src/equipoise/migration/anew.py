@@ -15,7 +15,6 @@ from equipoise.migration.match_ranks import match_ranks
 from equipoise.migration.remainder import Remainder, count_kept, what_is_left
 from equipoise.placement import Placement
 from equipoise.problem import PlacementProblem
-from equipoise.search import busiest_rank
 from equipoise.strategies import Strategy
 
 __all__ = ["Anew", "match_nodes", "plan_anew"]
@@ -33,8 +32,8 @@ class Anew:
     layers : int64 array, ascending
     held : int32 array, shape (len(layers), num_ranks, slots_per_rank)
         The expert in each slot; ``GONE`` on a lost rank.
-    busiest, transfers : int64 arrays, shape (len(layers),)
-        What the busiest rank carries, in the whole numbers of ``Remainder.weight``, and what ``held`` takes.
+    transfers : int64 array, shape (len(layers),)
+        What ``held`` takes.
     implementation : str
     strategy : Any
         With the parameters that make this again.
@@ -42,7 +41,6 @@ class Anew:
 
     layers: Int64s
     held: Ints
-    busiest: Int64s
     transfers: Int64s
     implementation: str
     strategy: Any
@@ -70,12 +68,11 @@ def plan_anew(
     if len(layers) < problem.num_layers:
         smaller = smaller.of_layers(layers)
     found = strategy.place(smaller, seed, backend, threads)
-    busiest = busiest_rank(found.physical_to_logical, left.weight[layers], len(left.alive))
     old = current.physical_to_logical[layers].reshape(len(layers), current.num_ranks, -1)
     table = found.physical_to_logical.reshape(len(layers), len(left.alive), -1)
     nodes = smaller.cluster.num_nodes if smaller.is_hierarchical else 1
     held, transfers = _rename(table, old, left.alive, problem.cluster.num_ranks, nodes, threads)
-    return Anew(layers, held, busiest, transfers, found.implementation, found.strategy)
+    return Anew(layers, held, transfers, found.implementation, found.strategy)
 
 
 def _rename(

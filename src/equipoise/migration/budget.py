@@ -15,6 +15,7 @@ from equipoise.migration.anew import Anew, plan_anew
 from equipoise.migration.remainder import Remainder
 from equipoise.placement import Placement
 from equipoise.problem import PlacementProblem, count
+from equipoise.search import busiest_rank
 from equipoise.strategies import Strategy
 
 __all__ = ["Curves", "MoveLittle", "Within", "anew_matters_from", "within"]
@@ -84,6 +85,7 @@ class Curves:
         self.anew_from = anew_matters_from(problem)
         self.slots_per_rank = problem.cluster.slots_per_rank
         self.anew: Anew | None = None
+        self.busiest = np.empty(0, dtype=np.int64)  # of each layer made anew
 
     def descend(self, limit: int | Int64s) -> tuple[Ints, Int64s, Int64s]:
         """Descend with up to ``limit`` transfers a layer, or what it needs if that is more.
@@ -104,6 +106,10 @@ class Curves:
         mean = self.left.weight.sum(axis=1) // len(self.left.alive)
         layers = np.flatnonzero(curve[:, self.anew_from] > mean + mean // LEVEL)
         self.anew = plan_anew(problem, current, self.left, layers, strategy, seed, backend, self.threads)
+        if self.anew is not None:
+            alive = self.left.alive
+            table = self.anew.held[:, alive].reshape(len(layers), -1)
+            self.busiest = busiest_rank(table, self.left.weight[layers], len(alive))
 
     def joined(self, curve: Int64s) -> tuple[Int64s, Int64s]:
         """Return ``curve`` with the plan made anew as a point of it, and the transfers at each point.
@@ -119,7 +125,7 @@ class Curves:
                 first = max(self.anew_from, int(self.anew.transfers[row]))
                 better = self._is_better(row, curve[layer])
                 better[:first] = False
-                curve[layer, better], used[layer, better] = self.anew.busiest[row], self.anew.transfers[row]
+                curve[layer, better], used[layer, better] = self.busiest[row], self.anew.transfers[row]
         return curve, used
 
     def best(self, limit: Int64s, held: Ints, curve: Int64s, spent: Int64s) -> tuple[Ints, Int64s, Int64s]:
@@ -133,13 +139,12 @@ class Curves:
                 fits = limit[layer] >= max(self.anew_from, int(self.anew.transfers[row]))
                 if fits and self._is_better(row, busiest[layer]):
                     held[layer], spent[layer] = self.anew.held[row], self.anew.transfers[row]
-                    busiest[layer] = self.anew.busiest[row]
+                    busiest[layer] = self.busiest[row]
         return held, busiest, spent
 
     def _is_better(self, row: int, busiest: Any) -> Any:
         """Whether a layer made anew carries less than ``busiest``, by more than rounding down its replicas explains."""
-        assert self.anew is not None
-        return busiest - self.anew.busiest[row] > self.slots_per_rank
+        return busiest - self.busiest[row] > self.slots_per_rank
 
 
 @dataclass(frozen=True, eq=False)

@@ -89,7 +89,9 @@ def replan(
     let_others()
     mean = problem.load.sum(axis=1) / len(left.alive)
     metrics = Metrics(mean, certificate.max_rank_load, target.num_duplicates)
-    stages = {"transfers": int(transfers.sum()), "emptied": int(_emptied(placement, held, left.alive).sum())}
+    stages = {"transfers": int(transfers.sum())}
+    if left.hierarchical:  # elsewhere nothing must leave its slot
+        stages["emptied"] = int(_emptied(placement, held, left.alive).sum())
     provenance = Provenance.of(how, seed, implementation, stages, problem.digest)
     return Plan(problem.cluster, problem.num_expert_groups, target, certificate, metrics, provenance)
 
@@ -118,7 +120,7 @@ def _emptied(current: Placement, held: Ints, alive: Int64s) -> Int64s:
 
 def _check_nothing_is_dropped(current: Placement, left: Remainder, budget: MoveLittle) -> None:
     """Insist on at least one transfer where groups that lie on several nodes make experts leave their slots."""
-    if 0 not in (budget.max_transfers, budget.max_transfers_total):
+    if not left.hierarchical or 0 not in (budget.max_transfers, budget.max_transfers_total):
         return
     emptied = _emptied(current, left.held, left.alive).sum(axis=1)
     if emptied.any():
