@@ -8,6 +8,7 @@ import pytest
 import equipoise as eq
 from equipoise.errors import IndivisibleError, InvalidInputError, InvalidPlacementError
 from equipoise.load import drift_load, generate_load
+from equipoise.migration.steps import Steps
 from equipoise.testing import replay
 
 
@@ -108,6 +109,45 @@ def test_sources_are_local_first_then_of_the_same_node():
     schedule = eq.MigrationSchedule(current, target, num_nodes=2, max_sends=4, max_receives=4)
     of = dict(zip(schedule.destination.tolist(), schedule.source.tolist(), strict=True))
     assert (of[1], of[5], of[7]) == (0, 6, 4)
+
+
+def test_a_slot_of_the_node_that_is_overwritten_in_the_same_round_sends_by_its_spare():
+    current, target = eq.Placement([[1, 0, 2, 1, 2, 0, 1, 0]], 4, 3), eq.Placement([[1, 2, 2, 0, 2, 0, 1, 0]], 4, 3)
+    schedule = eq.MigrationSchedule(current, target, num_nodes=2)
+    replay(schedule)
+    assert schedule.num_rounds.tolist() == [1]
+    assert schedule.distance.tolist() == [0, 1, 1]
+
+
+def free_in(schedule, layer, number):
+    """Return what each slot holds before a round if its rank could have sent it in the round, else -1: [slots]."""
+    steps = Steps(schedule)
+    held = steps.start[layer]
+    for earlier in range(number):
+        held = steps.after(held, steps.of(layer, earlier), layer, earlier)
+    moves, slots = steps.of(layer, number), schedule.num_slots
+    sends = np.bincount([m.from_rank for m in moves if m.from_rank != m.to_rank], minlength=schedule.num_ranks)
+    written = [m.destination for m in moves if m.destination < slots]
+    stashed = [m.to_rank for m in moves if m.into_spare]
+    spare_free = (held[slots:] < 0) & ~np.isin(np.arange(schedule.num_ranks), stashed)
+    rank = np.arange(slots) // schedule.slots_per_rank
+    may = (sends < schedule.max_sends)[rank] & (spare_free[rank] | ~np.isin(np.arange(slots), written))
+    return np.where(may, held[:slots], -1)
+
+
+def test_nothing_comes_from_another_node_while_a_rank_of_the_own_could_send_it():
+    between_nodes = 0
+    for seed in range(300):
+        current, target, asked = random_pair(seed, most_ranks=16)
+        schedule = eq.MigrationSchedule(current, target, **asked)
+        width = schedule.num_ranks // schedule.num_nodes
+        for k in np.flatnonzero(schedule.distance == 2):
+            free = free_in(schedule, int(schedule.layer[k]), int(schedule.round[k]))
+            node = int(schedule.rank_of(schedule.destination[k])) // width
+            own = free.reshape(schedule.num_nodes, -1)[node]
+            assert schedule.expert[k] not in own
+            between_nodes += 1
+    assert between_nodes > 100
 
 
 def test_sends_are_spread_over_the_ranks_that_hold_the_expert():

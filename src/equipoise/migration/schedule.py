@@ -99,10 +99,12 @@ class MigrationSchedule:
     round, as far as limits allow. A spare holds one expert at a time; where a circle does not fit into one round, one
     of its experts waits there.
 
-    A slot is filled from its own rank if that holds the expert, else from its node, else from another; among equals
-    from the rank that has sent least, ties to the lowest slot. The ranks with most to receive choose first. Layers come
-    one after the other, so a layer takes at least as many rounds as its busiest rank sends or receives, and no fewer
-    are saved by another. Not promised: that no schedule has fewer rounds.
+    A slot is filled from its own rank if that holds the expert, else from a rank of its node that holds it and may
+    still send in that round, else from another node: it does not wait for a round in which its node could send. A slot
+    that is overwritten in the same round can send only by the spare of its rank, if that is free. Among equals from the
+    rank that has sent least, ties to the lowest slot. The ranks with most to receive choose first. Layers come one
+    after the other, so a layer takes at least as many rounds as its busiest rank sends or receives, and no fewer are
+    saved by another. Not promised: that no schedule has fewer rounds.
 
     Examples
     --------
