@@ -21,14 +21,14 @@ from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputErro
 __all__ = ["Cluster", "PlacementProblem", "check_counts", "count", "finite"]
 
 
-def count(value: Any, name: str) -> int:
-    """Return ``value`` as an int of at least 1, or say what is wrong with it."""
+def count(value: Any, name: str, least: int = 1, otherwise: str = "") -> int:
+    """Return ``value`` as an int of at least ``least``, or say what is wrong with it, and what else may be passed."""
     try:
-        number = operator.index(value)
+        number = least - 1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        raise InvalidInputError(f"{name} is {value!r}; it must be a whole number of at least 1.") from None
-    if isinstance(value, bool) or number < 1:
-        raise InvalidInputError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+        number = least - 1
+    if number < least:
+        raise InvalidInputError(f"{name} is {value!r}; it must be a whole number of at least {least}{otherwise}.")
     return number
 
 

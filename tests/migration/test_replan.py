@@ -112,6 +112,26 @@ def test_renaming_ranks_leaves_as_few_transfers_as_the_best_of_all_renamings():
         assert eq.count_transfers(current, plan.placement).sum() == fewest
 
 
+def test_experts_that_a_rank_must_hold_twice_are_counted_twice_when_ranks_are_renamed():
+    problem = eq.PlacementProblem([[0, 0]], eq.Cluster(2, 3))
+    current = eq.Placement([[0, 0, 0, 1, 1, 0]], 2, 2)
+    plan = eq.solve(problem, current=current)
+    sets = plan.placement.physical_to_logical.reshape(2, 3)
+    other = eq.Placement(sets[::-1].reshape(1, 6), 2, 2)
+    assert eq.count_transfers(current, plan) <= eq.count_transfers(current, other)
+
+
+@settings(max_examples=60)
+@given(situations())
+def test_planning_anew_from_a_plan_made_anew_changes_nothing(situation):
+    problem, current, lost = situation
+    assume((problem.cluster.num_ranks - len(lost)) * problem.cluster.slots_per_rank >= problem.num_logical_experts)
+    assume(len(lost) < problem.cluster.num_ranks)
+    plan = eq.solve(problem, current=current, lost_ranks=lost)
+    again = eq.solve(problem, current=plan, lost_ranks=lost)
+    assert again.placement == plan.placement
+
+
 def test_nodes_are_renamed_too_and_groups_stay_whole():
     load = generate_load("deepseek-v3", seed=3).load[:3]
     problem = eq.PlacementProblem(load, eq.Cluster(16, 18, num_nodes=4), num_expert_groups=8)
@@ -265,9 +285,119 @@ def test_layers_are_planned_independently_of_their_neighbours():
     assert (alone.placement.physical_to_logical[0] == together.placement.physical_to_logical[2]).all()
 
 
+def two_ranks():
+    """Return the placement of one load on 2 ranks of 3 slots, and the problem after the load has changed."""
+    cluster = eq.Cluster(2, 3)
+    return eq.solve(eq.PlacementProblem([[8, 2, 1, 1]], cluster)).placement, eq.PlacementProblem(
+        [[1, 2, 1, 8]], cluster
+    )
+
+
+def test_a_limit_on_each_layer_holds_under_a_limit_on_all_of_them():
+    current, problem = two_ranks()
+    assert eq.solve(problem, current=current, max_transfers=0, max_transfers_total=8).placement == current
+    current, problem = drifted()
+    plan = eq.solve(problem, current=current, max_transfers=4, max_transfers_total=1000)
+    assert eq.count_transfers(current, plan).max() == 4
+
+
+@pytest.mark.parametrize("limit", [10**8, 2**63, 10**30])
+@pytest.mark.parametrize("name", ["max_transfers", "max_transfers_total"])
+def test_a_limit_beyond_all_slots_is_as_good_as_all_slots(name, limit):
+    current, problem = two_ranks()
+    assert (
+        eq.solve(problem, current=current, **{name: limit}).placement
+        == eq.solve(problem, current=current, **{name: 6}).placement
+    )
+
+
+def without_descent_to_level():
+    """Return a placement in force from which steps end far above the plan made anew, which takes 7 of 16 transfers."""
+    rng = np.random.default_rng(4)
+    cluster, experts = eq.Cluster(8, 2), 12
+    load = rng.lognormal(0, 1.5, (1, experts))
+    current = eq.solve(eq.PlacementProblem(rng.permuted(load, axis=1), cluster)).placement
+    return current, eq.PlacementProblem(load, cluster)
+
+
+def test_a_budget_that_admits_the_plan_made_anew_is_no_worse_than_no_limit():
+    current, problem = without_descent_to_level()
+    anew = eq.solve(problem, current=current)
+    takes = int(eq.count_transfers(current, anew)[0])
+    less = eq.solve(problem, current=current, max_transfers=takes - 1).metrics.max_rank_load
+    assert (anew.metrics.max_rank_load < 0.99 * less).all(), "steps reach this too: the instance shows nothing"
+    for limit in ({"max_transfers": takes}, {"max_transfers_total": takes}, {"max_transfers": 16}):
+        plan = eq.solve(problem, current=current, **limit)
+        assert (plan.metrics.max_rank_load <= anew.metrics.max_rank_load).all()
+        assert plan.provenance.parameters["anew"]["strategy"] == "joint-descent"
+
+
+@settings(max_examples=60)
+@given(situations())
+def test_more_transfers_are_never_worse_and_the_frontier_knows_what_each_budget_reaches(situation):
+    problem, current, lost = situation
+    assume(len(lost) < problem.cluster.num_ranks <= problem.num_logical_experts)
+    try:
+        curve = eq.frontier(problem, current, lost_ranks=lost).balancedness
+    except InfeasibleError:
+        return
+    anew = eq.solve(problem, current=current, lost_ranks=lost)
+    takes, mean = eq.count_transfers(current, anew, lost), anew.metrics.mean_rank_load
+    largest = np.inf
+    for k in range(problem.cluster.num_slots + 1):
+        known = curve[:, min(k, curve.shape[1] - 1)]
+        if np.isnan(known).any():
+            continue
+        metrics = eq.solve(problem, current=current, lost_ranks=lost, max_transfers=k).metrics
+        assert np.allclose(metrics.balancedness, known)
+        assert (metrics.max_rank_load <= largest * (1 + 1e-9)).all()
+        largest = metrics.max_rank_load
+        if 8 * k >= problem.cluster.num_slots:
+            asked = np.maximum(anew.metrics.max_rank_load, 1.001 * mean)
+            assert ((largest <= asked * (1 + 1e-9)) | (takes > k)).all()
+
+
+def test_groups_change_nodes_where_a_limit_lets_a_layer_be_planned_anew():
+    load = np.array([[9.0, 9, 9, 9, 1, 1, 1, 1]])
+    cluster = eq.Cluster(2, 4, num_nodes=2)
+    current = eq.solve(eq.PlacementProblem(np.full((1, 8), 1.0), cluster, 4)).placement
+    problem = eq.PlacementProblem(load, cluster, 4)
+    assert eq.solve(problem, current=current, max_transfers=3).metrics.max_rank_load[0] == 36
+    assert eq.solve(problem, current=current, max_transfers=4).metrics.max_rank_load[0] == 20
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1 / 3, 7.0, 1e9])
+def test_a_shared_limit_goes_to_the_same_layers_whatever_the_scale_of_the_load(scale):
+    load, cluster = np.array([[5.0, 8, 5], [8, 3, 6]]), eq.Cluster(2, 2)
+    current = eq.Placement([[2, 0, 1, 1], [0, 1, 2, 0]], 2, 3)
+    plan = eq.solve(eq.PlacementProblem(load, cluster), current=current, max_transfers_total=2)
+    scaled = eq.solve(eq.PlacementProblem(load * scale, cluster), current=current, max_transfers_total=2)
+    assert plan.placement == scaled.placement
+
+
+def test_layers_that_gain_the_same_get_a_shared_limit_from_the_lowest_on():
+    current, problem = two_ranks()
+    alike = eq.PlacementProblem(np.tile(problem.load, (3, 1)), problem.cluster)
+    three = eq.Placement(np.tile(current.physical_to_logical, (3, 1)), 2, 4)
+    plan = eq.solve(alike, current=three, max_transfers_total=2)
+    assert eq.count_transfers(three, plan).tolist() == [1, 1, 0]
+
+
+def test_replicas_on_the_wrong_node_are_not_dropped_without_a_word():
+    problem = eq.PlacementProblem([[5.0, 5]], eq.Cluster(2, 2, 2), 2)
+    current = eq.Placement([[0, 1, 1, 0]], 2, 2)
+    for name in ("max_transfers", "max_transfers_total"):
+        with pytest.raises(InfeasibleError, match=r"2 of its slots would .* Allow 1 transfer"):
+            eq.solve(problem, current=current, **{name: 0})
+    assert eq.solve(problem, current=current, max_transfers=1).provenance.stages["emptied"] == 2
+
+
 REFUSED = [
     ({"max_transfers": -1}, InvalidInputError, "max_transfers is -1"),
     ({"max_transfers": 1.5}, InvalidInputError, "max_transfers is 1.5"),
+    ({"max_transfers": np.array([1, 2])}, InvalidInputError, "whole number of at least 0, or None"),
+    ({"lost_ranks": 1}, InvalidInputError, "lost_ranks is 1; it must list ranks"),
+    ({"lost_ranks": None}, InvalidInputError, "lost_ranks is None; it must list ranks"),
     ({"lost_ranks": [4]}, InvalidInputError, "lost_ranks names 4; it must name ranks from 0 to 1"),
     ({"lost_ranks": [0, 1]}, InvalidInputError, "names all 2 ranks"),
     ({"lost_ranks": [0]}, InfeasibleError, "2 slots on the 1 ranks that are left cannot hold 4"),
@@ -297,3 +427,26 @@ def test_limits_without_a_placement_in_force_are_refused():
     problem = eq.PlacementProblem([[4, 3, 2, 1]], eq.Cluster(2, 2))
     with pytest.raises(InvalidInputError, match="pass current=placement"):
         eq.solve(problem, max_transfers=3)
+    for lost in (1, None):
+        with pytest.raises(InvalidInputError, match="it must list ranks"):
+            eq.solve(problem, lost_ranks=lost)
+
+
+def test_the_frontier_says_what_to_pass():
+    current, problem = two_ranks()
+    with pytest.raises(InvalidInputError, match="problem is a int; pass a PlacementProblem"):
+        eq.frontier(3, current)
+    with pytest.raises(InvalidInputError, match="current is a int; pass a Placement, or a Plan"):
+        eq.frontier(problem, 3)
+    with pytest.raises(InvalidInputError, match="lost_ranks is 3; it must list ranks"):
+        eq.frontier(problem, current, lost_ranks=3)
+
+
+def test_transfers_are_counted_between_placements_and_plans():
+    current, problem = two_ranks()
+    plan = eq.solve(problem, current=current, max_transfers=2)
+    assert eq.count_transfers(current, plan).tolist() == eq.count_transfers(current, plan.placement).tolist() == [1]
+    with pytest.raises(InvalidInputError, match="target is a int; pass a Placement, or a Plan"):
+        eq.count_transfers(current, 3)
+    with pytest.raises(InvalidPlacementError, match="current has 1 layers and target has 2"):
+        eq.count_transfers(current, eq.Placement(np.tile(current.physical_to_logical, (2, 1)), 2, 4))

@@ -8,6 +8,7 @@ import pytest
 import equipoise as eq
 from equipoise.errors import IndivisibleError, InvalidInputError, InvalidPlacementError
 from equipoise.load import drift_load, generate_load
+from equipoise.migration.steps import Steps
 from equipoise.testing import replay
 
 
@@ -110,6 +111,45 @@ def test_sources_are_local_first_then_of_the_same_node():
     assert (of[1], of[5], of[7]) == (0, 6, 4)
 
 
+def test_a_slot_of_the_node_that_is_overwritten_in_the_same_round_sends_by_its_spare():
+    current, target = eq.Placement([[1, 0, 2, 1, 2, 0, 1, 0]], 4, 3), eq.Placement([[1, 2, 2, 0, 2, 0, 1, 0]], 4, 3)
+    schedule = eq.MigrationSchedule(current, target, num_nodes=2)
+    replay(schedule)
+    assert schedule.num_rounds.tolist() == [1]
+    assert schedule.distance.tolist() == [0, 1, 1]
+
+
+def free_in(schedule, layer, number):
+    """Return what each slot holds before a round if its rank could have sent it in the round, else -1: [slots]."""
+    steps = Steps(schedule)
+    held = steps.start[layer]
+    for earlier in range(number):
+        held = steps.after(held, steps.of(layer, earlier), layer, earlier)
+    moves, slots = steps.of(layer, number), schedule.num_slots
+    sends = np.bincount([m.from_rank for m in moves if m.from_rank != m.to_rank], minlength=schedule.num_ranks)
+    written = [m.destination for m in moves if m.destination < slots]
+    stashed = [m.to_rank for m in moves if m.into_spare]
+    spare_free = (held[slots:] < 0) & ~np.isin(np.arange(schedule.num_ranks), stashed)
+    rank = np.arange(slots) // schedule.slots_per_rank
+    may = (sends < schedule.max_sends)[rank] & (spare_free[rank] | ~np.isin(np.arange(slots), written))
+    return np.where(may, held[:slots], -1)
+
+
+def test_nothing_comes_from_another_node_while_a_rank_of_the_own_could_send_it():
+    between_nodes = 0
+    for seed in range(300):
+        current, target, asked = random_pair(seed, most_ranks=16)
+        schedule = eq.MigrationSchedule(current, target, **asked)
+        width = schedule.num_ranks // schedule.num_nodes
+        for k in np.flatnonzero(schedule.distance == 2):
+            free = free_in(schedule, int(schedule.layer[k]), int(schedule.round[k]))
+            node = int(schedule.rank_of(schedule.destination[k])) // width
+            own = free.reshape(schedule.num_nodes, -1)[node]
+            assert schedule.expert[k] not in own
+            between_nodes += 1
+    assert between_nodes > 100
+
+
 def test_sends_are_spread_over_the_ranks_that_hold_the_expert():
     current = eq.Placement([[0, 0, 0, -1, -1, -1]], 6, 1)
     target = eq.Placement([[0] * 6], 6, 1)
@@ -151,6 +191,7 @@ def test_time_is_that_of_the_busiest_rank_of_each_round():
 REFUSED = [
     ({"num_nodes": 3}, IndivisibleError, "2 ranks do not spread evenly over 3 nodes"),
     ({"lost_ranks": [2]}, InvalidInputError, "it must name ranks from 0 to 1"),
+    ({"lost_ranks": 1}, InvalidInputError, "lost_ranks is 1; it must list ranks"),
     ({"lost_ranks": [0]}, InvalidPlacementError, "puts expert 0 on rank 0, which is lost"),
     ({"max_sends": 0}, InvalidInputError, "max_sends is 0"),
     ({"bytes_per_expert": -1}, InvalidInputError, "bytes_per_expert is -1"),
@@ -162,6 +203,18 @@ def test_what_cannot_be_is_refused_with_the_reason(asked, error, sentence):
     placement = eq.Placement([[0, 1]], 2, 2)
     with pytest.raises(error, match=sentence):
         eq.MigrationSchedule(placement, placement, **asked)
+
+
+@pytest.mark.parametrize("speed", [True, 0, -1.0, float("inf"), "fast", None])
+def test_a_speed_that_is_none_is_refused(speed):
+    with pytest.raises(InvalidInputError, match="it must be a finite number above 0"):
+        eq.LinkSpeeds(local=speed)
+
+
+def test_seconds_are_counted_with_link_speeds_only():
+    placement = eq.Placement([[0, 1]], 2, 2)
+    with pytest.raises(InvalidInputError, match="links is 3; pass a LinkSpeeds"):
+        eq.MigrationSchedule(placement, placement).seconds(3)
 
 
 def test_placements_of_two_models_are_refused():

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.errors import InvalidInputError
 from equipoise.kernels.replan.numba import MAX
-from equipoise.migration.remainder import remainder
-from equipoise.migration.replan import as_placement, curves
+from equipoise.migration.budget import Curves
+from equipoise.migration.remainder import as_placement, remainder
 from equipoise.problem import PlacementProblem, count
+from equipoise.strategies import JointDescent
 
 __all__ = ["Frontier", "frontier"]
 
@@ -102,7 +104,7 @@ def frontier(
     -------
     Frontier
         Up to the budget after which no layer gains any more. ``solve(problem, current=current, max_transfers=k)``
-        reaches the balancedness at k.
+        reaches the balancedness at k, the plan made anew by its default strategy among what it may take.
 
     Raises
     ------
@@ -118,18 +120,24 @@ def frontier(
     """
     if bytes_per_expert is not None:
         bytes_per_expert = count(bytes_per_expert, "bytes_per_expert")
-    left = remainder(problem, as_placement(current), lost_ranks)
-    _, curve, _, tokens = curves(problem, left, problem.cluster.num_slots, threads)
+    if not isinstance(problem, PlacementProblem):
+        raise InvalidInputError(f"problem is a {type(problem).__name__}; pass a PlacementProblem(load, cluster).")
+    placement = as_placement(current)
+    left = remainder(problem, placement, lost_ranks)
+    curves = Curves(problem, left, threads)
+    _, curve, _ = curves.descend(problem.cluster.num_slots)
+    curves.look_anew(curve, problem, placement, JointDescent(), 0, "auto")
+    curve, used = curves.joined(curve)
+    total = left.weight.sum(axis=1)
+    tokens = np.divide(problem.load.sum(axis=1), total, out=np.zeros(len(total)), where=total > 0)
     known = curve < MAX
     largest = np.where(known, curve * tokens[:, None], np.nan)
     mean = problem.load.sum(axis=1, keepdims=True) / len(left.alive)
     balancedness = np.divide(mean, largest, out=np.where(known, 1.0, np.nan), where=largest > 0)
     # Tokens are counted in whole numbers of 2**-40 of the hottest expert; do not show that as more than level.
     balancedness = np.minimum(balancedness, 1.0)
-    falls = np.zeros(curve.shape, dtype=np.int64)
-    falls[:, 1:] = np.where(curve[:, 1:] < curve[:, :-1], np.arange(1, curve.shape[1]), 0)
-    used = np.maximum.accumulate(falls, axis=1)
-    most = int(used.max())
+    falls = np.flatnonzero((curve[:, 1:] < curve[:, :-1]).any(axis=0))
+    most = int(falls.max(initial=-1)) + 1
     return Frontier(balancedness[:, : most + 1], used.sum(axis=0)[: most + 1], bytes_per_expert)
 
 

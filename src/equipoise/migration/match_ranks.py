@@ -36,9 +36,9 @@ def match_ranks(
     -------
     int32 array, shape (num_layers, num_slots)
         The same sets of experts, each whole on one rank of the same node; rank loads are the same numbers in
-        another order. No other relabelling within nodes leaves more distinct experts on the rank that holds
-        them in ``current``. Slots within a rank keep their order: ``keep_slots`` comes after. The same arguments
-        give the same bits.
+        another order. No other relabelling within nodes leaves more slots with an expert that their rank holds in
+        ``current``, and of those that leave as many none lets more slots stay as they are. Slots within a rank keep
+        their order: ``keep_slots`` comes after. The same arguments give the same bits.
 
     Raises
     ------
@@ -79,29 +79,37 @@ def match_ranks(
 def _match(new, old, slots_per_rank, ranks_per_node, experts, matched):  # type: ignore[no-untyped-def]
     layers, slots = new.shape
     ranks = slots // slots_per_rank
-    stay = np.empty((ranks_per_node, ranks_per_node), dtype=np.int64)  # less one for each expert that would stay
+    # Less what each pair of ranks would keep: for each slot whose expert the old rank holds, one more than all slots
+    # of a rank, so that transfers count first; and one for each slot that need not even be copied within the rank.
+    stay = np.empty((ranks_per_node, ranks_per_node), dtype=np.int64)
     # The old slots of a node that hold an expert are a chain: the last of them, then each the one before it.
     last, before = np.empty(experts, dtype=np.int64), np.empty(slots, dtype=np.int64)
-    counted = np.empty(experts, dtype=np.int64)
+    wanted = np.zeros(experts, dtype=np.int64)
     for layer in range(layers):
         for first in range(0, ranks, ranks_per_node):
             last[:] = -1
             for s in range(first * slots_per_rank, min((first + ranks_per_node) * slots_per_rank, old.shape[1])):
-                e = old[layer, s]
-                if e >= 0 and (last[e] < 0 or last[e] // slots_per_rank != s // slots_per_rank):
-                    before[s] = last[e]
-                    last[e] = s
+                if old[layer, s] >= 0:
+                    before[s] = last[old[layer, s]]
+                    last[old[layer, s]] = s
             stay[:] = 0
-            counted[:] = -1
             for g in range(ranks_per_node):
-                for s in range((first + g) * slots_per_rank, (first + g + 1) * slots_per_rank):
-                    e = new[layer, s]
-                    if e >= 0 and counted[e] != g:
-                        counted[e] = g
-                        held = last[e]
-                        while held >= 0:
-                            stay[g, held // slots_per_rank - first] -= 1
-                            held = before[held]
+                own = new[layer, (first + g) * slots_per_rank : (first + g + 1) * slots_per_rank]
+                for e in own:
+                    if e >= 0:
+                        wanted[e] += 1
+                for e in own:
+                    if e < 0 or wanted[e] == 0:
+                        continue
+                    at, rank, copies = last[e], np.int64(-1), np.int64(0)
+                    while at >= 0:
+                        if at // slots_per_rank != rank:
+                            rank, copies = at // slots_per_rank, np.int64(0)
+                            stay[g, rank - first] -= wanted[e] * (slots_per_rank + 1)
+                        stay[g, rank - first] -= np.int64(copies < wanted[e])
+                        copies += 1
+                        at = before[at]
+                    wanted[e] = 0
             taken_by = assign(stay)
             for h in range(ranks_per_node):
                 to, source = (first + h) * slots_per_rank, (first + taken_by[h]) * slots_per_rank

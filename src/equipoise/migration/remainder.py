@@ -20,7 +20,15 @@ from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
 from equipoise.threads import let_others
 
-__all__ = ["Remainder", "check_lost_ranks", "count_kept", "count_transfers", "remainder", "what_is_left"]
+__all__ = [
+    "Remainder",
+    "as_placement",
+    "check_lost_ranks",
+    "count_kept",
+    "count_transfers",
+    "remainder",
+    "what_is_left",
+]
 
 Ints = NDArray[np.int32]
 MOST = np.int64(2**31)  # more copies than any expert has
@@ -128,6 +136,8 @@ def remainder(problem: PlacementProblem, current: Placement, lost_ranks: Iterabl
 
 def check_lost_ranks(lost_ranks: Iterable[int], num_ranks: int) -> list[int]:
     """Return the lost ranks ascending, each once, or say which of them is no rank."""
+    if not isinstance(lost_ranks, Iterable):
+        raise InvalidInputError(f"lost_ranks is {lost_ranks!r}; it must list ranks, such as [0], or be ().")
     lost: set[int] = set()
     for rank in lost_ranks:
         try:
@@ -140,16 +150,38 @@ def check_lost_ranks(lost_ranks: Iterable[int], num_ranks: int) -> list[int]:
     return sorted(lost)
 
 
-def count_transfers(current: Placement, target: Placement, lost_ranks: Iterable[int] = ()) -> NDArray[np.int64]:
+def as_placement(value: Any, name: str = "current") -> Placement:
+    """Return a placement, or the one of a plan, or say what to pass."""
+    placement = getattr(value, "placement", value)
+    if not isinstance(placement, Placement):
+        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a Placement, or a Plan for its placement.")
+    return placement
+
+
+def count_transfers(current: Any, target: Any, lost_ranks: Iterable[int] = ()) -> NDArray[np.int64]:
     """Return how many slots of each layer of ``target`` hold an expert that their rank does not hold in ``current``.
 
-    Rank r is the same rank in both. Copies within a rank do not count; nor does what lost ranks held.
+    Both are a ``Placement`` or a ``Plan``, of the same layers. Rank r is the same rank in both. Copies within a rank do
+    not count; nor does what lost ranks held.
+
+    Raises
+    ------
+    InvalidInputError
+        If ``current`` or ``target`` is neither, or ``lost_ranks`` does not list ranks of either.
+    InvalidPlacementError
+        If the two have different numbers of layers.
 
     Examples
     --------
     >>> count_transfers(Placement([[0, 1, 2, 3]], 2, 4), Placement([[1, 0, 2, 1]], 2, 4)).tolist()
     [1]
     """
+    current, target = as_placement(current), as_placement(target, "target")
+    if current.num_layers != target.num_layers:
+        raise InvalidPlacementError(
+            f"current has {current.num_layers} layers and target has {target.num_layers}; pass placements of the same "
+            "model."
+        )
     lost = check_lost_ranks(lost_ranks, max(current.num_ranks, target.num_ranks))
     old = current.physical_to_logical.reshape(current.num_layers, current.num_ranks, -1).copy()
     old[:, [rank for rank in lost if rank < current.num_ranks]] = -1

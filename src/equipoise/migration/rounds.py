@@ -147,14 +147,13 @@ def _fill_slot(state, r, x, in_circle, start, row, number):  # type: ignore[no-u
     y = _source(state, state.new[x], r)
     if y < 0:
         return row
+    if y < len(state.new) and state.written[y]:
+        row, y = _stash(state, y, row, number)
     if through_spare:
         for k in range(start, row):  # who reads x in this round reads the spare instead
             if state.table[k, 1] == x:
                 state.table[k, 1] = spare
-        _note_transfer(state, row, number, x, spare, f)
-        row += 1
-        state.content[spare] = f
-        state.copies[f] += 1
+        row, _ = _stash(state, x, row, number)
     if f >= 0:
         state.going[f] += 1
     _note_transfer(state, row, number, y, x, state.new[x])
@@ -167,6 +166,16 @@ def _fill_slot(state, r, x, in_circle, start, row, number):  # type: ignore[no-u
         state.sent[s] += 1
         state.receives[r] += 1
     return row + 1
+
+
+@inlined
+def _stash(state, x, row, number):  # type: ignore[no-untyped-def]
+    """Copy what slot ``x`` held before the round into the spare of its rank; return where the round ends, and that."""
+    e, spare = state.content[x], len(state.new) + x // state.slots_per_rank
+    _note_transfer(state, row, number, x, spare, e)
+    state.content[spare] = e
+    state.copies[e] += 1
+    return row + 1, spare
 
 
 @inlined
@@ -204,19 +213,28 @@ def _rank_of(state, slot):  # type: ignore[no-untyped-def]
 
 @inlined
 def _source(state, e, r):  # type: ignore[no-untyped-def]
-    """Return the slot from which rank ``r`` gets ``e``, nearest first, or -1 if none can give it in this round."""
+    """Return the slot from which rank ``r`` gets ``e``, nearest first, or -1 if none can give it in this round.
+
+    It may be one of the node that is overwritten in this round, if the spare of its rank is free for what it held; that
+    is nearer than another node, but a copy more than from a slot that stays.
+    """
     slots = len(state.new)
     for y in range(r * state.slots_per_rank, (r + 1) * state.slots_per_rank):
         if state.content[y] == e and not state.written[y]:
             return y
     if state.content[slots + r] == e:
         return slots + r
-    best, best_far, best_sent = -1, 3, np.int64(0)
+    best, best_far, best_sent = -1, 4, np.int64(0)
     for y in range(len(state.content) if state.receives[r] < state.max_receives else 0):
-        if state.content[y] != e or (y < slots and state.written[y]):
+        if state.content[y] != e:
             continue
         s = _rank_of(state, y)
-        far = 1 if s // state.ranks_per_node == r // state.ranks_per_node else 2
+        near = s // state.ranks_per_node == r // state.ranks_per_node
+        far = 1 if near else 3
+        if y < slots and state.written[y]:
+            if not near or state.content[slots + s] >= 0:
+                continue
+            far = 2
         if state.sends[s] < state.max_sends and (far < best_far or (far == best_far and state.sent[s] < best_sent)):
             best, best_far, best_sent = y, far, state.sent[s]
     return best

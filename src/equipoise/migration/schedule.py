@@ -14,7 +14,7 @@ from equipoise.errors import IndivisibleError, InvalidInputError, InvalidPlaceme
 from equipoise.migration.remainder import check_lost_ranks
 from equipoise.migration.rounds import COLUMNS, join_layers, schedule_layers
 from equipoise.placement import Placement
-from equipoise.problem import count
+from equipoise.problem import count, finite
 from equipoise.threads import blocks, for_each, let_others
 
 __all__ = ["LinkSpeeds", "MigrationSchedule"]
@@ -42,8 +42,10 @@ class LinkSpeeds:
     def __post_init__(self) -> None:
         for name in ("local", "node", "remote", "latency"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value < float("inf"):
+            number = finite(value, name, "a finite number above 0")
+            if number == 0:
                 raise InvalidInputError(f"{name} is {value!r}; it must be a finite number above 0.")
+            object.__setattr__(self, name, number)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,10 +99,12 @@ class MigrationSchedule:
     round, as far as limits allow. A spare holds one expert at a time; where a circle does not fit into one round, one
     of its experts waits there.
 
-    A slot is filled from its own rank if that holds the expert, else from its node, else from another; among equals
-    from the rank that has sent least, ties to the lowest slot. The ranks with most to receive choose first. Layers come
-    one after the other, so a layer takes at least as many rounds as its busiest rank sends or receives, and no fewer
-    are saved by another. Not promised: that no schedule has fewer rounds.
+    A slot is filled from its own rank if that holds the expert, else from a rank of its node that holds it and may
+    still send in that round, else from another node: it does not wait for a round in which its node could send. A slot
+    that is overwritten in the same round can send only by the spare of its rank, if that is free. Among equals from the
+    rank that has sent least, ties to the lowest slot. The ranks with most to receive choose first. Layers come one
+    after the other, so a layer takes at least as many rounds as its busiest rank sends or receives, and no fewer are
+    saved by another. Not promised: that no schedule has fewer rounds.
 
     Examples
     --------
@@ -146,9 +150,7 @@ class MigrationSchedule:
                 f"{ranks} ranks do not spread evenly over {nodes} nodes. Use a number of nodes that divides {ranks}."
             )
         lost = check_lost_ranks(self.lost_ranks, ranks)
-        size = self.bytes_per_expert
-        if isinstance(size, bool) or not hasattr(size, "__index__") or size < 0:
-            raise InvalidInputError(f"bytes_per_expert is {size!r}; it must be a whole number of at least 0.")
+        size = count(self.bytes_per_expert, "bytes_per_expert", least=0)
         let_others()
         old, new = _widen(current, ranks, slots), _widen(target, ranks, slots)
         _check_target(target, new, lost)
@@ -158,7 +160,7 @@ class MigrationSchedule:
             "lost_ranks": tuple(lost),
             "max_sends": count(self.max_sends, "max_sends"),
             "max_receives": count(self.max_receives, "max_receives"),
-            "bytes_per_expert": int(size),
+            "bytes_per_expert": size,
             "num_ranks": ranks,
             "slots_per_rank": slots,
         }
@@ -236,6 +238,10 @@ class MigrationSchedule:
         estimate: links are taken to be idle otherwise, and both directions to be independent.
         """
         links = LinkSpeeds() if links is None else links
+        if not isinstance(links, LinkSpeeds):
+            raise InvalidInputError(
+                f"links is {links!r}; pass a LinkSpeeds(remote=..., ...), or None for its defaults."
+            )
         if not len(self.layer):
             return 0.0
         each = self.bytes_per_expert / np.array([links.local, links.node, links.remote])[self.distance]
