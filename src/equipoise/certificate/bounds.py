@@ -204,8 +204,11 @@ def lower_bounds(problem: PlacementProblem, achieved: Floats | None = None) -> t
     if len(open_):
         improve("threshold", open_, threshold_load(problem.of_layers(open_), best[open_], achieved[open_]))
         improve("company", open_, company_load(problem.of_layers(open_), best[open_]))
-    dominated = DOMINATES * problem.load.max(axis=1) >= problem.load.sum(axis=1)
-    open_ = np.flatnonzero(achieved > best * np.where(dominated, 1 + CLOSE_DOMINATED, 1 + CLOSE))
+    open_ = np.flatnonzero(achieved > best * (1 + CLOSE_DOMINATED))
+    if len(open_):
+        load = problem.load[open_]
+        dominated = DOMINATES * load.max(axis=1) >= load.sum(axis=1)
+        open_ = open_[dominated | (achieved[open_] > best[open_] * (1 + CLOSE))]
     if len(open_):
         improve("hottest", open_, hottest_load(problem.of_layers(open_), best[open_], achieved[open_]))
     return best, tuple(names)
