@@ -18,7 +18,7 @@ from equipoise.errors import InvalidInputError
 
 __all__ = ["beside_others", "blocks", "for_each", "let_others", "num_threads"]
 
-PAUSE = 5e-5  # seconds: enough for another thread to wake up and take the interpreter's lock
+PAUSE = 1.5e-4  # seconds: enough for another thread to wake up and do what it needs the interpreter's lock for
 
 _lock = Lock()
 _this_thread = local()
