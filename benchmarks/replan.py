@@ -1,6 +1,6 @@
 """Re-planning after a drift: what transfers buy, how long planning takes, and how little it disturbs a torch loop.
 
-    python benchmarks/replan.py [--threads 2] [--repeats 7] [--seconds 6]
+    python benchmarks/replan.py [--threads 2] [--repeats 7] [--seconds 30]
 
 Drifts are of sigma 0.3 in log space and, so that balancedness starts at the .71 that the bars suppose, of 0.43. Every
 plan is checked before it is timed: its limit, its slots, its balancedness against the bar. The ratio is the time of
@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 
 CLUSTER = eq.Cluster(num_ranks=32, slots_per_rank=9)
 BARS = {8: 0.89, 16: 0.94, 32: 0.97, 64: 0.995}
-PAIRS = 40  # short turns, each beside one of the other kind, so that a busy spell of the machine falls on both
+PAIRS = 150  # short turns, each beside one of the other kind, so that a busy spell of the machine falls on both
 MOST_RATIO, MOST_SLOWDOWN, MOST_OTHERS = 0.5, 0.05, 0.10
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Re-planning after a drift.")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=6.0, help="how long the torch loop runs in each setting")
+    parser.add_argument("--seconds", type=float, default=30.0, help="how long the torch loop runs in each setting")
     args = parser.parse_args()
     source, recorded = harness.loads()
     generated = generate_load("deepseek-v3", seed=0).load
