@@ -15,6 +15,7 @@ from equipoise.kernels.descent.state import (
     PAIRS,
     SWAPS,
     add_load,
+    bits_for,
     copy_table,
     exchange,
     holds,
@@ -129,9 +130,7 @@ def swap_pairs(ranks, target, space):  # type: ignore[no-untyped-def]
     """
     value, expert, load, order, replicas = ranks.value, ranks.expert, ranks.load, ranks.order, ranks.replicas
     num_ranks, slots = value.shape
-    bits = 0
-    while (1 << bits) < slots:
-        bits += 1
+    bits = bits_for(slots)
     g = order[num_ranks - 1]
     top = best = load[g]
     best_h = np.int64(-1)

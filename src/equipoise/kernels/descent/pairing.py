@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.descent.state import sort_ascending
+from equipoise.kernels.descent.state import bits_for, sort_ascending
 from equipoise.kernels.native import native
 
 __all__ = ["pair", "search_counts"]
@@ -32,9 +32,7 @@ def pair(weight, replicas, expert, keys, spare):  # type: ignore[no-untyped-def]
     """
     num_ranks = expert.shape[0]
     experts = len(weight)
-    bits = 0
-    while (1 << bits) < experts:
-        bits += 1
+    bits = bits_for(experts)
     mask = np.int64((1 << bits) - 1)
     for e in range(experts):
         keys[e] = ((weight[e] // replicas[e]) << bits) | e

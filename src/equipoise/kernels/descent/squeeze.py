@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from equipoise.kernels.descent.improve import exchange_pairs, pair_sums, pairs_may_go
-from equipoise.kernels.descent.state import exchange, holds, set_ranks, sort_ascending
+from equipoise.kernels.descent.state import bits_for, exchange, holds, set_ranks, sort_ascending
 from equipoise.kernels.native import native
 from equipoise.kernels.separate.numba import separate
 
@@ -29,9 +29,7 @@ def squeeze(ranks, target, space):  # type: ignore[no-untyped-def]
     value, load, order = ranks.value, ranks.load, ranks.order
     parts, full, spare = space.parts, space.full, space.spare
     num_ranks, slots = value.shape
-    bits = 0
-    while (1 << bits) < slots:
-        bits += 1
+    bits = bits_for(slots)
     mask = (np.int64(1) << bits) - 1
     room = np.int64(0)  # of all ranks that are not full
     for g in range(num_ranks):
@@ -115,9 +113,7 @@ def deal_again(ranks, weight, target, p, q, space):  # type: ignore[no-untyped-d
     first, first_expert, second, second_expert = space.pool
     _collect(value[:, p], expert[:, p], first, first_expert, keys, spare)
     _collect(value[:, q], expert[:, q], second, second_expert, keys, spare)
-    bits = 0
-    while (1 << bits) < num_ranks:
-        bits += 1
+    bits = bits_for(num_ranks)
     for g in range(num_ranks):
         load[g] -= value[g, p] + value[g, q]
         expert[g, p] = expert[g, q] = -1
@@ -144,9 +140,7 @@ def deal_again(ranks, weight, target, p, q, space):  # type: ignore[no-untyped-d
 def _collect(value, expert, size, name, keys, spare):  # type: ignore[no-untyped-def]
     """Set ``size`` and ``name`` to the replicas at one place of all ranks, the largest first."""
     num_ranks = len(value)
-    bits = 0
-    while (1 << bits) < num_ranks:
-        bits += 1
+    bits = bits_for(num_ranks)
     for g in range(num_ranks):
         keys[g] = (value[g] << bits) | g
     sort_ascending(keys[:num_ranks], spare)
