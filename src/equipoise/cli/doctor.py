@@ -83,7 +83,7 @@ def _devices() -> tuple[list[dict[str, Any]], str | None]:
 def _kernel_cache() -> dict[str, Any]:
     """Say where compiled kernels are kept, and whether they can be."""
     try:
-        kernels = importlib.import_module("equipoise.kernels.packing.numba")
+        kernels = importlib.import_module("equipoise.restarts.numba")
         compiled = [value for value in vars(kernels).values() if hasattr(value, "stats")]
         if not compiled:
             return {"folder": None, "writable": False, "reason": "NUMBA_DISABLE_JIT is set, so nothing is compiled"}
