@@ -1,4 +1,4 @@
-"""Rows in the middle of a descent, for the tests of its parts."""
+"""Layers in the middle of a descent, for the tests of its parts."""
 
 from __future__ import annotations
 
@@ -7,25 +7,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.descent.start import count_least_largest, fold
-from equipoise.descent.state import new_ranks, new_space
+from equipoise.descent.counts import set_target
+from equipoise.descent.facts import MOST, TARGET, new_facts
+from equipoise.descent.fold import fold
+from equipoise.descent.layer import Layer, keep, new_layer, read_layer
 
 SHAPES = [(16, 8, 4), (40, 16, 5), (30, 12, 6)]  # experts, ranks, slots
 
 
-def dealt(shape: tuple[int, int, int], seed: int, sigma: float = 1.0) -> tuple[NDArray[np.int64], Any, Any]:
-    """Return descending loads, and the ranks and work space of a first deal of them."""
+def dealt(shape: tuple[int, int, int], seed: int, sigma: float = 1.0, slack: float = 1.001) -> Layer:
+    """Return a layer after the first deal of its replicas, kept as the best; ``slack`` times the mean is its target."""
     experts, num_ranks, slots = shape
     load = np.random.default_rng([*shape, seed]).lognormal(10, sigma, experts)
-    weight = np.sort(np.rint(load * 1000).astype(np.int64))[::-1].copy()
-    ranks, space = new_ranks(num_ranks, slots, experts), new_space(num_ranks, slots, experts, num_ranks)
-    count_least_largest(weight, num_ranks * slots, num_ranks, ranks.replicas)
-    fold(weight, ranks, space.keys, space.spare)
-    return weight, ranks, space
+    layer = layer_of(np.rint(load * 1000).astype(np.int64), num_ranks, slots)
+    fold(layer)
+    keep(layer)
+    layer.facts[TARGET] = int(layer.ranks.load.mean() * slack)
+    return layer
 
 
-def assert_consistent(weight: NDArray[np.int64], ranks: Any) -> None:
-    """Recount all that ``ranks`` says of its slots: replicas, values, loads, and the order of each."""
+def layer_of(load: NDArray[np.int64], num_ranks: int, slots: int, effort: str = "balanced") -> Layer:
+    """Return a layer of these loads with the counts that make its largest replica least, and work to spend."""
+    experts = len(load)
+    bits = experts.bit_length()
+    layer = new_layer(num_ranks, slots, experts, num_ranks, np.zeros(1, np.bool_))
+    facts = new_facts(np.zeros(1, np.int64), effort)
+    read_layer(layer, np.sort((~load << bits) | np.arange(experts)), bits, facts[0])
+    layer.facts[MOST] = 10**12
+    set_target(layer, 0.001)
+    return layer
+
+
+def assert_consistent(layer: Any) -> None:
+    """Recount all that the ranks say of their slots: replicas, values, loads, and the order of each."""
+    ranks, weight = layer.ranks, layer.weight
     held = np.sort(ranks.expert, axis=1)
     assert (held[:, 1:] != held[:, :-1]).all(), "an expert lies twice on a rank"
     assert np.array_equal(np.bincount(ranks.expert.ravel(), minlength=len(weight)), ranks.replicas)

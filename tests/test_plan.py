@@ -53,7 +53,7 @@ def test_the_summary_says_what_held_the_search_back() -> None:
     assert "held back     by the limit of 1 transfers in a layer" in (
         eq.solve(problem, current=current, max_transfers=1).summary()
     )
-    assert "held back     by a search that ended after 0 units" in eq.solve(problem, deadline=0).summary()
+    assert "held back     by a search that was ended before it was done" in eq.solve(problem, stop_after=0).summary()
 
 
 COARSE = eq.PlacementProblem([[9.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0], [0.0] * 4], eq.Cluster(4, 1))

@@ -32,7 +32,7 @@ LIFTED_BY = {
 HELD_BACK_BY = {
     "max_transfers": "by the limit of {:,} transfers in a layer",
     "max_transfers_total": "by the limit of {:,} transfers in all layers together",
-    "stop_after": "by a search that ended after {:,} units",
+    "stop_after": "by a search that was ended before it was done",
 }
 """Parameters that keep a plan from being as good as it could be, and what to say of them."""
 

@@ -1,28 +1,24 @@
-"""The rows of a problem while joint descent works on them, harder and harder."""
+"""The rows of a problem while joint descent works on them, harder and harder, until the work or the time is spent."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.backends import Backend
 from equipoise.descent import STAGES
 from equipoise.fixed_point import replica_weight
 from equipoise.hierarchy import NodeRows
 from equipoise.kernels.separate.numba import separate_duplicates
 from equipoise.placement import Placement
-from equipoise.restarts import Settings, pack_items
 
-__all__ = ["Pack", "Search", "busiest_rank", "pack_replicas"]
+__all__ = ["Pack", "Search", "busiest_rank", "pack_replicas", "stopped_at"]
 
-UNIT_SLOTS = 4096
-NOTHING_YET = np.iinfo(np.int64).max
 LADDER = {"fast": ("fast",), "balanced": ("balanced",), "thorough": ("balanced", "thorough")}
 """What is tried for each effort, one after the other; the kernel makes "balanced" never worse than "fast"."""
 
@@ -54,87 +50,99 @@ def busiest_rank(held: NDArray[np.int32], weight: NDArray[np.int64], num_ranks: 
     return busiest
 
 
+@contextmanager
+def stopped_at(until: float | None) -> Iterator[NDArray[np.bool_]]:
+    """Give an array of one bool that becomes true at ``until``, a time of ``time.monotonic``, or never for None.
+
+    Native code, which runs without the interpreter's lock, looks at it between two steps.
+    """
+    stop = np.zeros(1, np.bool_)
+    left = None if until is None else until - time.monotonic()
+    if left is not None and left <= 0:
+        stop[0] = True
+    timer = threading.Timer(left, lambda: stop.fill(True)) if left is not None and left > 0 else None
+    if timer is not None:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield stop
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
 @dataclass
 class Search:
     """The rows of a problem while joint descent works on them, harder and harder.
 
     ``held`` int32 [rows, slots], the logical expert in each slot; ``busiest`` int64 [rows], what the busiest rank
     carries; ``within`` bool [rows], whether that is proved to be within ``max_gap``, and ``passed`` bool [rows],
-    whether to be no more than in the plain greedy plan.
+    whether to be no more than in the plain greedy plan; ``steps`` int64 [rows], the work spent so far.
     """
 
     rows: NodeRows
     floor: NDArray[np.int64]
     max_gap: float
     threads: int | None
+    without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self.slots_per_rank = self.rows.num_slots // self.rows.num_ranks
         rows = len(self.rows.weight)
         self.held = np.empty((rows, self.rows.num_slots), np.int32)
-        self.busiest, self.within = np.full(rows, NOTHING_YET), np.zeros(rows, np.bool_)
-        self.passed = np.zeros(rows, np.bool_)
-        self.stages = dict.fromkeys((*STAGES, "restarts"), 0)
+        self.busiest, self.steps = np.full(rows, np.iinfo(np.int64).max), np.zeros(rows, np.int64)
+        self.within, self.passed = np.zeros(rows, np.bool_), np.zeros(rows, np.bool_)
+        self.stages = dict.fromkeys(STAGES, 0)
 
-    def run(self, effort: str, chosen: Any = slice(None)) -> None:
-        """Plan the chosen rows with ``effort`` and keep what is better; more effort is never worse than less."""
+    def run(
+        self, effort: str, stop: NDArray[np.bool_], stop_after: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64] | None:
+        """Plan all rows with ``effort``, keeping what is better: more effort is never worse than less.
+
+        ``stop_after`` int64 [rows] limits the steps of each row. Returns such a limit that ends the search where
+        ``stop``, once it became true, ended this one, or None where it did not have to.
+        """
+        chosen, ended = np.arange(len(self.held)), stop_after
         for level in LADDER[effort]:
-            self._run(level, chosen)
-            chosen = np.arange(len(self.held))[chosen]
-            chosen = chosen[~self.within[chosen]]
-            if not len(chosen):
-                return
+            if len(chosen):
+                ended = self._run(level, chosen, stop, ended)
+                open_ = ~self.within if ended is None else ~self.within & (self.steps + 1 < ended)
+                chosen = np.flatnonzero(open_)
+            if stop[0] and len(chosen) and level != LADDER[effort][-1]:
+                return np.minimum(self.steps + 1, _no_limit(len(self.held)) if ended is None else ended)
+        return ended
 
-    def _run(self, effort: str, chosen: Any) -> None:
+    def _run(
+        self, effort: str, chosen: NDArray[np.int64], stop: NDArray[np.bool_], ended: NDArray[np.int64] | None
+    ) -> NDArray[np.int64] | None:
+        """Plan the chosen rows with one effort; return the limit that would end the search where it ended."""
+        from equipoise.descent.facts import FIRST_STAGE, MOST, PLAIN, REACHED, STEPS, TARGET, new_facts
         from equipoise.descent.numba import plan_rows
 
-        weight, names, floor = self.rows.weight[chosen], self.rows.expert[chosen], self.floor[chosen]
-        held, busiest, within, passed, counts = plan_rows(
-            weight, names, self.rows.num_ranks, self.slots_per_rank, floor, self.max_gap, effort, self.threads
-        )
-        better = busiest < self.busiest[chosen]
-        self.held[np.arange(len(self.held))[chosen][better]] = held.reshape(len(held), -1)[better]
-        self.busiest[chosen] = np.minimum(self.busiest[chosen], busiest)
-        self.within[chosen] |= within  # what is no busier than something within is within itself
-        self.passed[chosen] |= passed
-        for stage, number in zip(STAGES, counts.sum(axis=0).tolist(), strict=True):
+        whole = slice(None) if len(chosen) == len(self.held) else chosen  # a slice is no copy
+        weight, names = self.rows.weight[whole], self.rows.expert[whole]
+        facts = new_facts(self.floor[whole], effort, self.without)
+        facts[:, STEPS] = self.steps[whole] + 2  # so that a search that was stopped at once differs from none
+        facts[:, MOST] += facts[:, STEPS]
+        if ended is not None:
+            facts[:, MOST] = np.minimum(facts[:, MOST], ended[whole])
+        allowed = facts[:, MOST].copy()
+        slots_per_rank = self.rows.num_slots // self.rows.num_ranks
+        held = np.empty((len(weight), self.rows.num_ranks, slots_per_rank), np.int32)
+        plan_rows(weight, names, facts, held, self.max_gap, self.threads, stop)
+        better = facts[:, REACHED] < self.busiest[whole]
+        self.held[chosen[better]] = held.reshape(len(held), -1)[better]
+        self.busiest[whole] = np.minimum(self.busiest[whole], facts[:, REACHED])
+        self.within[whole] |= facts[:, REACHED] <= facts[:, TARGET]  # no busier than something within: within itself
+        self.passed[whole] |= facts[:, REACHED] <= facts[:, PLAIN]
+        self.steps[whole] = facts[:, STEPS]
+        for stage, number in zip(STAGES, facts[:, FIRST_STAGE:].sum(axis=0).tolist(), strict=True):
             self.stages[stage] += number
+        cut = facts[:, MOST] < allowed
+        if cut.any():
+            ended = _no_limit(len(self.held)) if ended is None else ended.copy()
+            ended[chosen[cut]] = facts[cut, MOST]
+        return ended
 
-    def run_in_units(
-        self, effort: str, restarts: tuple[int, Backend] | None, until: float | None, stop_after: int | None
-    ) -> int:
-        """Plan the rows above the target again, some at a time, until a limit is met; return the units done.
 
-        ``restarts``, if given, are tried with this seed and backend as the last unit. ``until`` is a time of
-        ``time.monotonic``.
-        """
-        todo = np.flatnonzero(~self.within)
-        size = min(8, max(1, UNIT_SLOTS // self.rows.num_slots))
-        units = [partial(self.run, effort, todo[at : at + size]) for at in range(0, len(todo), size)]
-        if restarts is not None:
-            units.append(partial(self.run_restarts, *restarts))
-        for done, work in enumerate(units):
-            if done == stop_after or (until is not None and time.monotonic() >= until):
-                return done
-            work()
-        return len(units)
-
-    def run_restarts(self, seed: int, backend: Backend) -> None:
-        """Try pruned restarts on the rows above the target, and keep them where they are better."""
-        from equipoise.kernels.replication.numba import replicate
-
-        chosen = np.flatnonzero(~self.within)
-        if not len(chosen):
-            return
-        weight = np.ascontiguousarray(self.rows.weight[chosen])
-        counts = replicate(weight, self.rows.num_slots, self.rows.num_ranks)
-
-        def pack(items: NDArray[np.int64], packs: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-            return pack_items(items, packs, Settings(), seed, backend, self.threads)
-
-        held = pack_replicas(weight, self.rows, *counts, pack)
-        busiest = busiest_rank(held, weight, self.rows.num_ranks)
-        better = busiest < self.busiest[chosen]
-        self.held[chosen[better]] = self.rows.name(held, chosen)[better]
-        self.busiest[chosen[better]] = busiest[better]
-        self.stages["restarts"] += int(better.sum())
+def _no_limit(rows: int) -> NDArray[np.int64]:
+    return np.full(rows, np.iinfo(np.int64).max)

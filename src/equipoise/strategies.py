@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 
 from equipoise.backends import BACKENDS, Backend
 from equipoise.bounds.grouping import best_groupings
+from equipoise.bounds.pigeonhole import pigeonhole_load
 from equipoise.descent import EFFORTS
 from equipoise.errors import InvalidInputError, UnknownNameError
 from equipoise.fixed_point import to_fixed_point
-from equipoise.hierarchy import split_by_node
+from equipoise.hierarchy import NodeRows, split_by_node
 from equipoise.problem import PlacementProblem, finite
 from equipoise.restarts import Settings, pack_items
-from equipoise.search import Pack, Search, busiest_rank, pack_replicas
+from equipoise.search import Pack, Search, busiest_rank, pack_replicas, stopped_at
 
 __all__ = [
     "DEFAULT",
@@ -132,26 +134,25 @@ class JointDescent:
     effort : str, default "balanced"
         What a layer that stays above ``max_gap`` may cost; see ``equipoise.descent.EFFORTS``.
     deadline : float or None, default None
-        Seconds from the start after which no further search begins. Every layer gets its first descent, whatever the
-        clock says, and a unit of search that has begun is finished; how many were is ``stop_after`` of the plan's
-        parameters.
-    stop_after : int or None, default None
-        Search beyond the first descents only in so many units: makes a plan that a deadline cut short again, without a
-        clock. A unit is 8 layers (or nodes of layers), fewer where they have more than 512 slots; pruned
-        restarts, where ``effort`` has them, are the last.
+        Seconds from the start after which the search of every layer ends where it stands, within some 20 milliseconds.
+        Layers that it had not come to get a first deal, or the plain greedy plan where that is better.
+        Where each ended is ``stop_after`` of the plan's parameters.
+    stop_after : int, sequence of int, or None, default None
+        Steps after which the search of a layer (or of a node of a layer) ends: one number for all, or one for each, -1
+        for no limit. It makes a plan that a deadline cut short again, without a clock.
 
     Notes
     -----
-    Stages and their order are in ``equipoise.descent``. With ``effort="thorough"``, layers that
-    descent leaves above ``max_gap`` are tried by pruned restarts at their defaults too. In a hierarchical problem all
-    groupings of groups to nodes are tried where they are few; nodes that are less busy than the bound
+    Stages and their order are in ``equipoise.descent``. Work is counted in steps, not by a clock: by default a layer
+    of at most 1,024 slots takes no more than some 20 milliseconds of one core, whatever its load. In a hierarchical
+    problem all groupings of groups to nodes are tried where they are few; nodes that are less busy than the bound
     of the busiest are not searched further.
     """
 
     max_gap: float = 0.001
     effort: str = "balanced"
     deadline: float | None = None
-    stop_after: int | None = None
+    stop_after: int | Sequence[int] | None = None
 
     name: ClassVar[str] = "joint-descent"
     backends: ClassVar[tuple[str, ...]] = ("numba",)
@@ -162,11 +163,7 @@ class JointDescent:
             object.__setattr__(self, "deadline", finite(self.deadline, "deadline"))
         if not isinstance(self.effort, str) or self.effort not in EFFORTS:
             raise UnknownNameError(f"effort is {self.effort!r}; it must be one of {', '.join(EFFORTS)}.")
-        if self.stop_after is not None:
-            whole = hasattr(self.stop_after, "__index__") and not isinstance(self.stop_after, bool)
-            if not whole or self.stop_after < 0:
-                raise InvalidInputError(f"stop_after is {self.stop_after!r}; it must be a whole number, not negative.")
-            object.__setattr__(self, "stop_after", int(self.stop_after))
+        object.__setattr__(self, "stop_after", _steps(self.stop_after))
 
     def place(self, problem: PlacementProblem, seed: int, backend: Backend, threads: int | None) -> Found:
         """Return the best placement of each layer that the stages found."""
@@ -175,16 +172,11 @@ class JointDescent:
         node_of_group, floor = self._group(problem, fixed, threads)
         rows = split_by_node(problem, fixed, node_of_group)
         search = Search(rows, floor, self.max_gap, threads)
-        strategy, restarts = self, (seed, backend) if self.effort == "thorough" else None
-        if self.deadline is None and self.stop_after is None:
-            search.run(self.effort)
-            if restarts is not None:
-                search.run_restarts(*restarts)
-        else:
-            search.run("fast")
-            until = None if self.deadline is None else start + self.deadline
-            units = search.run_in_units(self.effort, restarts, until, self.stop_after)
-            strategy = dataclasses.replace(self, deadline=None, stop_after=units)
+        with stopped_at(None if self.deadline is None else start + self.deadline) as stop:
+            ended = search.run(self.effort, stop, self._limits(len(rows.weight)))
+        strategy = self
+        if self.deadline is not None:
+            strategy = dataclasses.replace(self, deadline=None, stop_after=_listed(ended))
         layers = problem.num_layers
         found, busiest = search.held.reshape(layers, -1), search.busiest.reshape(layers, -1)
         doubtful = ~(search.within | search.passed).reshape(layers, -1).all(axis=1)
@@ -193,31 +185,69 @@ class JointDescent:
         _keep_plain(problem, fixed, found, busiest.max(axis=1), np.flatnonzero(doubtful))
         return Found(found, "numba", search.stages, strategy)
 
+    def _limits(self, rows: int) -> NDArray[np.int64] | None:
+        """Return after how many steps the search of each row ends, or None for no limit."""
+        if self.stop_after is None:
+            return None
+        limits = np.array(self.stop_after, np.int64)
+        if limits.ndim and len(limits) != rows:
+            raise InvalidInputError(f"stop_after has {len(limits)} numbers, and {rows} are planned; give one for each.")
+        return np.where(limits < 0, np.iinfo(np.int64).max, np.broadcast_to(limits, rows))
+
     def _group(
         self, problem: PlacementProblem, fixed: NDArray[np.int64], threads: int | None
     ) -> tuple[NDArray[np.int32] | None, NDArray[np.int64]]:
         """Return the node of each group, None for a global problem, and what each row need not go below."""
         cluster = problem.cluster
         if not problem.is_hierarchical:
-            return None, np.zeros(len(fixed), np.int64)
+            return None, _floor(problem, fixed)
         best = best_groupings(problem, fixed.astype(np.float64))
         if best is not None:
             return best[0], np.repeat(np.ceil(best[1]).astype(np.int64), cluster.num_nodes)
         assert problem.num_expert_groups is not None
-        from equipoise.descent.numba import plan_rows
-
         nodes, groups = cluster.num_nodes, problem.num_expert_groups
         group_weight = fixed.reshape(len(fixed), groups, -1).sum(axis=2)
-        names = np.broadcast_to(np.arange(groups), group_weight.shape)
-        floor = np.zeros(len(fixed), np.int64)
-        held, *_ = plan_rows(group_weight, names, nodes, groups // nodes, floor, 0.0, "balanced", threads)
+        names = np.broadcast_to(np.arange(groups, dtype=np.int32), group_weight.shape)
+        packing = Search(NodeRows(group_weight, names, nodes, groups), np.zeros(len(fixed), np.int64), 0.0, threads)
+        packing.run("balanced", np.zeros(1, np.bool_))
         node_of_group = np.empty((len(fixed), groups), np.int32)
         owner = np.repeat(np.arange(nodes, dtype=np.int32), groups // nodes)
-        np.put_along_axis(node_of_group, held.reshape(len(fixed), -1).astype(np.int64), owner[None, :], axis=1)
+        np.put_along_axis(node_of_group, packing.held.astype(np.int64), owner[None, :], axis=1)
         busiest = np.zeros((len(fixed), nodes), np.int64)
         for node in range(nodes):
             busiest[:, node] = np.where(node_of_group == node, group_weight, 0).sum(axis=1)
         return node_of_group, np.repeat(busiest.max(axis=1) // cluster.ranks_per_node, nodes)
+
+
+def _floor(problem: PlacementProblem, fixed: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return what the busiest rank of each layer cannot go below for another reason than descent itself looks at."""
+    bound = pigeonhole_load(problem)
+    largest = problem.load.max(axis=1)
+    share = bound / np.where(largest > 0, largest, 1.0)
+    rounding = problem.cluster.slots_per_rank * (bound > 0)  # each replica was rounded to a whole number
+    floor: NDArray[np.int64] = np.ceil(share * fixed.max(axis=1)).astype(np.int64) + rounding
+    return floor
+
+
+def _steps(stop_after: Any) -> int | tuple[int, ...] | None:
+    """Check ``stop_after`` and return it with plain numbers."""
+    if stop_after is None:
+        return None
+    listed = isinstance(stop_after, Sequence) and not isinstance(stop_after, str)
+    numbers = list(stop_after) if listed else [stop_after]
+    for number in numbers:
+        if not hasattr(number, "__index__") or isinstance(number, bool) or not -1 <= int(number) < 2**63:
+            raise InvalidInputError(
+                f"stop_after is {stop_after!r}; it must be a number of steps, or a list of them, from -1 to 2**63 - 1."
+            )
+    return tuple(int(number) for number in numbers) if listed else int(numbers[0])
+
+
+def _listed(ended: NDArray[np.int64] | None) -> tuple[int, ...] | None:
+    """Return limits of steps as ``stop_after`` has them: -1 for none."""
+    if ended is None:
+        return None
+    return tuple(np.where(ended == np.iinfo(np.int64).max, -1, ended).tolist())
 
 
 def _keep_plain(

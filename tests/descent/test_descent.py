@@ -13,9 +13,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import equipoise as eq
+import fuzz_layers
 from equipoise.certificate import check_placement
-from equipoise.descent import EFFORTS
+from equipoise.descent import EFFORTS, tuning
 from equipoise.errors import InvalidInputError, UnknownNameError
+from equipoise.fixed_point import to_fixed_point
+from equipoise.hierarchy import split_by_node
+from equipoise.search import Search
 from equipoise.testing import TINY_SHAPES, brute_force_optimum, random_load
 
 ROUNDING = 1 + 1e-12
@@ -94,40 +98,41 @@ def test_a_plan_cut_short_by_the_clock_is_made_again_from_its_parameters(
     cut = plan(problem, effort=effort, deadline=0)
     check_placement(problem, cut.placement, allow_duplicates=False)
     assert cut.provenance.parameters["deadline"] is None
-    assert cut.provenance.parameters["stop_after"] == 0
     again = plan(problem, **cut.provenance.parameters)
     assert again.placement == cut.placement
     assert again.to_json() == cut.to_json()
 
 
-def test_pruned_restarts_are_the_last_unit_of_a_thorough_search_with_a_deadline() -> None:
-    problem = eq.PlacementProblem(np.random.default_rng(3).lognormal(0, 1.5, (9, 40)), eq.Cluster(24, 2))
-    without = plan(problem, effort="thorough", max_gap=0)
-    within = plan(problem, effort="thorough", max_gap=0, deadline=3600)
-    assert within.placement == without.placement
-    units = within.provenance.parameters["stop_after"]
-    assert units == 3  # two of 8 layers at most, and the restarts
-    again = plan(problem, effort="thorough", max_gap=0, stop_after=units)
-    assert again.to_json() == within.to_json()
+def test_a_plan_that_was_cut_in_the_middle_of_its_layers_is_made_again() -> None:
+    problem = eq.PlacementProblem(np.random.default_rng(0).lognormal(0, 2.6, (60, 128)), eq.Cluster(32, 5))
+    whole = plan(problem, effort="thorough", max_gap=0.0)
+    cut = plan(problem, effort="thorough", max_gap=0.0, deadline=0.05, threads=2)
+    ended = cut.provenance.parameters["stop_after"]
+    assert len(ended) == 60
+    assert cut.provenance.parameters["deadline"] is None
+    assert cut.metrics.max_rank_load.sum() >= whole.metrics.max_rank_load.sum()
+    for threads in (1, 2):
+        assert plan(problem, **cut.provenance.parameters, threads=threads).to_json() == cut.to_json()
+    assert eq.Plan.from_json(cut.to_json()).provenance.parameters["stop_after"] == list(ended)
 
 
-def test_layers_of_very_many_slots_are_units_of_their_own() -> None:
-    problem = eq.PlacementProblem(np.random.default_rng(3).lognormal(0, 1, (3, 2100)), eq.Cluster(1050, 3))
-    found = plan(problem, max_gap=0, stop_after=1)
-    assert found.provenance.parameters["stop_after"] == 1
-    assert plan(problem, max_gap=0, effort="fast").placement.physical_to_logical[1:].tolist() == (
-        found.placement.physical_to_logical[1:].tolist()
-    )
+@pytest.mark.parametrize("steps", [0, 1000, 100_000, 3_000_000])
+def test_a_search_ends_after_the_steps_that_it_is_given_and_more_are_never_worse(steps: int) -> None:
+    problem = eq.PlacementProblem(np.random.default_rng(0).lognormal(0, 2.6, (6, 128)), eq.Cluster(32, 5))
+    cut, whole = plan(problem, stop_after=steps), plan(problem)
+    assert (whole.metrics.max_rank_load <= cut.metrics.max_rank_load * ROUNDING).all()
+    assert plan(problem, stop_after=[steps] * 6).placement == cut.placement
+    assert plan(problem, stop_after=[-1] * 6).placement == whole.placement
 
 
-def test_a_plan_that_was_cut_after_some_units_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = eq.PlacementProblem(np.random.default_rng(0).lognormal(0, 1.5, (60, 40)), eq.Cluster(24, 2))
-    ticks = iter(range(1000))
-    monkeypatch.setattr("time.monotonic", lambda: float(next(ticks)))
-    cut = plan(problem, deadline=2.5)
-    assert cut.provenance.parameters["stop_after"] == 2
-    again = plan(problem, **cut.provenance.parameters)
-    assert again.to_json() == cut.to_json()
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_layer_takes_more_steps_than_its_effort_allows(threads: int) -> None:
+    for seed in range(40):
+        load = fuzz_layers.problem_of(seed, 3)
+        for effort in ("fast", "balanced"):
+            search = Search(split_by_node(load, to_fixed_point(load.load), None), np.zeros(3, np.int64), 0.0, threads)
+            search.run(effort, np.zeros(1, np.bool_))
+            assert search.steps.max() <= 1.2 * tuning.MOST_STEPS[EFFORTS[effort]]
 
 
 def test_a_deadline_that_does_not_strike_gives_the_plan_without_one() -> None:
@@ -238,6 +243,8 @@ def test_the_kernels_make_the_same_plan_without_a_compiler() -> None:
         ({"effort": ["fast"]}, UnknownNameError, r"effort is \['fast'\]"),
         ({"stop_after": 1.5}, InvalidInputError, "stop_after is 1.5"),
         ({"stop_after": True}, InvalidInputError, "stop_after is True"),
+        ({"stop_after": [1, 2, 3]}, InvalidInputError, "stop_after has 3 numbers, and 1 are planned"),
+        ({"stop_after": [-2]}, InvalidInputError, r"stop_after is \[-2\]"),
         ({"backend": "abacus"}, UnknownNameError, "backend is 'abacus'"),
     ],
 )

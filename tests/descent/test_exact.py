@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import equipoise as eq
+from descents import layer_of
 from equipoise.descent.exact import search_all
+from equipoise.descent.facts import NEVER, REACHED, TARGET
 from equipoise.fixed_point import to_fixed_point
 from equipoise.testing import TINY_SHAPES, brute_force_optimum, random_load
 
@@ -21,24 +24,33 @@ def test_trying_all_placements_finds_the_optimum(shape: tuple[int, int, int]) ->
     problem = eq.PlacementProblem(weight.astype(np.float64), eq.Cluster(ranks, slots))
     optimum = brute_force_optimum(problem, allow_duplicates=False)
     for row, best in zip(weight, optimum, strict=True):
-        held = np.empty((ranks, slots), np.int64)
-        reached = search_all(row, 0, 2**62, 10**7, held)
+        reached, held = tried(row, ranks, slots)
         assert reached == pytest.approx(best, rel=1e-9)
         assert all(len(set(rank)) == slots for rank in held.tolist())
         replicas = np.bincount(held.ravel(), minlength=experts)
         assert (row // replicas)[held].sum(axis=1).max() == reached
 
 
+def tried(
+    load: NDArray[np.int64], ranks: int, slots: int, target: int = 0, reached: int = NEVER, steps: int = 10**7
+) -> tuple[int, NDArray[np.int64]]:
+    """Return what the best placement reaches after all were tried, and that placement; -1 where none was found."""
+    layer = layer_of(load, ranks, slots)
+    layer.facts[TARGET], layer.facts[REACHED] = target, reached
+    layer.best[:] = -1
+    search_all(layer, steps)
+    return int(layer.facts[REACHED]), layer.best
+
+
 def test_it_stops_at_the_target_at_the_limit_and_where_nothing_is_better() -> None:
     weight = np.sort(np.random.default_rng(0).integers(1, 1000, 10))[::-1].astype(np.int64) * 2520
-    start = np.full((4, 4), -1)
-    optimum = search_all(weight, 0, 2**62, 10**7, start.copy())
-    close = search_all(weight, optimum * 11 // 10, 2**62, 10**7, start.copy())
+    optimum, _ = tried(weight, 4, 4)
+    close, _ = tried(weight, 4, 4, target=optimum * 11 // 10)
     assert optimum <= close <= optimum * 11 // 10
     for steps in (1, 100):
-        assert optimum <= search_all(weight, 0, 2**62, steps, start.copy()) <= 2**62
-    held = start.copy()
-    assert search_all(weight, 0, optimum, 10**7, held) == optimum
+        assert optimum <= tried(weight, 4, 4, steps=steps)[0] <= NEVER
+    reached, held = tried(weight, 4, 4, reached=optimum)
+    assert reached == optimum
     assert (held == -1).all(), "what is as good already is left alone"
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from descents import assert_consistent, assert_ties_go_to_the_lowest, dealt
-from equipoise.descent import STAGES
-from equipoise.descent.improve import descend, swap_pairs
+from equipoise.descent.facts import NEVER, TARGET
 from equipoise.descent.line import level
 from equipoise.descent.redeal import redeal
-from equipoise.descent.state import NEVER, sort_ascending
+from equipoise.descent.sorting import sort_ascending
+from equipoise.descent.swaps import descend, swap_pairs
 
 SHAPES = [(60, 40, 3), (20, 12, 3), (40, 16, 5), (30, 12, 6), (7, 7, 3)]  # experts, ranks, slots
 
@@ -23,28 +23,27 @@ SHAPES = [(60, 40, 3), (20, 12, 3), (40, 16, 5), (30, 12, 6), (7, 7, 3)]  # expe
 def test_a_step_only_moves_replicas_and_never_makes_the_heaviest_rank_heavier(
     shape: tuple[int, int, int], seed: int, step: str
 ) -> None:
-    weight, ranks, space = dealt(shape, seed)
-    target = int(ranks.load.mean() * 1.001)
-    before = ranks.load.max()
+    layer = dealt(shape, seed)
+    target, before = layer.facts[TARGET], layer.ranks.load.max()
     if step == "redeal":
-        redeal(ranks, target, space.pool, space.keys, space.spare)
+        redeal(layer, target)
     elif step == "descend":
-        descend(ranks, target)
+        descend(layer, target)
     elif step == "pairs":
-        swap_pairs(ranks, target, space)
+        swap_pairs(layer, target)
     else:
-        level(ranks, target, NEVER, space, np.zeros(len(STAGES), np.int64))
-    assert_consistent(weight, ranks)
-    assert_ties_go_to_the_lowest(ranks)
-    assert ranks.load.max() <= before
+        level(layer, target, NEVER)
+    assert_consistent(layer)
+    assert_ties_go_to_the_lowest(layer.ranks)
+    assert layer.ranks.load.max() <= before
 
 
 def test_dealing_again_does_most_of_the_work_where_three_slots_a_rank_are_far_from_level() -> None:
     for seed in range(4):
-        _, ranks, space = dealt((256, 144, 3), seed, 0.7)
-        mean = ranks.load.mean()
+        layer = dealt((256, 144, 3), seed, 0.7)
+        ranks, mean = layer.ranks, layer.ranks.load.mean()
         before = ranks.load.max() - mean
-        redeal(ranks, int(mean), space.pool, space.keys, space.spare)
+        redeal(layer, int(mean))
         assert ranks.load.max() - mean < before / 4
 
 
@@ -66,11 +65,9 @@ def best_swap(ranks: Any) -> int:
 @pytest.mark.parametrize("seed", range(4))
 def test_where_levelling_is_stuck_the_heaviest_rank_has_no_swap_left(shape: tuple[int, int, int], seed: int) -> None:
     for chains in (False, True):
-        _, ranks, space = dealt(shape, seed)
-        cutoff = NEVER if chains else np.int64(0)
-        stages = np.zeros(len(STAGES), np.int64)
-        level(ranks, int(ranks.load.mean()), cutoff, space, stages)
-        assert best_swap(ranks) == ranks.load.max()
+        layer = dealt(shape, seed)
+        level(layer, int(layer.ranks.load.mean()), NEVER if chains else 0)
+        assert best_swap(layer.ranks) == layer.ranks.load.max()
 
 
 @pytest.mark.parametrize("kind", ["spread", "sorted", "crowded"])

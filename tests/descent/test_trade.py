@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 import equipoise as eq
 from descents import SHAPES, assert_consistent, dealt
-from equipoise.descent import STAGES, trade
+from equipoise.descent import trade
+from equipoise.descent.facts import REACHED, TARGET
+from equipoise.descent.layer import restore
 
 
 def excess_after(weight: NDArray[np.int64], ranks: Any, target: int, loser: int, gainer: int, rank: int) -> float:
@@ -27,13 +29,11 @@ def excess_after(weight: NDArray[np.int64], ranks: Any, target: int, loser: int,
 @pytest.mark.parametrize("seed", range(4))
 def test_the_trades_that_are_tried_are_the_best_on_the_spot(shape: tuple[int, int, int], seed: int) -> None:
     experts, num_ranks, _ = shape
-    weight, ranks, _ = dealt(shape, seed)
-    target = int(ranks.load.mean() * 1.002)
-    start, where = np.empty(experts + 1, np.int64), np.empty(ranks.expert.size, np.int64)
+    layer = dealt(shape, seed, slack=1.002)
+    weight, ranks, target = layer.weight, layer.ranks, layer.facts[TARGET]
     excess, found = np.empty(trade.TRIED), np.empty((trade.TRIED, 3), np.int64)
-    never = np.full(experts, -trade.TENURE)
-    trade._set_places(ranks, start, where)
-    number = trade._find_trades(ranks, weight, target, start, where, never, never, 0, excess, found)
+    never = np.full((2, experts), -trade.TENURE)
+    number = trade._find_trades(layer, target, 0, never, excess, found)
     wanted = np.unique(ranks.expert[ranks.load > target])
     heaviest = ranks.expert[ranks.order[-1]]
     least = {}
@@ -60,26 +60,22 @@ def test_the_trades_that_are_tried_are_the_best_on_the_spot(shape: tuple[int, in
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("seed", range(8))
 def test_trades_never_make_a_placement_worse_and_say_what_it_reaches(shape: tuple[int, int, int], seed: int) -> None:
-    weight, ranks, space = dealt(shape, seed)
-    stages = np.zeros(len(STAGES), np.int64)
-    before, best = ranks.load.max(), ranks.expert.copy()
-    target = int(ranks.load.mean() * 1.001)
-    reached = trade.trade(weight, target, int(target * 1.002), 60, ranks, best, space, stages)
-    assert reached <= before
-    trade.restore(weight, ranks, best, space)
-    assert_consistent(weight, ranks)
-    assert ranks.load.max() == reached
+    layer = dealt(shape, seed)
+    before, target = layer.facts[REACHED], layer.facts[TARGET]
+    trade.trade(layer, target, int(target * 1.002), 60)
+    assert layer.facts[REACHED] <= before
+    restore(layer, layer.best)
+    assert_consistent(layer)
+    assert layer.ranks.load.max() == layer.facts[REACHED]
 
 
 def test_trades_find_counts_that_the_first_ones_are_far_from() -> None:
     better = 0
     for seed in range(8):
-        weight, ranks, space = dealt((40, 16, 5), seed)
-        stages = np.zeros(len(STAGES), np.int64)
-        target, before = int(ranks.load.mean() * 1.001), ranks.load.max()
-        best = ranks.expert.copy()
-        reached = trade.trade(weight, target, target, 60, ranks, best, space, stages)
-        better += reached - target < (before - target) / 4
+        layer = dealt((40, 16, 5), seed)
+        before, target = layer.facts[REACHED], layer.facts[TARGET]
+        trade.trade(layer, target, target, 60)
+        better += layer.facts[REACHED] - target < (before - target) / 4
     assert better >= 6
 
 

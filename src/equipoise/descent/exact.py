@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from equipoise.descent.facts import EXACT, MOST, REACHED, STEPS, TARGET
+from equipoise.descent.layer import replica_cost
 from equipoise.kernels.native import native
 
 __all__ = ["search_all"]
 
-MOST, LEFT = 0, 1  # of limits
+LIMIT, LEFT = 0, 1  # of limits
+STEP = 75  # what one step counts in the steps of the whole search
 
 
 class Tree(NamedTuple):
@@ -41,32 +44,36 @@ class Tree(NamedTuple):
 
 
 @native
-def search_all(weight, target, reached, steps, best):
-    """Improve ``best`` [ranks, slots], which reaches ``reached``, until it meets the target or all was tried.
+def search_all(layer, steps):
+    """Improve the best placement until it meets the target, all was tried, or ``steps`` were made.
 
-    ``weight`` int64 [experts] descends; a rank has no more slots than there are experts. Returns what ``best`` reaches.
+    A rank has no more slots than there are experts.
     """
+    weight, best, facts = layer.weight, layer.best, layer.facts
     experts, num_ranks, num_slots = len(weight), len(best), best.size
     number, left, each = np.empty(experts, np.int64), np.empty(experts, np.int64), np.empty(experts, np.int64)
     items, chosen = np.empty(num_slots, np.int64), np.empty(num_slots, np.int64)
     load, used, limits = np.empty(num_ranks, np.int64), np.empty(num_ranks, np.int64), np.empty(2, np.int64)
-    limits[MOST], limits[LEFT] = reached, steps
+    steps = max(min(steps, (facts[MOST] - facts[STEPS]) // STEP), 0)
+    limits[LIMIT], limits[LEFT] = facts[REACHED], steps
     tree = Tree(weight, number, left, each, items, chosen, load, used, best, limits)
     e = 0
     number[0], left[0] = 0, num_slots
-    while e >= 0 and limits[LEFT] > 0 and limits[MOST] > target:
+    while e >= 0 and limits[LEFT] > 0 and limits[LIMIT] > facts[TARGET]:
         limits[LEFT] -= 1
         number[e] += 1
         after, rest = experts - 1 - e, left[e] - number[e]
         if number[e] > num_ranks or rest < after:
             e -= 1
-        elif weight[e] // number[e] < limits[MOST] and rest <= after * num_ranks:
+        elif replica_cost(weight, e, number[e]) < limits[LIMIT] and rest <= after * num_ranks:
             if after == 0:
-                _place_all(tree, target)
+                _place_all(tree, facts[TARGET])
             else:
                 e += 1
                 number[e], left[e] = 0, rest
-    return limits[MOST]
+    facts[STEPS] += STEP * (steps - limits[LEFT])
+    facts[EXACT] += limits[LIMIT] < facts[REACHED]
+    facts[REACHED] = limits[LIMIT]
 
 
 @native
@@ -79,7 +86,7 @@ def _place_all(tree, target):
     used[:] = 0
     i = 0
     chosen[0] = -1
-    while i >= 0 and limits[LEFT] > 0 and limits[MOST] > target:
+    while i >= 0 and limits[LEFT] > 0 and limits[LIMIT] > target:
         limits[LEFT] -= 1
         e, g = items[i], chosen[i]
         if g >= 0:
@@ -96,7 +103,7 @@ def _place_all(tree, target):
             i += 1
             chosen[i] = -1
         else:
-            limits[MOST] = load.max()
+            limits[LIMIT] = load.max()
             _keep(tree)
 
 
@@ -106,7 +113,7 @@ def _set_items(tree):
     weight, replicas, each, items = tree.weight, tree.replicas, tree.each, tree.items
     number = 0
     for e in range(len(weight)):
-        each[e] = weight[e] // replicas[e]
+        each[e] = replica_cost(weight, e, replicas[e])
         place = number
         while place > 0 and each[items[place - 1]] < each[e]:
             items[place + replicas[e] - 1] = items[place - 1]
@@ -120,7 +127,7 @@ def _set_items(tree):
             e = items[i]
             total += each[e]
             others -= 1
-    return total < tree.limits[MOST]
+    return total < tree.limits[LIMIT]
 
 
 @native
@@ -134,7 +141,7 @@ def _next_rank(tree, i):
     first = chosen[i - 1] + 1 if start < i else 0
     behind = tree.replicas[e] - 1 - (i - start)
     for g in range(max(first, chosen[i] + 1), len(load) - behind):
-        if used[g] == tree.best.shape[1] or load[g] + tree.each[e] >= tree.limits[MOST]:
+        if used[g] == tree.best.shape[1] or load[g] + tree.each[e] >= tree.limits[LIMIT]:
             continue
         alike = False  # whether a rank just like it was passed over: that one would have done as well
         for h in range(g):

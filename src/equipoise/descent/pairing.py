@@ -10,10 +10,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.descent.state import bits_for, sort_ascending
+from equipoise.descent.counts import count_least_largest, set_target
+from equipoise.descent.facts import AIM, BOUND, EFFORT, NEVER, PAIRED, PLAIN, REACHED, TARGET
+from equipoise.descent.layer import busiest, goes_on, keep, new_layer, read_layer, replica_cost, set_ranks, write_layer
+from equipoise.descent.sorting import bits_for, sort_ascending
+from equipoise.descent.swaps import improve
+from equipoise.descent.tuning import FEW, PAIRING_TRIES
 from equipoise.kernels.native import native
+from equipoise.kernels.separate.numba import separate
 
-__all__ = ["pair", "search_counts"]
+__all__ = ["pair", "pair_rows", "search_counts"]
 
 GRID = 96
 DOWN = 0.5  # of the way from the heaviest pair reached to what cannot be: the next T
@@ -25,18 +31,60 @@ NOTHING = np.zeros(GRID, np.int32)
 
 
 @native
-def pair(weight, replicas, expert, keys, spare):
+def pair_rows(by_load, bits, max_gap, facts, held, stop):
+    """Fill ``held`` [rows, ranks, 2] with first descents of layers of two slots a rank."""
+    _, num_ranks, slots = held.shape
+    layer = new_layer(num_ranks, slots, by_load.shape[1], 0, stop)
+    for row in range(len(by_load)):
+        read_layer(layer, by_load[row], bits, facts[row])
+        layer.facts[AIM] = _pair_layer(layer, max_gap)
+        write_layer(layer, by_load[row], bits, facts[row], held[row])
+
+
+@native
+def _pair_layer(layer, max_gap):
+    """Keep the best of the pairings that the effort and every smaller one find; smaller ones may have to part fewer.
+
+    Where no pair had to be parted, no other placement of the same counts is better, and all counts are tried only
+    where slots are few. The plain greedy plan pairs the counts that make the largest replica least: what that reaches
+    is set too. Returns what a search beyond may aim for, or -1 where none makes sense.
+    """
+    facts, num_ranks = layer.facts, layer.best.shape[0]
+    effort, aim = facts[EFFORT], NEVER
+    set_target(layer, max_gap)
+    facts[PLAIN] = pair(layer, layer.ranks.replicas)
+    for attempt in range(effort + 1):
+        tries = PAIRING_TRIES[effort if attempt == 0 else attempt - 1]
+        count_least_largest(layer.weight, 2 * num_ranks, num_ranks, layer.ranks.replicas)
+        facts[PAIRED] += search_counts(layer, max_gap, tries)
+        paired = pair(layer, layer.ranks.replicas)
+        separate(layer.ranks.expert, layer.weight)
+        set_ranks(layer)
+        if busiest(layer) > paired:
+            improve(layer, facts[TARGET], NEVER)
+        if attempt < 2:
+            aim = busiest(layer)
+        keep(layer)
+        within = facts[REACHED] <= facts[TARGET]
+        if attempt == 0 and facts[REACHED] <= paired and (within or 2 * num_ranks > FEW):
+            return np.int64(-1)
+    return aim if facts[REACHED] > facts[TARGET] else np.int64(-1)
+
+
+@native
+def pair(layer, replicas):
     """Put the largest replica with the smallest, and so on; return the heaviest pair.
 
     Where an expert would meet itself, which happens only around the middle, neighbouring pairs trade.
     """
+    weight, expert, keys = layer.weight, layer.ranks.expert, layer.scratch.keys
     num_ranks = expert.shape[0]
     experts = len(weight)
     bits = bits_for(experts)
     mask = np.int64((1 << bits) - 1)
     for e in range(experts):
-        keys[e] = ((weight[e] // replicas[e]) << bits) | e
-    sort_ascending(keys[:experts], spare)
+        keys[e] = (replica_cost(weight, e, replicas[e]) << bits) | e
+    sort_ascending(keys[:experts], layer.scratch.spare)
     small, large = -1, experts
     left_small = left_large = heaviest = np.int64(0)
     for g in range(num_ranks):
@@ -54,25 +102,24 @@ def pair(weight, replicas, expert, keys, spare):
 
 
 @native
-def search_counts(weight, bound, max_gap, tries, replicas, expert, keys, spare):
-    """Improve ``replicas`` as far as the search gets, at most ``tries`` values of T; return the slots moved.
+def search_counts(layer, max_gap, tries):
+    """Improve the counts as far as the search gets, at most ``tries`` values of T; return the slots moved.
 
-    Between the heaviest pair reached and ``bound``, or the last T that failed, the next T lies ``DOWN`` the way. Most
+    Between the heaviest pair reached and the bound, or the last T that failed, the next T lies ``DOWN`` the way. Most
     are out of reach, and what comes nearest is better than what a T within reach would end with.
     """
-    experts, num_ranks = len(weight), expert.shape[0]
-    steps, without = np.zeros((experts, 3, 2), np.int32), np.zeros((num_ranks + 1, GRID), np.int32)
-    trial, receivers = replicas.copy(), np.empty((2, experts), np.int64)
-    reached = np.float64(pair(weight, replicas, expert, keys, spare))
+    replicas, bound = layer.ranks.replicas, layer.facts[BOUND]
+    trial = replicas.copy()
+    reached = np.float64(pair(layer, replicas))
     failed = np.float64(bound)
     moved = 0
     for _ in range(tries):
-        if reached <= bound * (1.0 + max_gap) or reached <= failed * 1.001:
+        if reached <= bound * (1.0 + max_gap) or reached <= failed * 1.001 or not goes_on(layer, 0):
             break
         trial[:] = replicas
         goal = reached - DOWN * (reached - failed)
-        moves = _reach(weight, goal, num_ranks, trial, steps, without, receivers)
-        heaviest = np.float64(pair(weight, trial, expert, keys, spare))
+        moves = _reach(layer, goal, trial)
+        heaviest = np.float64(pair(layer, trial))
         if heaviest < reached:
             reached = heaviest
             replicas[:] = trial
@@ -83,17 +130,17 @@ def search_counts(weight, bound, max_gap, tries, replicas, expert, keys, spare):
 
 
 @native
-def _reach(weight, goal, num_ranks, replicas, steps, without, receivers):
+def _reach(layer, goal, replicas):
     """Move slots until no theta of the grid lacks company for T = ``goal``, or no move helps; return the moves.
 
     Each move is the one, of many pairs of experts, after which the sum of squared deficits is least. ``steps`` int32
     [experts, 3, 2] holds what each expert adds to the deficit with one replica fewer, as many as now, and one more;
-    ``without`` int32 [ranks + 1, grid] what changes if an expert with several gives one up; ``receivers`` int64
-    [2, experts] is work space.
+    ``without`` int32 [ranks + 1, grid] what changes if an expert with several gives one up.
     """
+    weight, num_ranks = layer.weight, layer.best.shape[0]
     experts = len(weight)
-    deficit, trial = np.zeros(GRID, np.int32), np.empty((1, GRID), np.int32)
-    giver = np.empty(num_ranks, np.int64)
+    steps, without = np.zeros((experts, 3, 2), np.int32), np.zeros((num_ranks + 1, GRID), np.int32)
+    deficit = np.zeros(GRID, np.int32)
     for e in range(experts):
         _set_steps(weight[e], replicas[e], goal, steps[e])
         if steps[e, NOW, 0] < GRID:
@@ -101,9 +148,9 @@ def _reach(weight, goal, num_ranks, replicas, steps, without, receivers):
     for t in range(1, GRID):
         deficit[t] += deficit[t - 1]
     for moves in range(2 * num_ranks):
-        if _squared(deficit) == 0:
+        if _squared(deficit) == 0 or not goes_on(layer, 40 * (experts + num_ranks)):
             return moves
-        a, b = _best_move(deficit, num_ranks, replicas, steps, without, giver, receivers, trial)
+        a, b = _best_move(deficit, num_ranks, replicas, steps, without)
         if a < 0:
             return moves
         for e, change in ((a, 1), (b, -1)):
@@ -115,17 +162,19 @@ def _reach(weight, goal, num_ranks, replicas, steps, without, receivers):
 
 
 @native
-def _best_move(deficit, num_ranks, replicas, steps, without, giver, receivers, trial):
+def _best_move(deficit, num_ranks, replicas, steps, without):
     """Return who should get a replica and who give one, or -1 where that would not help; ties go to the lowest.
 
     At no theta does a giver leave less than the one that leaves least there: what a receiver could reach with that
     tells in which order to look at them, and when to stop. At most ``LOOKS`` are looked at.
     """
+    experts = len(replicas)
+    giver, trial = np.empty(num_ranks, np.int64), np.empty((1, GRID), np.int32)
     givers = _find_givers(replicas, steps, without, giver)
-    name, hope = receivers[0], receivers[1]
+    name, hope = np.empty(experts, np.int64), np.empty(experts, np.int64)  # of receivers
     best = _squared(deficit)
     count, last = 0, -1
-    for a in range(len(replicas)):
+    for a in range(experts):
         if replicas[a] >= num_ranks or (last >= 0 and _are_equal(steps, a, last)):
             continue  # experts of about one load change the same, and the first of them will do
         last = a

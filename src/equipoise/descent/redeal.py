@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.descent.state import bits_for, order_ranks, sort_ascending, sort_rank
+from equipoise.descent.counts import total_load
+from equipoise.descent.facts import NEVER, REDEALT
+from equipoise.descent.layer import busiest, goes_on, holds, order_ranks, sort_rank
+from equipoise.descent.sorting import bits_for, sort_ascending
 from equipoise.kernels.native import native
 
 __all__ = ["redeal"]
@@ -21,23 +24,24 @@ ENOUGH = 3  # above the target, in mean room below it: single swaps are cheaper 
 
 
 @native
-def redeal(ranks, target, pool, keys, spare):
+def redeal(layer, target):
     """Deal one replica of every rank again, at most ``ROUNDS`` times; the heaviest rank is never heavier for it."""
-    load, order = ranks.load, ranks.order
+    ranks = layer.ranks
     num_ranks, slots = ranks.expert.shape
-    heaviest = load[order[num_ranks - 1]]
-    enough = target + ENOUGH * (target - load.sum() // num_ranks)
+    heaviest = busiest(layer)
+    enough = target + ENOUGH * (target - total_load(ranks.load) // num_ranks)
     rounds = idle = 0
-    while heaviest > enough and rounds < ROUNDS and idle < IDLE:
-        _choose(rounds, slots, keys[num_ranks : 2 * num_ranks])
-        after = _deal(ranks.value, ranks.expert, load, heaviest, pool, keys, spare)
+    while heaviest > enough and rounds < ROUNDS and idle < IDLE and goes_on(layer, num_ranks * (slots + 20)):
+        _choose(rounds, slots, layer.scratch.pool[4])
+        after = _deal(ranks, heaviest, layer.scratch)
         idle = 0 if after < heaviest else idle + 1
+        layer.facts[REDEALT] += after < heaviest
         heaviest = after
         rounds += 1
     if rounds > 0:
         for g in range(num_ranks):
             sort_rank(ranks.value[g], ranks.expert[g])
-        order_ranks(ranks, keys, spare)
+        order_ranks(ranks, layer.scratch)
 
 
 @native
@@ -52,30 +56,30 @@ def _choose(number, slots, place):
 
 
 @native
-def _deal(value, expert, load, heaviest, pool, keys, spare):
+def _deal(ranks, heaviest, scratch):
     """Deal again once, unless replicas of one expert are in each other's way; return the heaviest rank.
 
-    The places that are dealt are in ``keys``, after as many as there are ranks. Ranks are not kept sorted.
+    The places that are dealt are in the last row of the pool. Ranks are not kept sorted.
     """
-    num_ranks, slots = expert.shape
+    value, expert, load = ranks.value, ranks.expert, ranks.load
+    num_ranks = len(load)
     bits = bits_for(num_ranks)
     mask = (1 << bits) - 1
-    size, name, rest, taken = pool[0], pool[1], pool[2], pool[3]
-    by_size, place = keys[:num_ranks], keys[num_ranks : 2 * num_ranks]
+    size, name, rest, taken, place = scratch.pool
+    by_size = scratch.keys[:num_ranks]
     for g in range(num_ranks):
         by_size[g] = (value[g, place[g]] << bits) | g
         taken[g] = expert[g, place[g]]
         expert[g, place[g]] = -1
-    sort_ascending(by_size, spare)
+    sort_ascending(by_size, scratch.spare)
     for k in range(num_ranks):
         g, size[k] = by_size[num_ranks - 1 - k] & mask, by_size[num_ranks - 1 - k] >> bits
         rest[k], name[k] = ((load[g] - size[k]) << bits) | g, taken[g]
-    sort_ascending(rest, spare)
+    sort_ascending(rest, scratch.spare)
     clashes = 0
     after = np.int64(0)
     for k in range(num_ranks):
-        for s in range(slots):
-            clashes += np.int64(expert[rest[k] & mask, s] == name[k])
+        clashes += np.int64(holds(expert, rest[k] & mask, name[k]))
         after = max(after, (rest[k] >> bits) + size[k])
     if clashes > 0 and after < heaviest:
         after = _part(expert, rest, mask, bits, name, size)
@@ -97,23 +101,15 @@ def _part(expert, rest, mask, bits, name, size):
     after = np.int64(0)
     for k in range(num_ranks):
         h = rest[k] & mask
-        if _holds(expert, h, name[k]):
+        if holds(expert, h, name[k]):
             for step in range(1, num_ranks):
                 j = k + step if k + step < num_ranks else num_ranks - 1 - step  # those that come later first
-                if not _holds(expert, h, name[j]) and (j > k or not _holds(expert, rest[j] & mask, name[k])):
+                if not holds(expert, h, name[j]) and (j > k or not holds(expert, rest[j] & mask, name[k])):
                     name[k], name[j] = name[j], name[k]
                     size[k], size[j] = size[j], size[k]
                     after = max(after, (rest[j] >> bits) + size[j] if j < k else 0)
                     break
             else:
-                return np.int64(2**62)
+                return NEVER
         after = max(after, (rest[k] >> bits) + size[k])
     return after
-
-
-@native
-def _holds(expert, g, e):
-    found = False
-    for s in range(expert.shape[1]):
-        found |= expert[g, s] == e
-    return found

@@ -10,81 +10,70 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.descent.improve import improve, keep, squared_excess
+from equipoise.descent.facts import REACHED, STEPS, TRADED
+from equipoise.descent.layer import busiest, copy_table, goes_on, holds, keep, replica_cost, restore, set_ranks
 from equipoise.descent.squeeze import squeeze
-from equipoise.descent.state import CONVERTED, copy_table, holds, set_ranks
-from equipoise.kernels.native import native
+from equipoise.descent.swaps import improve
+from equipoise.kernels.native import inlined, native
 
-__all__ = ["restore", "trade"]
+__all__ = ["trade"]
 
 TRIED = 4  # trades of each step that are tried
+GAINED, LOST = 0, 1
 TENURE = 5  # steps for which an expert that gained a slot must not lose one, nor one that lost gain
 
 
 @native
-def trade(weight, target, near, most, ranks, best, space, stages):
-    """Improve ``best`` [ranks, slots] by trades until no rank is above ``target`` or ``most`` were tried.
+def trade(layer, target, near, most):
+    """Improve the best placement by trades until no rank is above ``target`` or ``most`` were tried.
 
-    What comes below ``near`` is squeezed. Returns the busiest rank of ``best``, which is never worse than before.
+    What comes below ``near`` is squeezed; 0 for nothing.
     """
+    facts, best = layer.facts, layer.best
     current, after = best.copy(), best.copy()
-    start, where = np.empty(len(weight) + 1, np.int64), np.empty(best.size, np.int64)
     excess, found = np.empty(TRIED), np.empty((TRIED, 3), np.int64)
-    gained, lost = np.full(len(weight), -TENURE), np.full(len(weight), -TENURE)  # the steps when each last did
-    restore(weight, ranks, best, space)
-    reached = ranks.load[ranks.order[-1]]
+    tenure = np.full((2, len(layer.weight)), -TENURE)  # the steps when each expert last gained, and last lost
+    restore(layer, best)
     tried = step = 0
-    while reached > target and tried < most:
-        _set_places(ranks, start, where)
-        number = _find_trades(ranks, weight, target, start, where, gained, lost, step, excess, found)
+    while facts[REACHED] > target and tried < most and goes_on(layer, 0):
+        number = _find_trades(layer, target, step, tenure, excess, found)
         if number == 0:
             break
         least, chosen = np.inf, 0
         for i in range(number):
             if i > 0:
-                restore(weight, ranks, current, space)
-            _give(ranks, weight, found[i], space)
-            improve(ranks, target, np.int64(0), space, stages)
-            heaviest, left = ranks.load[ranks.order[-1]], _excess(ranks, target)
+                restore(layer, current)
+            facts[STEPS] += 20 * best.size
+            _give(layer, found[i])
+            improve(layer, target, np.int64(0))
+            left = _excess(layer.ranks, target)
             if left < least:
                 least, chosen = left, i
-                keep(ranks, after)
-            if heaviest < reached:
-                reached = keep(ranks, best)
-                stages[CONVERTED] += 1
-            if target < heaviest <= near and squeeze(ranks, target, space):
-                reached = keep(ranks, best)
-            if reached <= target:
-                return reached
+                copy_table(layer.ranks.expert, after)
+            facts[TRADED] += keep(layer)
+            if target < busiest(layer) <= near and squeeze(layer, target):
+                keep(layer)
+            if facts[REACHED] <= target:
+                return
         tried += number
-        lost[found[chosen, 0]] = gained[found[chosen, 1]] = step
+        tenure[LOST, found[chosen, 0]] = tenure[GAINED, found[chosen, 1]] = step
         copy_table(after, current)
-        restore(weight, ranks, current, space)
+        restore(layer, current)
         step += 1
-    return reached
 
 
 @native
-def restore(weight, ranks, best, space):
-    """Go back to the placement that was kept."""
-    copy_table(best, ranks.expert)
-    ranks.replicas[:] = 0
-    for e in best.ravel():
-        ranks.replicas[e] += 1
-    set_ranks(ranks, weight, space.keys, space.spare)
-
-
-@native
-def _give(ranks, weight, change, space):
+def _give(layer, change):
     """Give the slot of expert ``change[0]`` on rank ``change[2]`` to expert ``change[1]``."""
+    expert, replicas = layer.ranks.expert, layer.ranks.replicas
     b, a, h = change
     s = 0
-    while ranks.expert[h, s] != b:
+    while expert[h, s] != b:
         s += 1
-    ranks.expert[h, s] = a
-    ranks.replicas[b] -= 1
-    ranks.replicas[a] += 1
-    set_ranks(ranks, weight, space.keys, space.spare)
+    expert[h, s] = a
+    replicas[b] -= 1
+    replicas[a] += 1
+    set_ranks(layer)
 
 
 @native
@@ -93,7 +82,7 @@ def _set_places(ranks, start, where):
     start[0] = 0
     for e in range(len(ranks.replicas)):
         start[e + 1] = start[e] + ranks.replicas[e]
-    for g in range(len(ranks.expert)):
+    for g in range(ranks.expert.shape[0]):
         for e in ranks.expert[g]:
             where[start[e]] = g
             start[e] += 1
@@ -103,55 +92,56 @@ def _set_places(ranks, start, where):
 
 
 @native
-def _find_trades(ranks, weight, target, start, where, gained, lost, step, excess, found):
+def _find_trades(layer, target, step, tenure, excess, found):
     """Set ``found`` to (loser, gainer, rank) of the trades that leave the least ``excess``, and return their number.
 
     An expert gains where it lies on a rank above the target, any does where the loser is on the heaviest rank. One
     rank is looked for per two experts: that where the slot is best given away.
     """
+    weight, ranks = layer.weight, layer.ranks
     expert, load, replicas = ranks.expert, ranks.load, ranks.replicas
-    experts, heaviest = len(weight), ranks.order[-1]
-    wanted, marked = np.zeros(experts, np.bool_), np.full(len(load), -1)
-    for g in range(len(load)):
+    experts, num_ranks, heaviest = len(weight), len(load), ranks.order[-1]
+    start, where = np.empty(experts + 1, np.int64), np.empty(expert.size, np.int64)
+    _set_places(ranks, start, where)
+    wanted, marked = np.zeros(experts, np.bool_), np.full(num_ranks, -1)
+    for g in range(num_ranks):
         if load[g] > target:
             for e in expert[g]:
                 wanted[e] = True
     before, number = _excess(ranks, target), 0
     for b in range(experts):
-        if replicas[b] < 2 or step < gained[b] + TENURE or weight[b] > target * (replicas[b] - 1):
+        if replicas[b] < 2 or step < tenure[GAINED, b] + TENURE or weight[b] > target * (replicas[b] - 1):
             continue
-        less, more = weight[b] // replicas[b], weight[b] // (replicas[b] - 1)
+        if not goes_on(layer, 25 * experts):
+            break
+        less, more = replica_cost(weight, b, replicas[b]), replica_cost(weight, b, replicas[b] - 1)
         without = before
         for h in where[start[b] : start[b + 1]]:
             marked[h] = b
-            without += squared_excess(load[h] + more - less, target) - squared_excess(load[h], target)
+            without += _squared(load[h] + more - less, target) - _squared(load[h], target)
         for a in range(experts):
-            if a == b or replicas[a] >= len(load) or step < lost[a] + TENURE:
+            if a == b or replicas[a] >= num_ranks or step < tenure[LOST, a] + TENURE:
                 continue
             if not wanted[a] and marked[heaviest] != b:
                 continue
-            own = weight[a] // (replicas[a] + 1)
+            own, once = replica_cost(weight, a, replicas[a] + 1), replica_cost(weight, a, replicas[a])
             after = without
             for h in where[start[a] : start[a + 1]]:
                 there = load[h] + (more - less if marked[h] == b else 0)
-                after += squared_excess(there + own - weight[a] // replicas[a], target) - squared_excess(there, target)
+                after += _squared(there + own - once, target) - _squared(there, target)
             least, at = np.inf, -1
             for h in where[start[b] : start[b + 1]]:
-                if not holds(expert[h], a):
-                    given = (
-                        after
-                        + squared_excess(load[h] - less + own, target)
-                        - squared_excess(load[h] + more - less, target)
-                    )
+                if not holds(expert, h, a):
+                    given = after + _squared(load[h] - less + own, target) - _squared(load[h] + more - less, target)
                     if given < least:
                         least, at = given, h
             if at >= 0:
-                number = _insert(least, b, a, at, number, excess, found)
+                number = _insert(least, (b, a, at), number, excess, found)
     return number
 
 
 @native
-def _insert(least, b, a, h, number, excess, found):
+def _insert(least, change, number, excess, found):
     """Keep ``found`` the best trades, the best first; return how many there are."""
     if number == len(found):
         if least >= excess[number - 1]:
@@ -163,13 +153,20 @@ def _insert(least, b, a, h, number, excess, found):
         found[place] = found[place - 1]
         place -= 1
     excess[place] = least
-    found[place, 0], found[place, 1], found[place, 2] = b, a, h
+    found[place, 0], found[place, 1], found[place, 2] = change
     return number + 1
+
+
+@inlined
+def _squared(load, target):
+    """Return the square of what a rank carries above ``target``."""
+    over = np.float64(max(load - target, 0))
+    return over * over
 
 
 @native
 def _excess(ranks, target):
     total = 0.0
     for load in ranks.load:
-        total += squared_excess(load, target)
+        total += _squared(load, target)
     return total

@@ -1,0 +1,72 @@
+"""A lower bound on the busiest rank where no slot is redundant: the experts are what they are, and only packed.
+
+Domain: as many slots as experts, P = E, so that each has one replica. Let w_1 >= w_2 >= ... be the loads.
+
+1. Of the j R + 1 heaviest experts some rank holds j + 1 (pigeonhole), for every j < S. These weigh no less than the
+   j + 1 lightest of them, and the other S - j - 1 slots of that rank no less than the S - j - 1 lightest experts of
+   all. With j = 0: the heaviest expert and the S - 1 lightest.
+2. Of the k heaviest experts, k <= R, either two share a rank, which then carries at least the lightest two of them and
+   the S - 2 lightest experts of all; or each has its own, and these k ranks hold k (S - 1) others, no less than the
+   lightest of all, so that one of them carries a k-th of all that. The less of the two is a bound.
+3. Where all loads are multiples of one number g, so are those of the ranks: the busiest carries at least the mean rank
+   load, or what 1. and 2. say, rounded up to a multiple of g. With few tokens that is most of the gap to the mean.
+
+As for bin packing with a limit on the items of a bin, where 1. is the usual bound by counting.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.problem import PlacementProblem
+
+__all__ = ["applies", "pigeonhole_load"]
+
+WHOLE = 2.0**53  # whole numbers from here on are not exact
+
+
+def applies(problem: PlacementProblem) -> bool:
+    """Whether no slot is redundant, and the groups, if there are any, need not stay together."""
+    return problem.cluster.num_slots == problem.num_logical_experts
+
+
+def pigeonhole_load(problem: PlacementProblem) -> NDArray[np.float64]:
+    """Return what the busiest rank of each layer carries at least, by the page's argument; 0 outside its domain.
+
+    float64, shape (num_layers,), tokens per window.
+    """
+    if not applies(problem):
+        return np.zeros(problem.num_layers)
+    ranks, slots = problem.cluster.num_ranks, problem.cluster.slots_per_rank
+    ascending = np.sort(problem.load, axis=1)
+    descending = ascending[:, ::-1]
+    best: NDArray[np.float64] = problem.load.sum(axis=1) / ranks
+    for j in range(slots):
+        crowded = descending[:, j * ranks - j : j * ranks + 1].sum(axis=1) if j else descending[:, 0]
+        best = np.maximum(best, crowded + ascending[:, : slots - j - 1].sum(axis=1))
+    best = np.maximum(best, _crowded(descending, ranks, slots))
+    step = _common_divisor(problem.load)
+    up = np.ceil(best / np.where(step > 0, step, 1.0) * (1 - 1e-12)) * step
+    return np.maximum(best, up)
+
+
+def _crowded(descending: NDArray[np.float64], ranks: int, slots: int) -> NDArray[np.float64]:
+    """Return the second argument's bound, the best of all k; sums of many are a little less than they are in truth."""
+    if slots < 2 or ranks < 2:
+        return np.zeros(len(descending))
+    sums, lightest = np.cumsum(descending, axis=1), np.cumsum(descending[:, ::-1], axis=1)
+    k = np.arange(2, ranks + 1)
+    apart = (sums[:, k - 1] + lightest[:, k * (slots - 1) - 1]) / k
+    company = lightest[:, slots - 3 : slots - 2] if slots > 2 else 0.0
+    together = descending[:, k - 1] + descending[:, k - 2] + company
+    best: NDArray[np.float64] = np.minimum(apart, together).max(axis=1) * (1 - 1e-12)
+    return best
+
+
+def _common_divisor(load: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the largest number that divides all loads of a layer, 0 where they are not whole, or all zero."""
+    whole = ((load == np.rint(load)) & (load < WHOLE)).all(axis=1)
+    divisor = np.zeros(len(load))
+    divisor[whole] = np.gcd.reduce(load[whole].astype(np.int64), axis=1)
+    return divisor
