@@ -90,7 +90,7 @@ def test_kernels_know_neither_problems_nor_plans(module: Path) -> None:
     if room_of(module) != "kernels":
         return
     known = {name.split(".")[1] for name in imported(tree_of(module)) if name.startswith("equipoise.")}
-    assert known <= {"kernels", "errors", "threads"}
+    assert known <= {"kernels", "errors", "files", "threads"}
 
 
 def test_only_the_command_line_imports_typer_and_rich(module: Path) -> None:
