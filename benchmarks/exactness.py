@@ -8,7 +8,7 @@ medium   8 to 16 experts on 4 to 6 ranks of 3 or 4 slots, optimum by OR-tools CP
 
 Both optima are over placements without two replicas of an expert on a rank. Layers without tokens are left out. Prints
 the distribution of gaps to the optimum, and of the optimum to the proved bound, and appends them to
-benchmarks/results/exactness.jsonl. ``optimum`` is what tests/kernels/test_exactness.py calls too.
+benchmarks/results/exactness.jsonl. ``optimum`` is what tests/descent/test_exactness.py calls too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 import equipoise as eq
 import harness
-from equipoise.certificate import check_placement, lower_bounds
+from equipoise.bounds import lower_bounds
+from equipoise.certificate import check_placement
 from equipoise.testing import TINY_SHAPES, brute_force_optimum, random_load
 
 Floats = NDArray[np.float64]

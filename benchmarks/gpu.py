@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 import harness
 from baselines import plain_torch
 from equipoise.fixed_point import to_fixed_point
-from equipoise.kernels import counter, counter_torch
-from equipoise.kernels.packing import Settings, numba
-from equipoise.kernels.packing import torch as torch_packing
+from equipoise.restarts import Settings, counter, counter_torch, numba
+from equipoise.restarts import torch as torch_packing
 
 SHAPES = ["58x288x32", "58x320x64", "58x288x144", "232x72x8"]
 RESTARTS = [256, 2048, 16384, 65536]
@@ -55,7 +54,7 @@ def main() -> None:
 
 def compare(shape: str, restarts: int, repeats: int, bandwidth: float) -> list[dict[str, Any]]:
     """Check and time every implementation on one shape; plans that differ from numba's are not timed."""
-    from equipoise.kernels.packing import triton as triton_packing
+    from equipoise.restarts import triton as triton_packing
 
     rows, items, packs = (int(number) for number in shape.split("x"))
     weight = weights(rows, items)

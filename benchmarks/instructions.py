@@ -33,9 +33,9 @@ import numpy as np
 import equipoise as eq
 import harness
 from equipoise.certificate import certify
+from equipoise.descent.numba import plan_rows
 from equipoise.eplb import rebalance_experts
 from equipoise.fixed_point import to_fixed_point
-from equipoise.kernels.descent.numba import plan_rows
 
 PARTS = ("solve", "descent", "start", "certify", "digest", "rebalance")
 # What valgrind offers a process differs from the machine, and kernels are cached by it.

@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 import harness
 from baselines import plain_torch
 from equipoise.fixed_point import to_fixed_point
-from equipoise.kernels import counter
-from equipoise.kernels.packing import Settings
 from equipoise.metrics import imbalance_ratio
+from equipoise.restarts import Settings, counter
 
 Floats = NDArray[np.float64]
 Plan = tuple[NDArray[Any], NDArray[Any]]
@@ -107,10 +106,10 @@ def implementation(name: str, weight: Floats, ranks: int, threads: int) -> Calla
         fixed = to_fixed_point(weight, ranks)
         key = counter.row_key(fixed, 0)
         if name == "numba":
-            from equipoise.kernels.packing import numba
+            from equipoise.restarts import numba
 
             return numba.pack(fixed, ranks, Settings(), key, threads)
-        from equipoise.kernels.packing import torch as torch_packing
+        from equipoise.restarts import torch as torch_packing
 
         plan = torch_packing.pack(fixed, ranks, Settings(), key)
         return plan[0].numpy(), plan[1].numpy()
@@ -145,7 +144,7 @@ def print_memory(backend: str, shape: str, threads: int) -> None:
     import importlib
 
     slots, ranks = (int(number) for number in shape.split("x"))
-    importlib.import_module(f"equipoise.kernels.packing.{backend}")
+    importlib.import_module(f"equipoise.restarts.{backend}")
     weight = harness.replicas(harness.loads()[1], slots)
     imported = harness.peak_memory()
     implementation(backend, weight, ranks, threads)()

@@ -33,7 +33,8 @@ from numpy.typing import NDArray
 import equipoise as eq
 import harness
 from baselines import greedy_numpy, plain_torch
-from equipoise.certificate import check_placement, lower_bounds
+from equipoise.bounds import lower_bounds
+from equipoise.certificate import check_placement
 from equipoise.eplb import rebalance_experts
 
 Floats = NDArray[np.float64]

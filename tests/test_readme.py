@@ -40,7 +40,7 @@ def test_commands_in_the_readme_exist_with_the_options_shown() -> None:
 
 
 def test_the_readme_explains_every_bound() -> None:
-    from equipoise.certificate import BOUNDS
+    from equipoise.bounds import BOUNDS
 
     text = README.read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in text for name in BOUNDS)

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from equipoise.errors import EquipoiseError as EquipoiseError
     from equipoise.load import LoadStatistics as LoadStatistics
     from equipoise.metrics import Metrics as Metrics
-    from equipoise.migration import count_transfers as count_transfers
-    from equipoise.migration.frontier import Frontier as Frontier
-    from equipoise.migration.frontier import frontier as frontier
     from equipoise.migration.schedule import LinkSpeeds as LinkSpeeds
     from equipoise.migration.schedule import MigrationSchedule as MigrationSchedule
     from equipoise.placement import Placement as Placement
     from equipoise.plan import Plan as Plan
     from equipoise.problem import Cluster as Cluster
     from equipoise.problem import PlacementProblem as PlacementProblem
+    from equipoise.replan import count_transfers as count_transfers
+    from equipoise.replan.frontier import Frontier as Frontier
+    from equipoise.replan.frontier import frontier as frontier
     from equipoise.solver import solve as solve
 
 __version__ = "0.1.0"
@@ -39,7 +39,7 @@ _ROOMS = {
     "Certificate": "certificate",
     "Cluster": "problem",
     "EquipoiseError": "errors",
-    "Frontier": "migration.frontier",
+    "Frontier": "replan.frontier",
     "LinkSpeeds": "migration.schedule",
     "LoadStatistics": "load",
     "Metrics": "metrics",
@@ -47,8 +47,8 @@ _ROOMS = {
     "Placement": "placement",
     "PlacementProblem": "problem",
     "Plan": "plan",
-    "count_transfers": "migration",
-    "frontier": "migration.frontier",
+    "count_transfers": "replan",
+    "frontier": "replan.frontier",
     "slots_for": "capacity",
     "solve": "solver",
 }

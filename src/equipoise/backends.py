@@ -47,7 +47,7 @@ class Backend:
             raise MissingDependencyError(
                 f"backend {self.name!r} needs {' and '.join(self.missing)}, not installed here; {self.install}."
             )
-        return importlib.import_module(f"equipoise.kernels.packing.{self.name}")
+        return importlib.import_module(f"equipoise.restarts.{self.name}")
 
 
 BACKENDS = {

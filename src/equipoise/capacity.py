@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.certificate import check_placement, lower_bounds
+from equipoise.bounds import lower_bounds
+from equipoise.certificate import check_placement
 from equipoise.errors import InvalidInputError
 from equipoise.metrics import balancedness as balancedness_of
 from equipoise.placement import Placement

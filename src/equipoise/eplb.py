@@ -21,9 +21,9 @@ from equipoise.backends import Backend, choose_backend
 from equipoise.certificate import check_placement
 from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError
 from equipoise.fixed_point import to_fixed_point
-from equipoise.packing import Settings, check_seed, pack_items
-from equipoise.packing.on_device import pack_tensors, place_tensors, stays_on_device
 from equipoise.problem import Cluster, PlacementProblem, check_counts, count
+from equipoise.restarts import Settings, check_seed, pack_items
+from equipoise.restarts.on_device import pack_tensors, place_tensors, stays_on_device
 from equipoise.solver import place
 from equipoise.strategies import PrunedRestarts, choose_strategy
 
@@ -52,7 +52,7 @@ def balanced_packing(
     num_packs : int
         Must divide ``num_items``.
     restarts, refined, noise, swaps, extremes
-        How widely to search; see ``equipoise.packing.Settings``.
+        How widely to search; see ``equipoise.restarts.Settings``.
     seed : int, default 0
     backend : str, default "auto"
         A row of ``equipoise.backends``. It never changes the result.

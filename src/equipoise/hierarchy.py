@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -14,78 +10,7 @@ from numpy.typing import NDArray
 
 from equipoise.problem import PlacementProblem
 
-__all__ = ["NodeRows", "all_groupings", "best_groupings", "node_sets", "split_by_node"]
-
-MOST_GROUPINGS = 20_000  # tried one by one; 105 for 8 groups on 4 nodes
-
-
-@lru_cache(maxsize=16)
-def all_groupings(num_groups: int, num_nodes: int) -> NDArray[np.int32] | None:
-    """Return every way to put equally many groups on each node, up to the nodes' names, or None if too many.
-
-    int32, shape (groupings, groups): the node of each group. Nodes are numbered by their lowest group.
-
-    >>> all_groupings(4, 2).tolist()
-    [[0, 0, 1, 1], [0, 1, 0, 1], [0, 1, 1, 0]]
-    """
-    size = num_groups // num_nodes
-    if math.factorial(num_groups) // (math.factorial(size) ** num_nodes * math.factorial(num_nodes)) > MOST_GROUPINGS:
-        return None
-
-    def rest(left: tuple[int, ...], node: int) -> Iterator[dict[int, int]]:
-        if not left:
-            yield {}
-            return
-        for others in combinations(left[1:], size - 1):
-            mine = (left[0], *others)
-            for deeper in rest(tuple(group for group in left if group not in mine), node + 1):
-                yield dict.fromkeys(mine, node) | deeper
-
-    table = [[grouping[group] for group in range(num_groups)] for grouping in rest(tuple(range(num_groups)), 0)]
-    return np.array(table, dtype=np.int32)
-
-
-@lru_cache(maxsize=16)
-def node_sets(num_groups: int, num_nodes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the sets of groups that nodes hold in ``all_groupings``, which are far fewer than the groupings.
-
-    int64, shape (sets, groups a node), and int64, shape (groupings, nodes): the set on each node.
-
-    >>> sets, set_of_node = node_sets(4, 2)
-    >>> sets[set_of_node[0]].tolist()
-    [[0, 1], [2, 3]]
-    """
-    table = all_groupings(num_groups, num_nodes)
-    assert table is not None
-    groups = np.argsort(table, axis=1, kind="stable").reshape(-1, num_groups // num_nodes)
-    sets, which = np.unique(groups, axis=0, return_inverse=True)
-    return sets, which.reshape(len(table), num_nodes)
-
-
-def best_groupings(
-    problem: PlacementProblem, load: NDArray[np.float64]
-) -> tuple[NDArray[np.int32], NDArray[np.float64]] | None:
-    """Return the best grouping of each layer and what no grouping undercuts, or None if there are too many to try.
-
-    ``load`` is the problem's, or the integers that stand for it in planning.
-
-    Returns
-    -------
-    node_of_group : int32 array, shape (num_layers, num_expert_groups)
-    bound : float64 array, shape (num_layers,)
-        What the busiest rank carries at least, in the unit of ``load``; see ``equipoise.kernels.grouping``.
-    """
-    from equipoise.kernels.grouping.numba import choose
-
-    assert problem.num_expert_groups is not None
-    cluster = problem.cluster
-    table = all_groupings(problem.num_expert_groups, cluster.num_nodes)
-    if table is None:
-        return None
-    slots_per_node = cluster.num_slots // cluster.num_nodes
-    sets, set_of_node = node_sets(problem.num_expert_groups, cluster.num_nodes)
-    chosen, bound = choose(load, sets, set_of_node, cluster.ranks_per_node, slots_per_node)
-    return table[chosen], bound
+__all__ = ["NodeRows", "split_by_node"]
 
 
 @dataclass(frozen=True, eq=False)

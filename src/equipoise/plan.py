@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.certificate import Certificate
-from equipoise.certificate.certificate import ROUNDING
+from equipoise.certificate import ROUNDING, Certificate
 from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError
 from equipoise.files import write_atomically
 from equipoise.metrics import Metrics

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.backends import Backend
+from equipoise.descent import STAGES
 from equipoise.fixed_point import replica_weight
 from equipoise.hierarchy import NodeRows
-from equipoise.kernels.descent import STAGES
-from equipoise.packing import Settings, pack_items, separate_duplicates
+from equipoise.kernels.separate.numba import separate_duplicates
 from equipoise.placement import Placement
+from equipoise.restarts import Settings, pack_items
 
 __all__ = ["Pack", "Search", "busiest_rank", "pack_replicas"]
 
@@ -85,7 +86,7 @@ class Search:
                 return
 
     def _run(self, effort: str, chosen: Any) -> None:
-        from equipoise.kernels.descent.numba import plan_rows
+        from equipoise.descent.numba import plan_rows
 
         weight, names, floor = self.rows.weight[chosen], self.rows.expert[chosen], self.floor[chosen]
         held, busiest, within, passed, counts = plan_rows(

@@ -8,10 +8,10 @@ from typing import Any
 from equipoise.certificate import certify
 from equipoise.errors import InvalidInputError
 from equipoise.metrics import Metrics
-from equipoise.packing import check_seed
 from equipoise.placement import Placement
 from equipoise.plan import Plan, Provenance
 from equipoise.problem import PlacementProblem
+from equipoise.restarts import check_seed
 from equipoise.strategies import Found, Strategy, choose_strategy
 
 __all__ = ["place", "solve"]
@@ -90,7 +90,7 @@ def solve(
     seed = check_seed(seed)
     chosen = choose_strategy(strategy, **parameters)
     if current is not None:
-        from equipoise.migration.replan import replan
+        from equipoise.replan.replan import replan
 
         return replan(problem, current, max_transfers=max_transfers, max_transfers_total=max_transfers_total,
                       lost_ranks=lost_ranks, strategy=chosen, seed=seed, backend=backend, threads=threads)  # fmt: skip

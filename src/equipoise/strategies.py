@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.backends import choose_backend
+from equipoise.bounds.grouping import best_groupings
+from equipoise.descent import EFFORTS
 from equipoise.errors import InvalidInputError, UnknownNameError
 from equipoise.fixed_point import to_fixed_point
-from equipoise.hierarchy import best_groupings, split_by_node
-from equipoise.kernels.descent import EFFORTS
-from equipoise.packing import Settings, pack_items
+from equipoise.hierarchy import split_by_node
 from equipoise.problem import PlacementProblem, finite
+from equipoise.restarts import Settings, pack_items
 from equipoise.search import Pack, Search, busiest_rank, pack_replicas
 
 __all__ = ["STRATEGIES", "JointDescent", "PlainGreedy", "PrunedRestarts", "Strategy", "choose_strategy"]
@@ -47,7 +48,7 @@ class PrunedRestarts(Settings):
     """Massively parallel random restarts with pruned refinement: the strategy this project is named for.
 
     Replica counts by d'Hondt, groups to nodes and replicas to ranks by pruned restarts; see
-    ``equipoise.kernels.packing``. Parameters are those of ``Settings``.
+    ``equipoise.restarts``. Parameters are those of ``Settings``.
     """
 
     name: ClassVar[str] = "pruned-restarts"
@@ -114,7 +115,7 @@ class JointDescent:
     max_gap : float, default 0.001
         Stop a layer when its busiest rank is proved to be within this of the optimum. Finite, not negative.
     effort : str, default "balanced"
-        What a layer that stays above ``max_gap`` may cost; see ``equipoise.kernels.descent.EFFORTS``.
+        What a layer that stays above ``max_gap`` may cost; see ``equipoise.descent.EFFORTS``.
     deadline : float or None, default None
         Seconds from the start after which no further search begins. Every layer gets its first descent, whatever the
         clock says, and a unit of search that has begun is finished; how many were is ``stop_after`` of the plan's
@@ -126,7 +127,7 @@ class JointDescent:
 
     Notes
     -----
-    Stages and their order are in ``equipoise.kernels.descent``. With ``effort="thorough"``, layers that
+    Stages and their order are in ``equipoise.descent``. With ``effort="thorough"``, layers that
     descent leaves above ``max_gap`` are tried by pruned restarts at their defaults too. In a hierarchical problem all
     groupings of groups to nodes are tried where they are few; nodes that are less busy than the bound
     of the busiest are not searched further.
@@ -187,7 +188,7 @@ class JointDescent:
         if best is not None:
             return best[0], np.repeat(np.ceil(best[1]).astype(np.int64), cluster.num_nodes)
         assert problem.num_expert_groups is not None
-        from equipoise.kernels.descent.numba import plan_rows
+        from equipoise.descent.numba import plan_rows
 
         nodes, groups = cluster.num_nodes, problem.num_expert_groups
         group_weight = fixed.reshape(len(fixed), groups, -1).sum(axis=2)

@@ -200,6 +200,7 @@ def test_where_numba_keeps_its_cache_elsewhere_nothing_is_kept(kept: Path, other
 def test_code_compiled_with_bounds_checks_is_not_taken_for_code_without(
     kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(numba.config, "BOUNDSCHECK", 0)
     call(kept)
     monkeypatch.setattr(numba.config, "BOUNDSCHECK", 1)
     assert call(kept) == (0, [])

@@ -101,6 +101,7 @@ def test_what_is_made_from_something_that_changes_changes_and_nothing_else(print
 
 
 def test_types_target_and_switches_of_the_compiler_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "BOUNDSCHECK", 0)
     function = numba.njit(lambda n: n)
     ints, floats = (numba.types.int64[:],), (numba.types.float64[:],)
     told = {fingerprint(function, signature, TARGET) for signature in (INT, ints, floats, INT * 2)}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equipoise.kernels.greedy import numba as greedy
-from equipoise.kernels.packing import Settings, reference
+from equipoise.restarts import Settings, reference
 
 ALONE = Settings(restarts=1, refined=1, noise=0.0, swaps=0)
 

@@ -54,8 +54,8 @@ def plan(
     from equipoise.backends import choose_backend
     from equipoise.files import check_writable
     from equipoise.load import read_load
-    from equipoise.packing import check_seed
     from equipoise.problem import Cluster, PlacementProblem
+    from equipoise.restarts import check_seed
     from equipoise.solver import solve
     from equipoise.strategies import choose_strategy
 

@@ -14,9 +14,9 @@ from equipoise.cli.warm import warm_up
 from equipoise.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from equipoise.migration.frontier import Frontier
     from equipoise.migration.schedule import MigrationSchedule
     from equipoise.plan import Plan
+    from equipoise.replan.frontier import Frontier
 
 __all__ = ["replan"]
 
@@ -69,10 +69,10 @@ def replan(
     """
     from equipoise.files import check_writable
     from equipoise.load import read_load
-    from equipoise.migration.frontier import frontier
     from equipoise.migration.schedule import MigrationSchedule
     from equipoise.plan import Plan
     from equipoise.problem import PlacementProblem
+    from equipoise.replan.frontier import frontier
     from equipoise.solver import solve
 
     limited = max_transfers is not None or max_transfers_total is not None

@@ -1,13 +1,8 @@
-"""What moves when one placement follows another: the next placement, the schedule of transfers, their execution.
+"""What moves when one placement follows another: the schedule of transfers, and their execution.
 
 ====================  =======================================================================
 file                  idea
 ====================  =======================================================================
-``remainder.py``      what is left of the placement in force on the cluster that is asked for
-``replan.py``         the next placement within a budget of transfers, or anew with the fewest
-``frontier.py``       what each budget would buy
-``match_ranks.py``    ranks are alike: the one that holds most of a set of experts gets it
-``keep_slots.py``     an expert that stays on its rank keeps its slot
 ``rounds.py``         the rounds of one layer: which slot gets its expert from where, and when
 ``schedule.py``       the rounds of all layers, their bytes and their time
 ``tables.py``         what each rank tells the others when the process group no longer can
@@ -19,8 +14,8 @@ file                  idea
 ====================  =======================================================================
 """
 
-from equipoise.migration.keep_slots import keep_slots
-from equipoise.migration.match_ranks import match_ranks
-from equipoise.migration.remainder import count_transfers
+from equipoise.replan.keep_slots import keep_slots
+from equipoise.replan.match_ranks import match_ranks
+from equipoise.replan.remainder import count_transfers
 
 __all__ = ["count_transfers", "keep_slots", "match_ranks"]

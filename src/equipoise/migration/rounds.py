@@ -44,9 +44,7 @@ class State(NamedTuple):
 
 
 @native
-def schedule_layers(  # type: ignore[no-untyped-def]
-    old, new, experts, ranks, ranks_per_node, max_sends, max_receives, table, length, restore
-):
+def schedule_layers(old, new, experts, ranks, ranks_per_node, max_sends, max_receives, table, length, restore):
     """Fill each layer's ``table`` [rows, 4] with its transfers in order, and mark what to ``restore`` [slots].
 
     ``old`` and ``new`` int32 [layers, slots], ``length`` int64 [layers], how many transfers each layer has.
@@ -59,7 +57,7 @@ def schedule_layers(  # type: ignore[no-untyped-def]
 
 
 @native
-def join_layers(table, length, columns):  # type: ignore[no-untyped-def]
+def join_layers(table, length, columns):
     """Fill ``columns`` [5, transfers] with the layer of each transfer and what the tables say of it."""
     at = 0
     for layer in range(len(table)):
@@ -71,7 +69,7 @@ def join_layers(table, length, columns):  # type: ignore[no-untyped-def]
 
 
 @native
-def _schedule_layer(old, new, experts, ranks, ranks_per_node, max_sends, max_receives, table, restore):  # type: ignore[no-untyped-def]
+def _schedule_layer(old, new, experts, ranks, ranks_per_node, max_sends, max_receives, table, restore):
     """Fill the table of one layer; return how many transfers there are."""
     slots = len(old)
     state = State(
@@ -101,7 +99,7 @@ def _schedule_layer(old, new, experts, ranks, ranks_per_node, max_sends, max_rec
 
 
 @native
-def _fill_round(state, start, number):  # type: ignore[no-untyped-def]
+def _fill_round(state, start, number):
     """Put transfers into a round until no more fits; return where it ends in the table.
 
     First whatever can be filled without keeping anything: a slot whose expert has another copy, or is read in this
@@ -134,7 +132,7 @@ def _fill_round(state, start, number):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _fill_slot(state, r, x, in_circle, start, row, number):  # type: ignore[no-untyped-def]
+def _fill_slot(state, r, x, in_circle, start, row, number):
     """Fill slot ``x`` of rank ``r`` in this round, if that can be; return where the round ends then."""
     f, spare = state.content[x], len(state.new) + r
     through_spare = in_circle or state.read[x]
@@ -169,7 +167,7 @@ def _fill_slot(state, r, x, in_circle, start, row, number):  # type: ignore[no-u
 
 
 @inlined
-def _stash(state, x, row, number):  # type: ignore[no-untyped-def]
+def _stash(state, x, row, number):
     """Copy what slot ``x`` held before the round into the spare of its rank; return where the round ends, and that."""
     e, spare = state.content[x], len(state.new) + x // state.slots_per_rank
     _note_transfer(state, row, number, x, spare, e)
@@ -179,7 +177,7 @@ def _stash(state, x, row, number):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _finish_round(state, start, end):  # type: ignore[no-untyped-def]
+def _finish_round(state, start, end):
     """Let slots hold what they got, and free the spares that nobody needs any more."""
     slots = len(state.new)
     for k in range(start, end):
@@ -200,19 +198,19 @@ def _finish_round(state, start, end):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _note_transfer(state, row, number, source, destination, expert):  # type: ignore[no-untyped-def]
+def _note_transfer(state, row, number, source, destination, expert):
     state.table[row, 0], state.table[row, 1] = number, source
     state.table[row, 2], state.table[row, 3] = destination, expert
 
 
 @inlined
-def _rank_of(state, slot):  # type: ignore[no-untyped-def]
+def _rank_of(state, slot):
     """Return the rank of a slot or a spare."""
     return slot // state.slots_per_rank if slot < len(state.new) else slot - len(state.new)
 
 
 @inlined
-def _source(state, e, r):  # type: ignore[no-untyped-def]
+def _source(state, e, r):
     """Return the slot from which rank ``r`` gets ``e``, nearest first, or -1 if none can give it in this round.
 
     It may be one of the node that is overwritten in this round, if the spare of its rank is free for what it held; that
@@ -241,7 +239,7 @@ def _source(state, e, r):  # type: ignore[no-untyped-def]
 
 
 @native
-def _mark_circles(state, marked):  # type: ignore[no-untyped-def]
+def _mark_circles(state, marked):
     """Mark one slot in each circle of slots that wait for each other, where a spare is free.
 
     Only slots in circles may keep a spare: then a circle that has one needs nothing else to finish, and gives it back.
@@ -275,7 +273,7 @@ def _mark_circles(state, marked):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _waits_for(state, x, wanted_by):  # type: ignore[no-untyped-def]
+def _waits_for(state, x, wanted_by):
     """Return the slot that must get what ``x`` holds before ``x`` may be overwritten, or -1 if it may be now."""
     f = state.content[x]
     if f < 0:
@@ -288,7 +286,7 @@ def _waits_for(state, x, wanted_by):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _local_need(state, e, x, r):  # type: ignore[no-untyped-def]
+def _local_need(state, e, x, r):
     """Return a slot of rank ``r`` that wants ``e`` when no other slot of the rank than ``x`` holds it, else -1.
 
     Copies within a rank are free, so what is still wanted on a rank is not overwritten there.
@@ -305,7 +303,7 @@ def _local_need(state, e, x, r):  # type: ignore[no-untyped-def]
 
 
 @native
-def _sort_round(part, slots, slots_per_rank):  # type: ignore[no-untyped-def]
+def _sort_round(part, slots, slots_per_rank):
     """Order a round: copies into spares, then other copies within a rank, then the rest; otherwise as it was."""
     kept = part.copy()
     at = 0

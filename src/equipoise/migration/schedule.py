@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.errors import IndivisibleError, InvalidInputError, InvalidPlacementError
-from equipoise.migration.remainder import check_lost_ranks
 from equipoise.migration.rounds import COLUMNS, join_layers, schedule_layers
 from equipoise.placement import Placement
 from equipoise.problem import count, finite
+from equipoise.replan.remainder import check_lost_ranks
 from equipoise.threads import blocks, for_each, let_others
 
 __all__ = ["LinkSpeeds", "MigrationSchedule"]

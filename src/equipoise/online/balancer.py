@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from equipoise.errors import DisagreementError, InvalidInputError, MigrationError, RanksLostError
-from equipoise.migration.remainder import check_lost_ranks
 from equipoise.migration.schedule import LinkSpeeds, MigrationSchedule
 from equipoise.migration.weights import check_restore
 from equipoise.online.counters import Counters
@@ -24,6 +23,7 @@ from equipoise.online.window import SlidingSum, Window
 from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import Cluster, PlacementProblem
+from equipoise.replan.remainder import check_lost_ranks
 
 __all__ = ["Balancer", "Decision"]
 

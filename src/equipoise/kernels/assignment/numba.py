@@ -10,7 +10,7 @@ __all__ = ["assign"]
 
 
 @native
-def assign(cost):  # type: ignore[no-untyped-def]
+def assign(cost):
     """Return for each column the row that takes it at the least total cost: one shortest augmenting path a row.
 
     Prices keep every reduced cost at 0 or more, and are changed once a path: a column that a path passed at distance

@@ -25,7 +25,7 @@ def pack(weight: NDArray[np.int64], num_packs: int) -> tuple[NDArray[np.int32], 
 
 
 @native
-def _pack(by_weight, bits, num_packs, pack_index, rank_in_pack):  # type: ignore[no-untyped-def]
+def _pack(by_weight, bits, num_packs, pack_index, rank_in_pack):
     rows, items = by_weight.shape
     pack_bits = 0
     while (1 << pack_bits) < num_packs:
@@ -46,7 +46,7 @@ def _pack(by_weight, bits, num_packs, pack_index, rank_in_pack):  # type: ignore
 
 
 @native
-def _sift(heap):  # type: ignore[no-untyped-def]
+def _sift(heap):
     """Let the first key sink until no child is lower."""
     key, at, child = heap[0], 0, 1
     while child < len(heap):

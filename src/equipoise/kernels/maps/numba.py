@@ -30,7 +30,7 @@ def count_duplicates(physical_to_logical: Ints, num_experts: int, num_ranks: int
 
 
 @native
-def _count(table, replica_count):  # type: ignore[no-untyped-def]
+def _count(table, replica_count):
     for layer in range(len(table)):
         for e in table[layer]:
             if e >= 0:
@@ -38,7 +38,7 @@ def _count(table, replica_count):  # type: ignore[no-untyped-def]
 
 
 @native
-def _list(table, listed, slots_of):  # type: ignore[no-untyped-def]
+def _list(table, listed, slots_of):
     layers, slots = table.shape
     for layer in range(layers):
         listed[:] = 0
@@ -50,7 +50,7 @@ def _list(table, listed, slots_of):  # type: ignore[no-untyped-def]
 
 
 @native
-def _count_duplicates(table, slots_per_rank, last_rank, found):  # type: ignore[no-untyped-def]
+def _count_duplicates(table, slots_per_rank, last_rank, found):
     layers, slots = table.shape
     for layer in range(layers):
         last_rank[:] = -1

@@ -21,7 +21,7 @@ def recount(
 
 
 @native
-def _recount(table, load, num_nodes, num_groups, rank_load, flaws):  # type: ignore[no-untyped-def]
+def _recount(table, load, num_nodes, num_groups, rank_load, flaws):
     experts, ranks = load.shape[1], rank_load.shape[1]
     slots = table.shape[1] // ranks
     replicas, last_rank, each = np.empty(experts, np.int64), np.empty(experts, np.int64), np.empty(experts)
@@ -55,7 +55,7 @@ def _recount(table, load, num_nodes, num_groups, rank_load, flaws):  # type: ign
 
 
 @spliced
-def _look_at_groups(slots, group_of, here):  # type: ignore[no-untyped-def]
+def _look_at_groups(slots, group_of, here):
     """Return the flaws of one layer's groups; ``here`` bool [nodes, groups] is work space."""
     num_nodes, num_groups = here.shape
     per_node, experts = len(slots) // num_nodes, len(group_of)

@@ -20,7 +20,7 @@ def replicate(weight: NDArray[np.int64], num_slots: int, most: int) -> tuple[NDA
 
 
 @native
-def _replicate(weight, most, physical_to_logical, replica_count):  # type: ignore[no-untyped-def]
+def _replicate(weight, most, physical_to_logical, replica_count):
     rows, experts = weight.shape
     num_slots = physical_to_logical.shape[1]
     heap, load = np.empty(experts, dtype=np.int64), np.empty(experts, dtype=np.float64)
@@ -42,7 +42,7 @@ def _replicate(weight, most, physical_to_logical, replica_count):  # type: ignor
 
 
 @native
-def _sift(heap, load, at):  # type: ignore[no-untyped-def]
+def _sift(heap, load, at):
     """Let the expert at ``at`` sink until no child is larger, or equal with a lower id."""
     expert = heap[at]
     while True:

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from equipoise.kernels.native import native, spliced
 
-__all__ = ["separate"]
+__all__ = ["separate", "separate_duplicates"]
+
+
+def separate_duplicates(physical_to_logical: NDArray[np.int32], num_ranks: int, fixed: NDArray[np.int64]) -> None:
+    """Exchange replicas, in place, until no rank holds an expert twice that need not.
+
+    Parameters
+    ----------
+    physical_to_logical : int32 array, shape (rows, num_slots)
+        Every expert has a slot, every slot an expert.
+    num_ranks : int
+    fixed : int64 array, shape (rows, num_logical_experts)
+        Integer loads. See the folder's contract for which exchange is made.
+    """
+    for row in range(len(physical_to_logical)):
+        separate(physical_to_logical[row].reshape(num_ranks, -1), fixed[row])
 
 
 @native
-def separate(held, weight):  # type: ignore[no-untyped-def]
+def separate(held, weight):
     """Exchange replicas in ``held`` [ranks, slots] of one row until none shares a rank that need not."""
     ranks, slots = held.shape
     experts = len(weight)
@@ -66,7 +82,7 @@ def separate(held, weight):  # type: ignore[no-untyped-def]
 
 
 @spliced
-def _deal(held, replicas, weight):  # type: ignore[no-untyped-def]
+def _deal(held, replicas, weight):
     """Deal all replicas round the ranks, the experts with the heaviest replicas first, ties to the lowest."""
     ranks = held.shape[0]
     order = np.empty(len(weight), dtype=np.int64)

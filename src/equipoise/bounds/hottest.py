@@ -1,0 +1,235 @@
+"""A lower bound on the busiest rank from the counts that the hottest expert can have. The contract and the proof.
+
+    bound(load, low, achieved, num_ranks, slots_per_rank) -> float64 [layers]
+
+``load`` float64 [layers, experts], each row descending; ``low`` float64 [layers], bounds known already; the result is
+never less. ``achieved`` float64 [layers], what some placement is known to reach, infinite where none is: the result is
+the same.
+
+Let T be the busiest rank and 0 < theta < T / 2. Call a replica large if it weighs more than T - theta, and small if at
+most theta. A rank with a large replica has no second one (two weigh more than T), and its other S - 1
+replicas weigh less than theta together, so they are all small. Let L replicas be large. Then
+
+between     what is neither large nor small lies on the other R - L ranks: it weighs at most (R - L) T;
+company     the small ones are (S - 1) L at least;
+elsewhere   for every phi > 0, the S (R - L) slots of the other ranks carry at most phi each, and besides no more than
+            what replicas that are not large weigh above phi. The rest lies with the large replicas, on ranks that
+            carry at most T each. So large replicas weigh w, the others min(replica, phi), and together these are no
+            more than L T + S (R - L) phi.
+
+Each is a sum over experts with a limit. Give every slot a price mu besides, and let each expert pay least: it keeps its
+replicas large with some count, or takes the least that makes them not large, or (where that is cheaper)
+small; more only adds. If the payments exceed the limit plus mu P, no counts that fill the P slots satisfy the
+inequality.
+
+The hottest expert pays for the count that it has. Every count is a case of its own, and T is impossible if every case
+is refuted: each with theta just above the room T - w / c that its replicas leave, so that they are large, or a little
+more. Counts that leave the others fewer slots than they need for T are none. Duplicates on a rank are allowed
+throughout.
+
+For each T the kernel tries a few theta and phi, and bisects on T. Each refuted T is a bound by itself, so the coarse
+grids cost tightness, never truth. The price mu is found, not guessed: an expert pays the least of several amounts that
+are linear in mu, so by how much the payments exceed the limit is concave in mu, and bisecting on its slope leads to the
+price that refutes most. Any price would be a proof.
+
+Joint descent asks for this bound too, of layers that one expert dominates: what no plan can reach is no target.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.kernels.native import native
+from equipoise.threads import for_each
+
+__all__ = ["DOMINATES", "bound", "raise_bound"]
+
+DOMINATES = 4
+"""Where the hottest expert has less than one part in so many of the load, its counts prove next to nothing."""
+
+HALVINGS = 11
+MOST_CASES = 64  # counts of the hottest expert; where there are more, it has slots to spare
+ROOMS = np.array([1.0, 1.15, 1.3, 1.5, 1.7, 2.0, 2.5])  # theta, of what the hottest expert's replicas leave
+PHIS = np.array([1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2])  # of theta
+BETWEEN, COMPANY, ELSEWHERE = 0, 1, 2
+LEAST_PRICE, MOST_PRICE = np.array([0.0, 1.0, 0.0]), np.array([4.0, 4.0, 2.0])  # of a slot, in theta, 1 and phi
+PRICES = 8
+MARGIN = 1e-9  # relative; sizes this close to a threshold count as whatever weakens the bound
+
+
+class Counts(NamedTuple):
+    """How many slots keep each expert's replicas small enough, float64 [experts].
+
+    fit: for T. level: not large. most: the most with which they are large. light: small. Not set for experts that are
+    small with one replica, which come last.
+    """
+
+    fit: Any
+    level: Any
+    most: Any
+    light: Any
+
+
+def bound(
+    load: NDArray[np.float64],
+    low: NDArray[np.float64],
+    achieved: NDArray[np.float64],
+    num_ranks: int,
+    slots_per_rank: int,
+) -> NDArray[np.float64]:
+    """Raise ``low`` as far as the argument carries; see the page's contract."""
+    raised: NDArray[np.float64] = low.copy()
+    if slots_per_rank > 1:
+        for_each(
+            lambda layer: _raise(load[layer], achieved[layer], num_ranks, slots_per_rank, raised[layer : layer + 1]),
+            range(len(low)),
+        )
+    return raised
+
+
+@native
+def _raise(load, achieved, num_ranks, slots, raised):
+    raised[0] = raise_bound(load, raised[0], achieved, num_ranks, slots)
+
+
+@native
+def raise_bound(load, low, achieved, num_ranks, slots):
+    """Return ``low``, or more as far as the argument carries; ``load`` descends."""
+    if load[0] <= 0.0:
+        return low
+    least = low * (1.0 + 0.25 / 2**HALVINGS)
+    if least >= achieved or not _impossible(load, num_ranks, slots, least):
+        return low  # the least that could be proved is not, so that nothing is: one look instead of many
+    high = 1.25 * low
+    for _ in range(HALVINGS):
+        middle = 0.5 * (low + high)
+        if middle < achieved and _impossible(load, num_ranks, slots, middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@native
+def _impossible(load, num_ranks, slots, busiest):
+    """Whether every count of the hottest expert is refuted for no rank above ``busiest``."""
+    counts = Counts(np.empty(len(load)), np.empty(len(load)), np.empty(len(load)), np.empty(len(load)))
+    left = num_ranks * slots
+    for e in range(1, len(load)):
+        left -= np.int64(_slots(load[e], busiest, 1.0 - MARGIN))
+    least = np.int64(_slots(load[0], busiest, 1.0 - MARGIN))
+    if left - least >= MOST_CASES:
+        return False
+    for count in range(least, left + 1):
+        room = max(busiest - load[0] / count, 0.0) * (1.0 + MARGIN) + busiest * 1e-12
+        refuted = False
+        for more in ROOMS:
+            theta = more * room
+            if theta < 0.5 * busiest * (1.0 - MARGIN) and not refuted:
+                refuted = _refuted(load, num_ranks, slots, busiest, count, theta, counts)
+        if not refuted:
+            return False
+    return True
+
+
+@native
+def _slots(load, largest, margin):
+    """Return how many slots keep the replicas of ``load`` at ``largest``."""
+    return max(1.0, np.ceil(load / largest * margin))
+
+
+@native
+def _set_counts(load, busiest, theta, counts):
+    """Set ``counts`` for one threshold; return how many experts are above it."""
+    above = 1
+    while above < len(load) and load[above] > theta:
+        e = above
+        counts.fit[e] = _slots(load[e], busiest, 1.0 - MARGIN)
+        counts.level[e] = _slots(load[e], busiest - theta, 1.0 - MARGIN)
+        counts.most[e] = _slots(load[e], busiest - theta, 1.0 + MARGIN) - 1.0
+        counts.light[e] = max(_slots(load[e], theta, 1.0 - MARGIN), counts.level[e])
+        above += 1
+    return above
+
+
+@native
+def _refuted(load, num_ranks, slots, busiest, count, theta, counts):
+    """Whether some price refutes ``count`` replicas of the hottest expert, which are large."""
+    above = _set_counts(load, busiest, theta, counts)
+    if _some_price(load, num_ranks, slots, busiest, count, theta, counts, above, BETWEEN, 0.0):
+        return True
+    if _some_price(load, num_ranks, slots, busiest, count, theta, counts, above, COMPANY, 0.0):
+        return True
+    for share in PHIS:
+        if _some_price(load, num_ranks, slots, busiest, count, theta, counts, above, ELSEWHERE, share * theta):
+            return True
+    return False
+
+
+@native
+def _some_price(load, num_ranks, slots, busiest, count, theta, counts, above, kind, phi):
+    """Whether the payments exceed their limit for some price of a slot.
+
+    By how much they do is concave in the price, as each expert pays the least of what is linear in it. So bisect on the
+    slope, and stop where even that cannot lead above the limit.
+    """
+    total = 1.0 * num_ranks * slots
+    unit, limit, tail = 1.0, 0.0, 0.0
+    if kind == BETWEEN:
+        unit, limit = theta, num_ranks * busiest
+    elif kind == ELSEWHERE:
+        unit, limit = phi, phi * total
+        for e in range(above, len(load)):
+            tail += min(load[e], phi)
+    low, high = LEAST_PRICE[kind] * unit, MOST_PRICE[kind] * unit
+    for _ in range(PRICES):
+        mu = 0.5 * (low + high)
+        paid, used = _pay(load, slots, busiest, count, counts, above, kind, phi, mu)
+        paid += tail + mu * (len(load) - above) - (len(load) - above if kind == COMPANY else 0.0)
+        slope = used + (len(load) - above) - total
+        over = paid - mu * total - limit
+        if over > MARGIN * (limit + mu * total + num_ranks * busiest * (kind == ELSEWHERE)):
+            return True
+        if slope > 0.0:
+            low = mu
+            if over + slope * (high - mu) <= 0.0:
+                return False
+        else:
+            high = mu
+            if over - slope * (mu - low) <= 0.0:
+                return False
+    return False
+
+
+@native
+def _pay(load, slots, busiest, count, counts, above, kind, phi, mu):
+    """Return what experts above theta pay at the least, and for how many slots."""
+    large = busiest  # what one large replica pays, besides its slot
+    if kind == COMPANY:
+        large = slots - 1.0
+    elif kind == ELSEWHERE:
+        large = slots * phi - busiest  # and the load itself
+    paid = count * (large + mu) + (load[0] if kind == ELSEWHERE else 0.0)
+    used = 1.0 * count
+    for e in range(1, above):
+        fit, level, light = counts.fit[e], counts.level[e], counts.light[e]
+        least, taken = level * mu, level
+        if kind == BETWEEN and light > level:
+            least += load[e]
+            if light * mu < least:
+                least, taken = light * mu, light
+        elif kind == COMPANY:
+            if light * (mu - 1.0) < least:
+                least, taken = light * (mu - 1.0), light
+        elif kind == ELSEWHERE:
+            least += min(load[e], level * phi)
+        own = load[e] if kind == ELSEWHERE else 0.0
+        for number in (fit, counts.most[e]):
+            if fit <= counts.most[e] and own + number * (large + mu) < least:
+                least, taken = own + number * (large + mu), number
+        paid += least
+        used += taken
+    return paid, used

@@ -1,0 +1,105 @@
+"""A proved distance to the optimum, per layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.checker import check_placement
+from equipoise.errors import InvalidInputError
+from equipoise.placement import Placement
+from equipoise.problem import PlacementProblem
+
+__all__ = ["Certificate", "certify", "check_placement"]
+
+Floats = NDArray[np.float64]
+ROUNDING = 1e-12  # relative; a bound may exceed the load that meets it by float64 rounding, and by no more
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """What the busiest rank carries, and what it must carry in any placement of the same problem.
+
+    Attributes
+    ----------
+    lower_bound : float64 array, shape (num_layers,)
+        Tokens per window that the busiest rank carries in every possible placement.
+    max_rank_load : float64 array, shape (num_layers,)
+        Tokens per window that it carries in this one. Never below ``lower_bound``.
+    bound : tuple of str, one per layer
+        The argument behind each bound: a name in ``equipoise.bounds.BOUNDS``.
+
+    Raises
+    ------
+    InvalidInputError
+        If a lower bound exceeds the load that it bounds: then one of the two is wrong.
+    """
+
+    lower_bound: Floats
+    max_rank_load: Floats
+    bound: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        lower = np.array(self.lower_bound, dtype=np.float64)
+        largest = np.array(self.max_rank_load, dtype=np.float64)
+        if not lower.shape == largest.shape == (len(self.bound),):
+            raise InvalidInputError(
+                f"lower_bound, max_rank_load and bound have {lower.shape}, {largest.shape} and "
+                f"{len(self.bound)} entries; each needs one per layer."
+            )
+        wrong = ~(lower <= largest * (1 + ROUNDING) + np.finfo(np.float64).tiny)  # below that, floats lose their digits
+        if wrong.any():
+            layer = int(np.argmax(wrong))
+            raise InvalidInputError(
+                f"layer {layer} claims a lower bound of {lower[layer]} on a busiest rank that carries "
+                f"{largest[layer]}; a bound cannot exceed what is achieved."
+            )
+        lower = np.minimum(lower, largest)
+        for array in (lower, largest):
+            array.setflags(write=False)
+        object.__setattr__(self, "lower_bound", lower)
+        object.__setattr__(self, "max_rank_load", largest)
+
+    @property
+    def gap(self) -> Floats:
+        """Max rank load / lower bound - 1 of each layer; 0 is proved optimal."""
+        ratio = np.divide(
+            self.max_rank_load, self.lower_bound, out=np.ones_like(self.lower_bound), where=self.lower_bound > 0
+        )
+        return ratio - 1.0
+
+    @property
+    def mean_gap(self) -> float:
+        """Gap averaged over the layers."""
+        return float(self.gap.mean())
+
+    @property
+    def max_gap(self) -> float:
+        """Gap of the worst layer."""
+        return float(self.gap.max())
+
+
+def certify(problem: PlacementProblem, placement: Placement) -> Certificate:
+    """Check ``placement`` and return how far it can be from the best placement of ``problem``.
+
+    Raises
+    ------
+    InvalidPlacementError
+        If the placement breaks a rule; see ``check_placement``.
+
+    Examples
+    --------
+    >>> from equipoise import Cluster
+    >>> problem = PlacementProblem([[3, 3, 1, 1]], Cluster(num_ranks=2, slots_per_rank=2))
+    >>> certificate = certify(problem, Placement([[0, 2, 1, 3]], 2, 4))
+    >>> certificate.lower_bound.tolist(), certificate.max_rank_load.tolist(), certificate.bound
+    ([4.0], [4.0], ('mean',))
+    """
+    from equipoise.bounds import lower_bounds  # with numba, which reading a plan does not need
+
+    rank_load = check_placement(problem, placement)
+    largest = rank_load.max(axis=1)
+    lower, names = lower_bounds(problem, achieved=largest)
+    return Certificate(lower, largest, names)

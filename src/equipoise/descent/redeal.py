@@ -1,0 +1,119 @@
+"""Take one replica from every rank and deal them again: many swaps at once, for a start that is far from level.
+
+The largest goes to the rank with least left, and so on. No other way to deal them makes the sum of squared rank loads
+less, nor the heaviest rank lighter, so that whatever is taken, nothing gets worse. What is taken changes from round to
+round.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from equipoise.descent.state import bits_for, order_ranks, sort_ascending, sort_rank
+from equipoise.kernels.native import native
+
+__all__ = ["redeal"]
+
+ROUNDS = 9
+MIXED = 3  # rounds to begin with that take from neighbouring ranks different places
+IDLE = 3  # rounds in a row that do not lower the heaviest rank: something else keeps it heavy
+ENOUGH = 3  # above the target, in mean room below it: single swaps are cheaper from here on
+
+
+@native
+def redeal(ranks, target, pool, keys, spare):
+    """Deal one replica of every rank again, at most ``ROUNDS`` times; the heaviest rank is never heavier for it."""
+    load, order = ranks.load, ranks.order
+    num_ranks, slots = ranks.expert.shape
+    heaviest = load[order[num_ranks - 1]]
+    enough = target + ENOUGH * (target - load.sum() // num_ranks)
+    rounds = idle = 0
+    while heaviest > enough and rounds < ROUNDS and idle < IDLE:
+        _choose(rounds, slots, keys[num_ranks : 2 * num_ranks])
+        after = _deal(ranks.value, ranks.expert, load, heaviest, pool, keys, spare)
+        idle = 0 if after < heaviest else idle + 1
+        heaviest = after
+        rounds += 1
+    if rounds > 0:
+        for g in range(num_ranks):
+            sort_rank(ranks.value[g], ranks.expert[g])
+        order_ranks(ranks, keys, spare)
+
+
+@native
+def _choose(number, slots, place):
+    """Set which replica of each rank is dealt again: the same place of all, or, first and in between, a mixture."""
+    i = (number if number < MIXED else number // 2) % slots
+    period = 1 if number < MIXED else 1 << number % 4  # ranks in a row with the same place
+    for g in range(len(place)):
+        place[g] = i
+        if (number < MIXED or number % 2 == 0) and (g + 1) & (period - 1) == 0:
+            i = i + 1 if i + 1 < slots else 0
+
+
+@native
+def _deal(value, expert, load, heaviest, pool, keys, spare):
+    """Deal again once, unless replicas of one expert are in each other's way; return the heaviest rank.
+
+    The places that are dealt are in ``keys``, after as many as there are ranks. Ranks are not kept sorted.
+    """
+    num_ranks, slots = expert.shape
+    bits = bits_for(num_ranks)
+    mask = (1 << bits) - 1
+    size, name, rest, taken = pool[0], pool[1], pool[2], pool[3]
+    by_size, place = keys[:num_ranks], keys[num_ranks : 2 * num_ranks]
+    for g in range(num_ranks):
+        by_size[g] = (value[g, place[g]] << bits) | g
+        taken[g] = expert[g, place[g]]
+        expert[g, place[g]] = -1
+    sort_ascending(by_size, spare)
+    for k in range(num_ranks):
+        g, size[k] = by_size[num_ranks - 1 - k] & mask, by_size[num_ranks - 1 - k] >> bits
+        rest[k], name[k] = ((load[g] - size[k]) << bits) | g, taken[g]
+    sort_ascending(rest, spare)
+    clashes = 0
+    after = np.int64(0)
+    for k in range(num_ranks):
+        for s in range(slots):
+            clashes += np.int64(expert[rest[k] & mask, s] == name[k])
+        after = max(after, (rest[k] >> bits) + size[k])
+    if clashes > 0 and after < heaviest:
+        after = _part(expert, rest, mask, bits, name, size)
+    if after >= heaviest:
+        for g in range(num_ranks):
+            expert[g, place[g]] = taken[g]
+        return heaviest
+    for k in range(num_ranks):
+        h = rest[k] & mask
+        load[h] = (rest[k] >> bits) + size[k]
+        value[h, place[h]], expert[h, place[h]] = size[k], name[k]
+    return after
+
+
+@native
+def _part(expert, rest, mask, bits, name, size):
+    """Let ranks that would get an expert twice change with the nearest that they can; return the heaviest rank."""
+    num_ranks = len(rest)
+    after = np.int64(0)
+    for k in range(num_ranks):
+        h = rest[k] & mask
+        if _holds(expert, h, name[k]):
+            for step in range(1, num_ranks):
+                j = k + step if k + step < num_ranks else num_ranks - 1 - step  # those that come later first
+                if not _holds(expert, h, name[j]) and (j > k or not _holds(expert, rest[j] & mask, name[k])):
+                    name[k], name[j] = name[j], name[k]
+                    size[k], size[j] = size[j], size[k]
+                    after = max(after, (rest[j] >> bits) + size[j] if j < k else 0)
+                    break
+            else:
+                return np.int64(2**62)
+        after = max(after, (rest[k] >> bits) + size[k])
+    return after
+
+
+@native
+def _holds(expert, g, e):
+    found = False
+    for s in range(expert.shape[1]):
+        found |= expert[g, s] == e
+    return found

@@ -1,0 +1,150 @@
+"""What a transfer buys: balancedness against transfers, from the placement in force."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.errors import InvalidInputError
+from equipoise.problem import PlacementProblem, count
+from equipoise.replan.budget import Curves
+from equipoise.replan.levelling.numba import MAX
+from equipoise.replan.remainder import as_placement, remainder
+from equipoise.strategies import JointDescent
+
+__all__ = ["Frontier", "frontier"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Frontier:
+    """Balancedness against transfers.
+
+    Attributes
+    ----------
+    balancedness : float64 array, shape (num_layers, most + 1)
+        Of each layer with at most k transfers, k = 0, 1, ...; NaN where a layer needs more to place every expert.
+        It never falls with k.
+    transfers : int64 array, shape (most + 1,)
+        What that takes over all layers: at most k times the layers.
+    bytes_per_expert : int or None
+        Size of one expert's weights in one layer.
+    """
+
+    balancedness: Floats
+    transfers: NDArray[np.int64]
+    bytes_per_expert: int | None
+
+    @property
+    def mean_balancedness(self) -> Floats:
+        """Averaged over the layers, for each k; NaN as long as a layer needs more."""
+        mean: Floats = self.balancedness.mean(axis=0)
+        return mean
+
+    @property
+    def worst_balancedness(self) -> Floats:
+        """Of the worst layer, for each k."""
+        worst: Floats = self.balancedness.min(axis=0)
+        return worst
+
+    @property
+    def knee(self) -> int:
+        """The k after which a transfer buys less than on average over the curve.
+
+        The point that lies highest above the straight line from the first to the last point of
+        ``mean_balancedness``, ties to the lowest.
+        """
+        mean = self.mean_balancedness
+        first = int(np.argmax(~np.isnan(mean)))
+        part = mean[first:]
+        line = np.linspace(part[0], part[-1], len(part))
+        return first + int(np.argmax(part - line))
+
+    def summary(self) -> str:
+        """Return the curve as a table for people, a line a budget, the knee marked."""
+        most, knee, mean = len(self.transfers) - 1, self.knee, self.mean_balancedness
+        shown = {0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, knee, most}
+        lines = ["transfers a layer   in all layers       bytes   balancedness: mean, worst layer"]
+        for k in sorted(k for k in shown if k <= most and not np.isnan(mean[k])):
+            size = "-" if self.bytes_per_expert is None else _bytes(int(self.transfers[k]) * self.bytes_per_expert)
+            lines.append(
+                f"{k:17,} {self.transfers[k]:15,} {size:>11} {mean[k]:20.4f} {self.worst_balancedness[k]:11.4f}"
+                + ("  <- knee" if k == knee else "")
+            )
+        return "\n".join(lines)
+
+
+def frontier(
+    problem: PlacementProblem,
+    current: Any,
+    *,
+    lost_ranks: Iterable[int] = (),
+    bytes_per_expert: int | None = None,
+    threads: int | None = None,
+) -> Frontier:
+    """Return what each budget of transfers would buy.
+
+    Parameters
+    ----------
+    problem : PlacementProblem
+    current : Placement or Plan
+        What is in force, as in ``equipoise.solve``.
+    lost_ranks : iterable of int
+    bytes_per_expert : int or None, default None
+        Size of one expert's weights in one layer, if bytes are wanted too.
+    threads : int or None, default None
+        None uses all processors. It never changes the result.
+
+    Returns
+    -------
+    Frontier
+        Up to the budget after which no layer gains any more. ``solve(problem, current=current, max_transfers=k)``
+        reaches the balancedness at k, the plan made anew by its default strategy among what it may take.
+
+    Raises
+    ------
+    InvalidInputError, InfeasibleError
+        As in ``equipoise.solve``.
+
+    Examples
+    --------
+    >>> import equipoise as eq
+    >>> problem = eq.PlacementProblem([[4, 4, 1, 1]], eq.Cluster(num_ranks=2, slots_per_rank=2))
+    >>> eq.frontier(problem, eq.Placement([[0, 1, 2, 3]], 2, 4)).balancedness.tolist()
+    [[0.625, 0.625, 1.0]]
+    """
+    if bytes_per_expert is not None:
+        bytes_per_expert = count(bytes_per_expert, "bytes_per_expert")
+    if not isinstance(problem, PlacementProblem):
+        raise InvalidInputError(f"problem is a {type(problem).__name__}; pass a PlacementProblem(load, cluster).")
+    placement = as_placement(current)
+    left = remainder(problem, placement, lost_ranks)
+    curves = Curves(problem, left, threads)
+    _, curve, _ = curves.descend(problem.cluster.num_slots)
+    curves.look_anew(curve, problem, placement, JointDescent(), 0, "auto")
+    curve, used = curves.joined(curve)
+    total = left.weight.sum(axis=1)
+    tokens = np.divide(problem.load.sum(axis=1), total, out=np.zeros(len(total)), where=total > 0)
+    known = curve < MAX
+    largest = np.where(known, curve * tokens[:, None], np.nan)
+    mean = problem.load.sum(axis=1, keepdims=True) / len(left.alive)
+    balancedness = np.divide(mean, largest, out=np.where(known, 1.0, np.nan), where=largest > 0)
+    # Tokens are counted in whole numbers of 2**-40 of the hottest expert; do not show that as more than level.
+    balancedness = np.minimum(balancedness, 1.0)
+    falls = np.flatnonzero((curve[:, 1:] < curve[:, :-1]).any(axis=0))
+    most = int(falls.max(initial=-1)) + 1
+    return Frontier(balancedness[:, : most + 1], used.sum(axis=0)[: most + 1], bytes_per_expert)
+
+
+def _bytes(number: int) -> str:
+    size, units = float(number), ("B", "kB", "MB", "GB", "TB")
+    for unit in units:
+        if size < 1000 or unit == units[-1]:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    raise AssertionError("the last unit has no end")

@@ -1,0 +1,390 @@
+"""Pruned restarts, native: restarts are streamed, and only the survivors' numbers are kept.
+
+Three things make it fast. Keys are sorted by one counting pass over their leading bits and an
+insertion pass over what little disorder is left. A pack's load and number share one integer, so
+that the lightest pack with room is the plain minimum of an array. And a restart is dropped as
+soon as the packs that are full, or the mean, show that it cannot be among the survivors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.kernels.native import native
+from equipoise.restarts import counter
+from equipoise.restarts.settings import Settings
+from equipoise.threads import for_each, num_threads
+
+__all__ = ["pack"]
+
+Int64s = NDArray[np.int64]
+
+MAX = np.int64(2**63 - 1)
+MASK = np.uint64(counter.MASK)
+MIX_1, MIX_2 = np.uint64(counter.MIX_1), np.uint64(counter.MIX_2)
+RESTART_STEP, ITEM_STEP = np.uint64(counter.RESTART_STEP), np.uint64(counter.ITEM_STEP)
+S8, S12, S15, S16, S32 = (np.uint64(s) for s in (8, 12, 15, 16, 32))
+BUCKET_SHIFT, NUM_BUCKETS = 46, 512  # 64 buckets to each factor of two between keys, eight factors of two
+
+
+def pack(
+    weight: Int64s, num_packs: int, settings: Settings, key: NDArray[np.uint64], threads: int | None = None
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Pack ``weight`` [rows, items] into ``num_packs`` packs of equal size; see the folder's contract."""
+    rows, items = weight.shape
+    pack_index = np.empty((rows, items), dtype=np.int32)
+    rank_in_pack = np.empty((rows, items), dtype=np.int32)
+    survivors = min(settings.refined, settings.restarts)
+    chunks = min(max(1, num_threads(threads) // rows), max(1, settings.restarts // survivors))
+    edges = [settings.restarts * chunk // chunks for chunk in range(chunks + 1)]
+    kept = np.full((rows, chunks, 3, survivors), MAX)
+    sorted_rows = [_sort_row(weight[row]) for row in range(rows)]
+
+    def score(unit: tuple[int, int]) -> None:
+        row, chunk = unit
+        _score(*sorted_rows[row], num_packs, key[row], settings.noise, settings.restarts,
+               edges[chunk], edges[chunk + 1], kept[row, chunk])  # fmt: skip
+
+    def finish(row: int) -> None:
+        _finish(*sorted_rows[row], num_packs, key[row], settings.noise, settings.restarts,
+                _merge(kept[row]), settings.swaps, settings.extremes, pack_index[row], rank_in_pack[row])  # fmt: skip
+
+    for_each(score, [(row, chunk) for row in range(rows) for chunk in range(chunks)], threads)
+    for_each(finish, range(rows), threads)
+    return pack_index, rank_in_pack
+
+
+def _sort_row(weight: Int64s) -> tuple[Int64s, Int64s]:
+    """Return the items by descending weight, ties to the lowest, and their weights."""
+    order = np.argsort(-weight, kind="stable").astype(np.int64)
+    return order, weight[order]
+
+
+def _merge(kept: Int64s) -> Int64s:
+    """Return the surviving restarts of one row out of those that each chunk kept, best first."""
+    imbalance, restart, print_ = (kept[:, i].ravel() for i in range(3))
+    found: dict[tuple[int, int], int] = {}
+    for i in np.lexsort((restart, imbalance)):
+        if restart[i] != MAX:
+            found.setdefault((int(imbalance[i]), int(print_[i])), int(restart[i]))
+    return np.array(list(found.values())[: kept.shape[2]], dtype=np.int64)
+
+
+@native
+def _mix(value: Any) -> Any:
+    value ^= value >> S16
+    value = (value * MIX_1) & MASK
+    value ^= value >> S15
+    value = (value * MIX_2) & MASK
+    return value ^ (value >> S16)
+
+
+@native
+def _counters(order: Any) -> Any:
+    """Return the counter of each item, in the order given."""
+    out = np.empty(len(order), dtype=np.uint64)
+    for i in range(len(order)):
+        out[i] = (np.uint64(order[i]) * ITEM_STEP) & MASK
+    return out
+
+
+@native
+def _sort_keys(order, weight, counters, stream, scale, keys, buckets, starts, sorted_keys, by_key):
+    """Fill ``by_key`` with positions in ``order``, by descending perturbed weight, ties to the lowest item."""
+    n = len(order)
+    for i in range(n):
+        u = np.float64(_mix((stream + counters[i]) & MASK) >> S8) * 2.0**-24
+        keys[i] = np.float64(weight[i]) * (1.0 + scale * u)
+    bits = keys.view(np.int64)  # of floats that are not negative: the same order
+    top = np.int64(0)
+    for i in range(n):
+        top = max(top, bits[i])
+    top >>= BUCKET_SHIFT
+    starts[:] = 0
+    for i in range(n):
+        buckets[i] = min(top - (bits[i] >> BUCKET_SHIFT), NUM_BUCKETS - 1)
+    for i in range(n):
+        starts[buckets[i]] += 1
+    total = 0
+    for b in range(NUM_BUCKETS):
+        here = starts[b]
+        starts[b] = total
+        total += here
+    for i in range(n):
+        at = starts[buckets[i]]
+        starts[buckets[i]] = at + 1
+        sorted_keys[at] = bits[i]
+        by_key[at] = i
+    for i in range(1, n):
+        bit, position = sorted_keys[i], by_key[i]
+        j = i - 1
+        while j >= 0 and (sorted_keys[j] < bit or (sorted_keys[j] == bit and order[by_key[j]] > order[position])):
+            sorted_keys[j + 1] = sorted_keys[j]
+            by_key[j + 1] = by_key[j]
+            j -= 1
+        sorted_keys[j + 1] = bit
+        by_key[j + 1] = position
+
+
+@native
+def _greedy(weight, by_key, num_packs, shift, mean, limit, packed, size, pack_of):
+    """Pack the items in the order of ``by_key`` and return heaviest - lightest pack.
+
+    Returns MAX instead, and leaves the rest unpacked, once the result is sure to reach ``limit``.
+    """
+    n = len(by_key)
+    room = n // num_packs
+    heaviest, lightest = np.int64(0), MAX
+    pack_mask = np.int64((1 << shift) - 1)
+    for p in range(num_packs):
+        packed[p] = p
+        size[p] = 0
+    first = 0  # each of the first items meets an empty pack, as long as all before it weigh something
+    while room > 1 and first < num_packs and weight[by_key[first]] > 0:
+        packed[first] += weight[by_key[first]] << shift
+        size[first] = 1
+        pack_of[first] = first
+        first += 1
+    for i in range(first, n):
+        best = MAX
+        for p in range(num_packs):
+            best = min(best, packed[p])
+        p = best & pack_mask
+        best += weight[by_key[i]] << shift
+        pack_of[i] = p
+        size[p] += 1
+        if size[p] < room:
+            packed[p] = best
+            continue
+        packed[p] = MAX
+        load = best >> shift
+        heaviest = max(heaviest, load)
+        lightest = min(lightest, load)
+        if heaviest - min(lightest, mean) >= limit:
+            return MAX
+    return heaviest - lightest
+
+
+@native
+def _fingerprint(item_hash, by_key, pack_of, num_packs, sums):
+    """Return a number that restarts share when they put the same weights together."""
+    sums[:] = 0
+    for i in range(len(by_key)):
+        sums[pack_of[i]] += item_hash[by_key[i]]
+    low = high = np.uint64(0)
+    for p in range(num_packs):
+        half = _mix((sums[p] ^ (sums[p] >> S32)) & MASK)
+        low += half
+        high += _mix((half + (sums[p] >> S12)) & MASK)
+    return np.int64(((high & (MASK >> np.uint64(1))) << S32) | (low & MASK))
+
+
+@native
+def _hash_weights(weight):
+    """Return 44 random bits for each item of a sorted row, the same for equal weights."""
+    out = np.empty(len(weight), dtype=np.uint64)
+    for i in range(len(weight)):
+        if i > 0 and weight[i] == weight[i - 1]:
+            out[i] = out[i - 1]
+        else:
+            word = _mix((np.uint64(i) * ITEM_STEP) & MASK)
+            out[i] = (word << S12) | (_mix(word ^ ITEM_STEP) >> np.uint64(20))
+    return out
+
+
+@native
+def _shift(num_packs):
+    """Return the bits that a pack number takes."""
+    shift = 0
+    while (1 << shift) < num_packs:
+        shift += 1
+    return shift
+
+
+@native
+def _stream(key, restart):
+    return _mix((key + ((np.uint64(restart) * RESTART_STEP) & MASK)) & MASK)
+
+
+@native
+def _score(order, weight, num_packs, key, noise, restarts, first, last, kept):
+    """Fill ``kept`` with (imbalance, restart, fingerprint) of the best of the restarts first to last - 1."""
+    n = len(order)
+    shift = _shift(num_packs)
+    mean = weight.sum() // num_packs
+    counters, item_hash = _counters(order), _hash_weights(weight)
+    keys, sorted_keys = np.empty(n, dtype=np.float64), np.empty(n, dtype=np.int64)
+    buckets, by_key, pack_of = (np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64))
+    starts = np.empty(NUM_BUCKETS, dtype=np.int64)
+    packed, size = np.empty(num_packs, dtype=np.int64), np.empty(num_packs, dtype=np.int64)
+    sums = np.empty(num_packs, dtype=np.uint64)
+    imbalances, restart_of, prints = kept[0], kept[1], kept[2]
+    count = 0
+    for restart in range(first, last):
+        scale = noise * restart / max(restarts - 1, 1)
+        _sort_keys(order, weight, counters, _stream(key, restart), scale, keys, buckets, starts, sorted_keys, by_key)
+        limit = imbalances[-1] if count == len(imbalances) else MAX
+        imbalance = _greedy(weight, by_key, num_packs, shift, mean, limit, packed, size, pack_of)
+        if imbalance >= limit:
+            continue
+        print_ = _fingerprint(item_hash, by_key, pack_of, num_packs, sums)
+        at = count
+        while at > 0 and imbalances[at - 1] > imbalance:
+            at -= 1
+        known, j = False, at - 1
+        while j >= 0 and imbalances[j] == imbalance:
+            known |= prints[j] == print_
+            j -= 1
+        if known:
+            continue
+        count = min(count + 1, len(imbalances))
+        for j in range(count - 1, at, -1):
+            kept[:, j] = kept[:, j - 1]
+        imbalances[at], restart_of[at], prints[at] = imbalance, restart, print_
+
+
+@native
+def _finish(order, weight, num_packs, key, noise, restarts, survivors, swaps, extremes, pack_index, rank_in_pack):
+    """Make each surviving restart again, refine it, and write the best one of the row."""
+    n = len(order)
+    room = n // num_packs
+    shift = _shift(num_packs)
+    counters = _counters(order)
+    keys, sorted_keys = np.empty(n, dtype=np.float64), np.empty(n, dtype=np.int64)
+    buckets, by_key, pack_of = (np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64))
+    starts = np.empty(NUM_BUCKETS, dtype=np.int64)
+    packed, size = np.empty(num_packs, dtype=np.int64), np.empty(num_packs, dtype=np.int64)
+    by_item = np.empty(n, dtype=np.int64)
+    for i in range(n):
+        by_item[order[i]] = weight[i]
+    members = np.empty((num_packs, room), dtype=np.int64)
+    load = np.empty(num_packs, dtype=np.int64)
+    smallest = MAX
+    for restart in survivors:
+        scale = noise * restart / max(restarts - 1, 1)
+        _sort_keys(order, weight, counters, _stream(key, restart), scale, keys, buckets, starts, sorted_keys, by_key)
+        _greedy(weight, by_key, num_packs, shift, np.int64(0), MAX, packed, size, pack_of)
+        size[:] = 0
+        load[:] = 0
+        for i in range(n):
+            p = pack_of[i]
+            members[p, size[p]] = order[by_key[i]]
+            load[p] += weight[by_key[i]]
+            size[p] += 1
+        _refine(by_item, members, load, shift, swaps, min(extremes, num_packs))
+        imbalance = load.max() - load.min()
+        if imbalance < smallest:
+            smallest = imbalance
+            for p in range(num_packs):
+                for place in range(room):
+                    pack_index[members[p, place]] = p
+                    rank_in_pack[members[p, place]] = place
+
+
+@native
+def _refine(weight, members, load, shift, swaps, extremes):
+    """Exchange items between heavy and light packs, best first, until none levels them or ``swaps`` are done."""
+    num_packs, room = members.shape
+    ascending = np.empty((num_packs, room), dtype=np.int64)  # each pack's items by (weight, item)
+    for p in range(num_packs):
+        for place in range(room):
+            _insert(weight, ascending[p], place, members[p, place])
+    heavy, light = np.empty(extremes, dtype=np.int64), np.empty(extremes, dtype=np.int64)
+    packed_heavy, packed_light = np.empty(num_packs, dtype=np.int64), np.empty(num_packs, dtype=np.int64)
+    for _ in range(swaps):
+        for p in range(num_packs):
+            packed_light[p] = (load[p] << shift) | p
+            packed_heavy[p] = (load[p] << shift) | (num_packs - 1 - p)
+        above, below = MAX, np.int64(-1)
+        mask = np.int64((1 << shift) - 1)
+        for k in range(extremes):
+            top, bottom = np.int64(-1), MAX
+            for p in range(num_packs):
+                top = max(top, packed_heavy[p] if packed_heavy[p] < above else np.int64(-1))
+                bottom = min(bottom, packed_light[p] if packed_light[p] > below else MAX)
+            above, below = top, bottom
+            heavy[k], light[k] = num_packs - 1 - (top & mask), bottom & mask
+        best_gain = 0.0
+        best_a = best_b = best_u = best_v = np.int64(-1)
+        for a in heavy:
+            for b in light:
+                difference = load[a] - load[b]
+                if difference <= 0 or np.float64(difference) * np.float64(difference) * 0.25 < best_gain * 0.999999:
+                    continue  # no exchange gains more than half the difference, squared
+                u, v = _nearest_swap(weight, ascending[a], ascending[b], difference)
+                if u >= 0:
+                    d = weight[u] - weight[v]
+                    gain = np.float64(d) * np.float64(difference - d)
+                    if gain > best_gain:
+                        best_gain, best_a, best_b, best_u, best_v = gain, a, b, u, v
+        if best_a < 0:
+            return
+        _replace(weight, members[best_a], ascending[best_a], best_u, best_v)
+        _replace(weight, members[best_b], ascending[best_b], best_v, best_u)
+        load[best_a] -= weight[best_u] - weight[best_v]
+        load[best_b] += weight[best_u] - weight[best_v]
+
+
+@native
+def _insert(weight, ascending, count, item):
+    """Insert ``item`` into the first ``count`` entries of ``ascending``, kept by (weight, item)."""
+    at = count
+    while at > 0 and (
+        weight[ascending[at - 1]] > weight[item]
+        or (weight[ascending[at - 1]] == weight[item] and ascending[at - 1] > item)
+    ):
+        ascending[at] = ascending[at - 1]
+        at -= 1
+    ascending[at] = item
+
+
+@native
+def _replace(weight, members, ascending, old, new):
+    """Put ``new`` in the place of ``old`` in one pack."""
+    room = len(members)
+    for place in range(room):
+        if members[place] == old:
+            members[place] = new
+    at = 0
+    while ascending[at] != old:
+        at += 1
+    for place in range(at, room - 1):
+        ascending[place] = ascending[place + 1]
+    _insert(weight, ascending, room - 1, new)
+
+
+@native
+def _nearest_swap(weight, a, b, difference):
+    """Return the items (u, v) of two ascending packs whose difference is nearest to half of ``difference``.
+
+    Only exchanges with 0 < w_u - w_v < difference count; (-1, -1) if there is none. One pass over
+    both packs: as u grows, so does the v that suits it.
+    """
+    room = len(a)
+    best = MAX
+    best_u = best_v = np.int64(-1)
+    j = below = 0  # b[j]: the first with twice its weight at least the target; b[below]: first of the weight before
+    for i in range(room):
+        u = a[i]
+        if i > 0 and weight[u] == weight[a[i - 1]]:
+            continue  # the lowest item of a weight stands for all
+        target = 2 * weight[u] - difference
+        while j < room and 2 * weight[b[j]] < target:
+            if j == 0 or weight[b[j]] != weight[b[j - 1]]:
+                below = j
+            j += 1
+        for side in range(2):
+            at = j if side else below
+            if at == room or (side == 0 and j == 0):
+                continue
+            v = b[at]
+            d = weight[u] - weight[v]
+            if d <= 0 or d >= difference:
+                continue
+            off = abs(2 * d - difference)
+            if off < best or (off == best and (u < best_u or (u == best_u and v < best_v))):
+                best, best_u, best_v = off, u, v
+    return best_u, best_v

@@ -1,0 +1,98 @@
+"""The native re-planner takes the same steps as the plain one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from equipoise.replan.levelling import EMPTY, GONE, numba, reference
+
+
+def instance(seed: int):
+    """Return the arguments of ``descend`` for a small random layer or two: empty slots, a lost rank, two nodes."""
+    rng = np.random.default_rng(seed)
+    layers, per_node, nodes, slots = (int(rng.integers(1, high)) for high in (3, 4, 3, 5))
+    ranks = per_node * nodes
+    node = np.repeat(np.arange(nodes, dtype=np.int32), per_node)
+    experts = int(rng.integers(nodes, max(nodes + 1, ranks * slots - nodes)))
+    home = np.sort(rng.permutation(experts) % nodes).astype(np.int32)
+    lost = rng.random() < 0.3 and per_node > 1
+    held = np.full((layers, ranks, slots), EMPTY, dtype=np.int32)
+    for row in held:
+        if lost:
+            row[0] = GONE
+        for n in range(nodes):
+            mine = np.flatnonzero(home == n)
+            free = [(g, s) for g in np.flatnonzero(node == n) for s in range(slots) if row[g, s] == EMPTY]
+            if len(free) < len(mine):
+                return None
+            rng.shuffle(free)
+            for k, (g, s) in enumerate(free):
+                if k < len(mine):
+                    row[g, s] = mine[k]
+                elif rng.random() < 0.8 and len(mine):
+                    row[g, s] = rng.choice(mine)
+    was = np.zeros((layers, ranks, experts), dtype=bool)
+    for row in range(layers):
+        for g in range(ranks):
+            for e in held[row, g]:
+                if e >= 0 and rng.random() < 0.9:
+                    was[row, g, e] = True
+            was[row, g, rng.integers(experts)] = True
+    small, large = rng.integers(0, 9, (layers, experts)), rng.random((layers, experts)) ** 3 * 2**40
+    weight = small if rng.random() < 0.5 else large.astype(np.int64)
+    level = weight.sum(axis=1) // ranks
+    taken = [sum(not was[r, g, e] for g in range(ranks) for e in held[r, g] if e >= 0) for r in range(layers)]
+    limit = np.array(taken) + rng.integers(0, 6, layers)
+    return held, was, weight.astype(np.int64), node, np.tile(home, (layers, 1)), level, limit
+
+
+@settings(max_examples=150)
+@given(st.integers(0, 2**32))
+def test_both_implementations_take_the_same_steps(seed):
+    asked = instance(seed)
+    if asked is None:
+        return
+    plain, native = reference.descend(*asked), numba.descend(*asked)
+    for one, other in zip(plain, native, strict=True):
+        assert one.tolist() == other.tolist()
+
+
+@settings(max_examples=100)
+@given(st.integers(0, 2**32))
+def test_the_curve_never_rises_and_ends_at_what_is_returned(seed):
+    asked = instance(seed)
+    if asked is None:
+        return
+    held, curve, spent = numba.descend(*asked)
+    assert (np.diff(curve.astype(float), axis=1) <= 0).all()
+    for row, limit in enumerate(asked[6]):
+        assert spent[row] <= limit
+        weight, slots = asked[2][row], held[row]
+        replicas = np.bincount(slots[slots >= 0], minlength=len(weight))
+        assert replicas.min() >= 1
+        load = max(sum(weight[e] // replicas[e] for e in rank if e >= 0) for rank in slots)
+        assert load == curve[row, -1]
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32))
+def test_a_larger_limit_goes_on_where_a_smaller_one_ends_as_the_curve_says(seed):
+    asked = instance(seed)
+    if asked is None:
+        return
+    least = numba.descend(*asked[:6], np.zeros(len(asked[0]), dtype=np.int64) + 40)[1]
+    for more in range(12):
+        limit = asked[6] + more
+        _, curve, _ = numba.descend(*asked[:6], limit)
+        for row, most in enumerate(limit):
+            assert curve[row, most] == least[row, most]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_change_nothing(threads):
+    asked = instance(3)
+    for one, other in zip(numba.descend(*asked), numba.descend(*asked, threads=threads), strict=True):
+        assert one.tolist() == other.tolist()
