@@ -48,7 +48,7 @@ def test_more_threads_than_there_are_processors_are_as_many_as_there_are(text):
 
 @pytest.mark.parametrize("text", ["0", "-1", "True", "1.5", "1e3", "many", 5000 * "9"])
 def test_a_number_of_threads_that_is_none_is_refused(text):
-    with pytest.raises(InvalidInputError, match="X_THREADS is .*; it must be a whole number of at least 1"):
+    with pytest.raises(InvalidInputError, match=r"X_THREADS is .*; it must be a whole number of at least 1"):
         Settings.from_environment("X", {"X_THREADS": text})
 
 
