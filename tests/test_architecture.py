@@ -21,6 +21,7 @@ ORDER = (
     ("checker", "descent"),
     ("certificate", "search"),
     ("strategies",),
+    ("how",),
     ("capacity",),
     ("plan",),
     ("replan",),

@@ -1,6 +1,6 @@
-"""Which implementation runs a kernel: a table, and the one place where "auto" is resolved.
+"""Which implementation runs: a table, and the one place where "auto" is resolved and what is asked for by name refused.
 
-Asked for by name, a backend runs or refuses with a sentence that says what to install. Only "auto"
+Asked for by name, a backend runs or refuses with a sentence that says what to install, or what else runs. Only "auto"
 may choose, and the plan records what it chose. All backends return the same plan.
 """
 
@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from equipoise.errors import MissingDependencyError, UnknownNameError
+from equipoise.errors import InvalidInputError, MissingDependencyError, UnknownNameError
 
 __all__ = ["BACKENDS", "Backend", "choose_backend"]
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One implementation of the packing kernel.
+    """One implementation of pruned restarts; ``numba`` is what all other strategies run on too.
 
     Attributes
     ----------
@@ -41,12 +42,21 @@ class Backend:
         """The packages that this backend needs and that are not installed."""
         return tuple(package for package in self.needs if importlib.util.find_spec(package) is None)
 
-    def load(self) -> ModuleType:
-        """Import the implementation, or say what to install."""
+    @property
+    def obstacle(self) -> str | None:
+        """What keeps it from running here, and what helps; None if nothing does."""
         if self.missing:
-            raise MissingDependencyError(
-                f"backend {self.name!r} needs {' and '.join(self.missing)}, not installed here; {self.install}."
-            )
+            return f"needs {' and '.join(self.missing)}, not installed here; {self.install}"
+        if self.runs_on != "cuda":
+            return None
+        try:
+            found = importlib.import_module("torch").cuda.is_available()
+        except Exception as error:  # a broken torch raises anything
+            return f"needs torch, which cannot be imported here ({type(error).__name__}: {error})"
+        return None if found else "needs a CUDA device, and torch finds none here; use backend 'torch', or 'auto'"
+
+    def load(self) -> ModuleType:
+        """Import the implementation of a backend that ``choose_backend`` has returned."""
         return importlib.import_module(f"equipoise.restarts.{self.name}")
 
 
@@ -61,8 +71,8 @@ BACKENDS = {
 }
 
 
-def choose_backend(name: str, device: str = "cpu") -> Backend:
-    """Return the backend called ``name``, or for "auto" the fastest one for ``device``.
+def choose_backend(name: str, device: str = "cpu", among: Sequence[str] = tuple(BACKENDS), by: str = "this") -> Backend:
+    """Return the backend called ``name``, or for "auto" the fastest one for ``device``, of those that ``by`` runs on.
 
     Raises
     ------
@@ -70,6 +80,8 @@ def choose_backend(name: str, device: str = "cpu") -> Backend:
         If no row of the table has that name.
     MissingDependencyError
         If it was asked for by name and cannot run here.
+    InvalidInputError
+        If it was asked for by name and is not ``among`` those that ``by``, the strategy, runs on.
 
     Examples
     --------
@@ -79,6 +91,16 @@ def choose_backend(name: str, device: str = "cpu") -> Backend:
     if name != "auto":
         if not isinstance(name, str) or name not in BACKENDS:
             raise UnknownNameError(f"backend is {name!r}; it must be auto or one of {', '.join(BACKENDS)}.")
+        obstacle = BACKENDS[name].obstacle
+        if obstacle is not None:
+            raise MissingDependencyError(f"backend {name!r} {obstacle}.")
+        if name not in among:
+            raise InvalidInputError(
+                f"backend is {name!r}, and {by} runs on {' or '.join(among)}; use backend {among[0]!r} or 'auto', or a "
+                f"strategy that runs on {name}."
+            )
         return BACKENDS[name]
-    order = ("triton", "torch", "numba") if device.startswith("cuda") else ("numba",) if device == "cpu" else ("torch",)
-    return next(BACKENDS[row] for row in order if row in BACKENDS and not BACKENDS[row].missing)
+    order: tuple[str, ...] = ("numba",)
+    if device != "cpu":
+        order = ("triton", "torch", "numba") if device.startswith("cuda") else ("torch", "numba")
+    return next(BACKENDS[row] for row in order if row in among and not BACKENDS[row].missing)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from equipoise.bounds import lower_bounds
 from equipoise.certificate import check_placement
 from equipoise.errors import InvalidInputError
+from equipoise.how import How
 from equipoise.metrics import balancedness as balancedness_of
-from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem, count, finite
-from equipoise.strategies import Strategy, choose_strategy
+from equipoise.strategies import DEFAULT, parameters_of
 
 __all__ = ["Answer", "Capacity", "CapacityPoint", "slots_for"]
 
@@ -138,7 +138,7 @@ def slots_for(
     balancedness: float = 0.99,
     *,
     most_slots: int | None = None,
-    strategy: str = "joint-descent",
+    strategy: str = DEFAULT,
     seed: int = 0,
     backend: str = "auto",
     threads: int | None = None,
@@ -156,7 +156,7 @@ def slots_for(
         Do not try more slots than that in a layer. None: four for each expert, and at least four more a rank than
         the fewest that hold every expert.
     strategy, seed, backend, threads, **parameters
-        As in ``equipoise.solve``. Joint descent's ``max_gap`` is by default 0.001, less for targets above 0.998.
+        As in ``equipoise.solve``. A strategy's ``max_gap`` is by default 0.001, less for targets above 0.998.
 
     Returns
     -------
@@ -187,12 +187,12 @@ def slots_for(
     if not isinstance(problem, PlacementProblem):
         raise InvalidInputError(f"problem is a {type(problem).__name__}; pass a PlacementProblem(load, cluster).")
     target = _target(balancedness)
-    if strategy == "joint-descent":
+    if "max_gap" in parameters_of(strategy):
         parameters.setdefault("max_gap", min(0.001, (1 / target - 1) / 2))
-    chosen = choose_strategy(strategy, **parameters)
+    how = How.of(strategy, seed=seed, backend=backend, threads=threads, **parameters)
     capacity = Capacity(target, (), _ceiling(problem))
     for each in _sizes(problem, most_slots):
-        point = _point(each, chosen, seed, backend, threads)
+        point = _point(each, how)
         capacity = replace(capacity, points=(*capacity.points, point))
         settled = all(answer.found is not None or answer.never for answer in (capacity.mean, capacity.worst))
         if settled and len(capacity.points) >= FEWEST_POINTS:
@@ -247,11 +247,8 @@ def _limit(problem: PlacementProblem) -> Floats:
     return limit
 
 
-def _point(
-    problem: PlacementProblem, strategy: Strategy, seed: int, backend: str, threads: int | None
-) -> CapacityPoint:
-    found = strategy.place(problem, seed, backend, threads)
-    placement = Placement(found.physical_to_logical, problem.cluster.num_ranks, problem.num_logical_experts)
+def _point(problem: PlacementProblem, how: How) -> CapacityPoint:
+    _, placement = how.place(problem)
     achieved = np.minimum(balancedness_of(check_placement(problem, placement)), 1.0)
     limit = np.maximum(_limit(problem), achieved)  # equal but for rounding where a bound is met
     return CapacityPoint(problem.cluster, problem.num_redundant_experts, achieved, limit)

@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.arrays import CheckedLoad, as_load, is_torch, like
-from equipoise.backends import Backend, choose_backend
+from equipoise.backends import choose_backend
 from equipoise.certificate import check_placement
 from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError
 from equipoise.fixed_point import to_fixed_point
+from equipoise.how import How
 from equipoise.problem import Cluster, PlacementProblem, check_counts, count
-from equipoise.restarts import Settings, check_seed, pack_items
+from equipoise.restarts import Settings, pack_items
 from equipoise.restarts.on_device import pack_tensors, place_tensors, stays_on_device
-from equipoise.solver import place
-from equipoise.strategies import PrunedRestarts, choose_strategy
+from equipoise.strategies import DEFAULT, PrunedRestarts
 
 __all__ = ["balanced_packing", "rebalance_experts", "replicate_experts"]
 
@@ -82,7 +82,7 @@ def balanced_packing(
     >>> np.bincount(pack_index[0], weights=[6, 5, 4, 3, 2, 2]).tolist()
     [11.0, 11.0]
     """
-    num_packs, chosen = count(num_packs, "num_packs"), _backend(backend, weight)
+    num_packs, chosen = count(num_packs, "num_packs"), choose_backend(backend, _device_of(weight))
     device_bound = stays_on_device(weight, chosen)
     load = _two_axes(weight) if device_bound else _weights(weight)
     items = load.shape[1]
@@ -150,7 +150,7 @@ def rebalance_experts(
     num_nodes: int,
     num_gpus: int,
     *,
-    strategy: str = "joint-descent",
+    strategy: str = DEFAULT,
     seed: int = 0,
     backend: str = "auto",
     threads: int | None = None,
@@ -198,22 +198,20 @@ def rebalance_experts(
     hierarchical = num_groups % num_nodes == 0
     cluster = Cluster.from_slots(num_gpus, num_replicas, num_nodes if hierarchical else 1)
     groups = num_groups if hierarchical else None
-    chosen = choose_strategy(strategy, **parameters)
-    if isinstance(chosen, PrunedRestarts):
-        kernel = _backend(backend, weight)
-        if stays_on_device(weight, kernel):
-            check_counts(_two_axes(weight).shape[1], cluster, groups)
-            return place_tensors(weight, cluster, groups if num_nodes > 1 else None, chosen, seed, kernel)
+    how = How.of(strategy, seed=seed, backend=backend, threads=threads, device=_device_of(weight), **parameters)
+    if isinstance(how.strategy, PrunedRestarts) and stays_on_device(weight, how.backend):
+        check_counts(_two_axes(weight).shape[1], cluster, groups)
+        return place_tensors(weight, cluster, groups if num_nodes > 1 else None, how.strategy, how.seed, how.backend)
     problem = PlacementProblem(CheckedLoad(_weights(weight)), cluster, groups)
-    _, placement = place(problem, chosen, check_seed(seed), backend, threads)
+    _, placement = how.place(problem)
     check_placement(problem, placement)
     maps = placement.physical_to_logical, placement.logical_to_physical, placement.replica_count
     return like(weight, *(array.astype(np.int64) for array in maps))
 
 
-def _backend(name: str, weight: Any) -> Backend:
-    """Return the backend for weights that live where these do."""
-    return choose_backend(name, weight.device.type if is_torch(weight) else "cpu")
+def _device_of(weight: Any) -> str:
+    """Return the kind of device that the weights live on."""
+    return weight.device.type if is_torch(weight) else "cpu"
 
 
 def _two_axes(weight: Any) -> Any:

@@ -7,19 +7,19 @@ from typing import Any
 
 from equipoise.certificate import certify
 from equipoise.errors import InvalidInputError
+from equipoise.how import How
 from equipoise.metrics import Metrics
 from equipoise.placement import Placement
 from equipoise.plan import Plan, Provenance
 from equipoise.problem import PlacementProblem
-from equipoise.restarts import check_seed
-from equipoise.strategies import Found, Strategy, choose_strategy
+from equipoise.strategies import DEFAULT
 
-__all__ = ["place", "solve"]
+__all__ = ["solve"]
 
 
 def solve(
     problem: PlacementProblem,
-    strategy: str = "joint-descent",
+    strategy: str = DEFAULT,
     *,
     seed: int = 0,
     backend: str = "auto",
@@ -40,7 +40,8 @@ def solve(
     seed : int, default 0
         From 0 to 2**64 - 1. Everything random follows from it.
     backend : str, default "auto"
-        Which implementation of the kernels runs; see ``equipoise.backends``. It never changes the plan.
+        Which implementation runs; see ``equipoise.backends``. It never changes the plan. Asked for by name, it runs
+        or is refused: pruned restarts run on all of them, the other strategies on ``numba`` alone.
     threads : int or None, default None
         None uses all processors that the process may run on. It never changes the plan.
     current : Placement, Plan or None, default None
@@ -70,7 +71,8 @@ def solve(
     UnknownNameError
         If no strategy, parameter or backend has that name.
     InvalidInputError
-        If a parameter breaks its rule, or a limit is given without ``current``.
+        If a parameter breaks its rule, the strategy does not run on the backend that was asked for by name, or a limit
+        is given without ``current``.
     InfeasibleError
         If the slots that are left cannot hold every expert, or the limit does not let each expert have one.
     MissingDependencyError
@@ -87,28 +89,19 @@ def solve(
         raise InvalidInputError(f"problem is a {type(problem).__name__}; pass a PlacementProblem(load, cluster).")
     if not isinstance(lost_ranks, Iterable):
         raise InvalidInputError(f"lost_ranks is {lost_ranks!r}; it must list ranks, such as [0], or be ().")
-    seed = check_seed(seed)
-    chosen = choose_strategy(strategy, **parameters)
+    how = How.of(strategy, seed=seed, backend=backend, threads=threads, **parameters)
     if current is not None:
         from equipoise.replan.replan import replan
 
         return replan(problem, current, max_transfers=max_transfers, max_transfers_total=max_transfers_total,
-                      lost_ranks=lost_ranks, strategy=chosen, seed=seed, backend=backend, threads=threads)  # fmt: skip
+                      lost_ranks=lost_ranks, how=how)  # fmt: skip
     if max_transfers is not None or max_transfers_total is not None or tuple(lost_ranks):
         raise InvalidInputError(
             "max_transfers, max_transfers_total and lost_ranks count from a placement in force; pass current=placement."
         )
-    found, placement = place(problem, chosen, seed, backend, threads)
+    found, placement = how.place(problem)
     certificate = certify(problem, placement)
     mean = problem.load.sum(axis=1) / problem.cluster.num_ranks
     metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
-    provenance = Provenance.of(found.strategy, seed, found.implementation, found.stages, problem.digest)
+    provenance = Provenance.of(found.strategy, how.seed, found.implementation, found.stages, problem.digest)
     return Plan(problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance, problem)
-
-
-def place(
-    problem: PlacementProblem, strategy: Strategy, seed: int, backend: str, threads: int | None
-) -> tuple[Found, Placement]:
-    """Return what ``strategy`` finds and its placement, without the proof: for callers that only want the maps."""
-    found = strategy.place(problem, seed, backend, threads)
-    return found, Placement(found.physical_to_logical, problem.cluster.num_ranks, problem.num_logical_experts)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.backends import choose_backend
+from equipoise.backends import BACKENDS, Backend
 from equipoise.bounds.grouping import best_groupings
 from equipoise.descent import EFFORTS
 from equipoise.errors import InvalidInputError, UnknownNameError
@@ -20,7 +20,17 @@ from equipoise.problem import PlacementProblem, finite
 from equipoise.restarts import Settings, pack_items
 from equipoise.search import Pack, Search, busiest_rank, pack_replicas
 
-__all__ = ["STRATEGIES", "JointDescent", "PlainGreedy", "PrunedRestarts", "Strategy", "choose_strategy"]
+__all__ = [
+    "DEFAULT",
+    "STRATEGIES",
+    "Found",
+    "JointDescent",
+    "PlainGreedy",
+    "PrunedRestarts",
+    "Strategy",
+    "choose_strategy",
+    "parameters_of",
+]
 
 
 @dataclass(frozen=True)
@@ -38,9 +48,14 @@ class Strategy(Protocol):
     """A frozen dataclass of parameters that can place a problem."""
 
     name: ClassVar[str]
+    backends: ClassVar[tuple[str, ...]]
+    """What it runs on, by name: rows of ``equipoise.backends``."""
 
-    def place(self, problem: PlacementProblem, seed: int, backend: str, threads: int | None) -> Found:
-        """Return a placement of ``problem``; the same for the same arguments, whatever ``backend`` and ``threads``."""
+    def place(self, problem: PlacementProblem, seed: int, backend: Backend, threads: int | None) -> Found:
+        """Return a placement of ``problem``; the same for the same arguments, whatever ``backend`` and ``threads``.
+
+        ``backend`` is one of ``backends``, and runs here.
+        """
 
 
 @dataclass(frozen=True)
@@ -52,18 +67,18 @@ class PrunedRestarts(Settings):
     """
 
     name: ClassVar[str] = "pruned-restarts"
+    backends: ClassVar[tuple[str, ...]] = tuple(BACKENDS)
 
-    def place(self, problem: PlacementProblem, seed: int, backend: str, threads: int | None) -> Found:
+    def place(self, problem: PlacementProblem, seed: int, backend: Backend, threads: int | None) -> Found:
         """Return the best of the refined survivors of each layer, with duplicates moved apart."""
-        chosen = choose_backend(backend)
 
         def pack(weight: NDArray[np.int64], packs: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-            return pack_items(weight, packs, self, seed, chosen, threads)
+            return pack_items(weight, packs, self, seed, backend, threads)
 
         fixed = to_fixed_point(problem.load, problem.cluster.num_ranks)
         held, rows = _replicate_then_pack(problem, fixed, pack)
         stages = {"restarts": self.restarts * rows, "refined": min(self.refined, self.restarts) * rows}
-        return Found(held, chosen.name, stages, self)
+        return Found(held, backend.name, stages, self)
 
 
 @dataclass(frozen=True)
@@ -71,10 +86,10 @@ class PlainGreedy:
     """The published method: d'Hondt replica counts, then one greedy packing. It is restart 0 of pruned restarts."""
 
     name: ClassVar[str] = "plain-greedy"
+    backends: ClassVar[tuple[str, ...]] = ("numba",)
 
-    def place(self, problem: PlacementProblem, seed: int, backend: str, threads: int | None) -> Found:
+    def place(self, problem: PlacementProblem, seed: int, backend: Backend, threads: int | None) -> Found:
         """Return the greedy packing of each layer, with duplicates moved apart."""
-        choose_backend(backend)
         return Found(
             _place_plainly(problem, to_fixed_point(problem.load, problem.cluster.num_ranks)), "numba", {}, self
         )
@@ -139,6 +154,7 @@ class JointDescent:
     stop_after: int | None = None
 
     name: ClassVar[str] = "joint-descent"
+    backends: ClassVar[tuple[str, ...]] = ("numba",)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_gap", finite(self.max_gap, "max_gap"))
@@ -152,14 +168,14 @@ class JointDescent:
                 raise InvalidInputError(f"stop_after is {self.stop_after!r}; it must be a whole number, not negative.")
             object.__setattr__(self, "stop_after", int(self.stop_after))
 
-    def place(self, problem: PlacementProblem, seed: int, backend: str, threads: int | None) -> Found:
+    def place(self, problem: PlacementProblem, seed: int, backend: Backend, threads: int | None) -> Found:
         """Return the best placement of each layer that the stages found."""
-        chosen, start = choose_backend(backend), time.monotonic()
+        start = time.monotonic()
         fixed = to_fixed_point(problem.load, problem.cluster.num_ranks)
         node_of_group, floor = self._group(problem, fixed, threads)
         rows = split_by_node(problem, fixed, node_of_group)
         search = Search(rows, floor, self.max_gap, threads)
-        strategy, restarts = self, (seed, chosen) if self.effort == "thorough" else None
+        strategy, restarts = self, (seed, backend) if self.effort == "thorough" else None
         if self.deadline is None and self.stop_after is None:
             search.run(self.effort)
             if restarts is not None:
@@ -250,6 +266,23 @@ STRATEGIES: dict[str, type[JointDescent] | type[PrunedRestarts] | type[PlainGree
 }
 
 
+DEFAULT = JointDescent.name
+"""The strategy of whoever asks for none."""
+
+
+def parameters_of(strategy: str) -> list[str]:
+    """Return the names of the parameters of the strategy called so.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such strategy.
+    """
+    if not isinstance(strategy, str) or strategy not in STRATEGIES:
+        raise UnknownNameError(f"strategy is {strategy!r}; it must be one of {', '.join(STRATEGIES)}.")
+    return [field.name for field in dataclasses.fields(STRATEGIES[strategy])]
+
+
 def choose_strategy(name: str, **parameters: Any) -> Strategy:
     """Return the strategy called ``name`` with the given parameters.
 
@@ -263,9 +296,7 @@ def choose_strategy(name: str, **parameters: Any) -> Strategy:
     >>> choose_strategy("pruned-restarts", restarts=256)
     PrunedRestarts(restarts=256, refined=64, noise=0.2, swaps=50, extremes=4)
     """
-    if not isinstance(name, str) or name not in STRATEGIES:
-        raise UnknownNameError(f"strategy is {name!r}; it must be one of {', '.join(STRATEGIES)}.")
-    known = [field.name for field in dataclasses.fields(STRATEGIES[name])]
+    known = parameters_of(name)
     for parameter in parameters:
         if parameter not in known:
             raise UnknownNameError(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 import equipoise as eq
+from equipoise.cli.contenders import strategies_to_compare
 from quick import NAMES
 
 SHAPE = ("--ranks", 4, "--slots", 20)
@@ -51,3 +53,19 @@ def test_groups_are_kept_whole_by_the_strategies(run, loads: Path) -> None:
 def test_every_slot_taken_and_one_rank_are_ordinary(run, loads: Path) -> None:
     for ranks, slots in ((4, 16), (1, 16), (16, 16), (1, 20)):
         assert run("compare", loads, "--ranks", ranks, "--slots", slots).exit_code == 0
+
+
+def test_a_backend_asked_for_by_name_leaves_out_the_strategies_that_do_not_run_on_it() -> None:
+    assert strategies_to_compare("reference") == (["pruned-restarts"], ["joint-descent", "plain-greedy"])
+    assert strategies_to_compare("numba") == (["plain-greedy", "joint-descent", "pruned-restarts"], [])
+
+
+@pytest.mark.parametrize("command", ["plan", "compare", "slots"])
+def test_a_backend_that_cannot_run_here_is_refused_in_one_sentence(
+    run, loads: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find_spec(name))
+    result = run(command, loads, *(SHAPE if command != "slots" else SHAPE[:2]), "--backend", "torch")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: backend 'torch' needs torch, not installed here; pip install 'equipoise[torch]'.\n"

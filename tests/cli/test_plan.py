@@ -206,6 +206,7 @@ def test_a_missing_file_and_a_folder_get_one_sentence(run, tmp_path: Path) -> No
         ((*SHAPE, "--threads", 0), "threads is 0"),
         ((*SHAPE, "--strategy", "magic"), "strategy is 'magic'"),
         ((*SHAPE, "--backend", "abacus"), "backend is 'abacus'"),
+        ((*SHAPE, "--backend", "reference"), "joint-descent runs on numba; use backend 'numba' or 'auto'"),
         ((*SHAPE, "--max-gap", -1), "--max-gap is -1.0"),
         ((*SHAPE, "--max-gap", "nan"), "--max-gap is nan"),
         ((*SHAPE, "--key", "logical_counts"), "no key 'logical_counts'"),

@@ -6,38 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from descents import assert_consistent, assert_ties_go_to_the_lowest, dealt
 from equipoise.descent import STAGES
 from equipoise.descent.improve import descend, swap_pairs
 from equipoise.descent.line import level
 from equipoise.descent.redeal import redeal
-from equipoise.descent.start import count_least_largest, fold
-from equipoise.descent.state import NEVER, new_ranks, new_space, sort_ascending
+from equipoise.descent.state import NEVER, sort_ascending
 
 SHAPES = [(60, 40, 3), (20, 12, 3), (40, 16, 5), (30, 12, 6), (7, 7, 3)]  # experts, ranks, slots
-
-
-def dealt(shape: tuple[int, int, int], seed: int, sigma: float = 1.0) -> tuple[NDArray[np.int64], Any, Any]:
-    """Return descending loads, and the ranks and work space of a first deal of them."""
-    experts, num_ranks, slots = shape
-    load = np.random.default_rng([*shape, seed]).lognormal(10, sigma, experts)
-    weight = np.sort(np.rint(load * 1000).astype(np.int64))[::-1].copy()
-    ranks, space = new_ranks(num_ranks, slots, experts), new_space(num_ranks, slots, experts, 0)
-    count_least_largest(weight, num_ranks * slots, num_ranks, ranks.replicas)
-    fold(weight, ranks, space.keys, space.spare)
-    return weight, ranks, space
-
-
-def assert_consistent(weight: NDArray[np.int64], ranks: Any) -> None:
-    held = np.sort(ranks.expert, axis=1)
-    assert (held[:, 1:] != held[:, :-1]).all(), "an expert lies twice on a rank"
-    assert np.array_equal(np.bincount(ranks.expert.ravel(), minlength=len(weight)), ranks.replicas)
-    each = (weight // ranks.replicas)[ranks.expert]
-    assert np.array_equal(each, ranks.value)
-    assert np.array_equal(each.sum(axis=1), ranks.load)
-    assert (np.diff(each, axis=1) >= 0).all()
-    assert np.array_equal(ranks.order, np.lexsort((np.arange(len(ranks.load)), ranks.load)))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -58,6 +35,7 @@ def test_a_step_only_moves_replicas_and_never_makes_the_heaviest_rank_heavier(
     else:
         level(ranks, target, NEVER, space, np.zeros(len(STAGES), np.int64))
     assert_consistent(weight, ranks)
+    assert_ties_go_to_the_lowest(ranks)
     assert ranks.load.max() <= before
 
 

@@ -22,22 +22,22 @@ def compare(
     key: options.Key = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Set no balancing, the plain greedy and every strategy side by side on one load.
+    """Set no balancing and every strategy, the plain greedy among them, side by side on one load.
+
+    With a backend asked for by name, only the strategies that run on it.
 
     \b
     equipoise compare counts.json --ranks 32 --slots 288
     equipoise compare counts.json --ranks 32 --slots 288 --nodes 4 --groups 8 --json
     """
-    from equipoise.backends import choose_backend
     from equipoise.load import read_load
     from equipoise.problem import Cluster, PlacementProblem
 
-    choose_backend(backend).load()
+    strategies, left_out = strategies_to_compare(backend)
     cluster = Cluster.from_slots(ranks, slots, nodes)
     with progress("reading"):
         statistics = read_load(loads, key=key)
     problem = PlacementProblem(statistics.load, cluster, groups)
-    strategies = strategies_to_compare()
     with progress("planning", total=len(strategies)) as step:
         warm_up(strategies, backend, threads)
         contenders = [in_order(problem), *planned(problem, strategies, step, seed, backend, threads)]
@@ -68,3 +68,5 @@ def compare(
         "are not looked at. plain-greedy: the published method. Times are those of\n"
         "planning, with kernels compiled.",
     )
+    if left_out:
+        show(console, f"Left out, as not to be had on {backend}: {', '.join(left_out)}.")

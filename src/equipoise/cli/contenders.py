@@ -46,11 +46,15 @@ class Contender:
         }
 
 
-def strategies_to_compare() -> list[str]:
-    """Return the names of all strategies, the plain greedy one first."""
-    from equipoise.strategies import STRATEGIES
+def strategies_to_compare(backend: str = "auto") -> tuple[list[str], list[str]]:
+    """Return the names of the strategies that run on ``backend``, the plain greedy one first, and of the others."""
+    from equipoise.backends import choose_backend
+    from equipoise.strategies import STRATEGIES, PlainGreedy
 
-    return sorted(STRATEGIES, key=lambda name: name != "plain-greedy")
+    choose_backend(backend)
+    runs = {name: backend in ("auto", *strategy.backends) for name, strategy in STRATEGIES.items()}
+    chosen = sorted((name for name in runs if runs[name]), key=lambda name: name != PlainGreedy.name)
+    return chosen, [name for name in runs if not runs[name]]
 
 
 def in_order(problem: PlacementProblem) -> Contender:

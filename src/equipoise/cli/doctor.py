@@ -105,6 +105,7 @@ def _backends() -> list[dict[str, Any]]:
             "needs": list(row.needs),
             "missing": list(row.missing),
             "install": row.install if row.missing else None,
+            "obstacle": row.obstacle,
         }
         for row in BACKENDS.values()
     ]
@@ -158,10 +159,7 @@ def _print(found: dict[str, Any]) -> None:
     for heading in ("backend", "runs on", "needs", "state"):
         table.add_column(heading)
     for row in found["backends"]:
-        missing = f"needs {' and '.join(row['missing'])}; {row['install']}"
-        table.add_row(
-            row["name"], row["runs_on"], ", ".join(row["needs"]) or "nothing", missing if row["missing"] else "ready"
-        )
+        table.add_row(row["name"], row["runs_on"], ", ".join(row["needs"]) or "nothing", row["obstacle"] or "ready")
     console.print(table)
     show(console, "")
     for kind, auto in found["auto"].items():

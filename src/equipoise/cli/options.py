@@ -161,14 +161,9 @@ def checked_balancedness(balancedness: float) -> float:
 
 def strategy_or_default(name: str | None) -> str:
     """Return ``name``, or for None the strategy that ``equipoise.solve`` takes by itself."""
-    if name is not None:
-        return name
-    from inspect import signature
+    from equipoise.strategies import DEFAULT
 
-    from equipoise.solver import solve
-
-    default: str = signature(solve).parameters["strategy"].default
-    return default
+    return DEFAULT if name is None else name
 
 
 def count_of(number: int, noun: str) -> str:

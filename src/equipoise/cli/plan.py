@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import time
@@ -51,23 +50,20 @@ def plan(
     equipoise plan counts.npy --ranks 32 --slots 288 --nodes 4 --groups 8
     equipoise plan counts.pt --ranks 64 --slots 320 --max-gap 0.001 --json
     """
-    from equipoise.backends import choose_backend
     from equipoise.files import check_writable
+    from equipoise.how import How
     from equipoise.load import read_load
     from equipoise.problem import Cluster, PlacementProblem
-    from equipoise.restarts import check_seed
     from equipoise.solver import solve
-    from equipoise.strategies import choose_strategy
+    from equipoise.strategies import parameters_of
 
     # All that can be refused is refused before anything slow begins.
     options.checked_gap(max_gap)
     chosen = options.strategy_or_default(strategy)
     given = options.parse_parameters(parameters)
-    known = {field.name for field in dataclasses.fields(type(choose_strategy(chosen, **given)))}  # type: ignore[arg-type]
-    if max_gap is not None and "max_gap" in known:
+    if max_gap is not None and "max_gap" in parameters_of(chosen):
         given.setdefault("max_gap", max_gap)  # a strategy that can aim at a gap stops there
-    choose_backend(backend).load()
-    check_seed(seed)
+    How.of(chosen, seed=seed, backend=backend, threads=threads, **given)
     if out is not None:
         check_writable(out)
     cluster = Cluster.from_slots(ranks, slots, nodes)

@@ -87,7 +87,7 @@ def replan(
     problem = PlacementProblem(load, in_force.cluster, in_force.num_expert_groups)
     found, schedule = None, None
     with progress("planning"):
-        warm_up(["joint-descent"], threads=threads, problem=problem)
+        warm_up([options.strategy_or_default(None)], threads=threads, problem=problem)
         curve = frontier(problem, in_force, lost_ranks=lost, bytes_per_expert=bytes_per_expert, threads=threads)
         if limited:
             found = solve(

@@ -57,16 +57,14 @@ def slots(
     equipoise slots counts.json --ranks 144 --balancedness 0.99
     equipoise slots counts.json --ranks 32 --nodes 4 --groups 8 --json
     """
-    from equipoise.backends import choose_backend
     from equipoise.capacity import slots_for
+    from equipoise.how import How
     from equipoise.load import read_load
     from equipoise.problem import Cluster, PlacementProblem, count
-    from equipoise.strategies import choose_strategy
 
     chosen = options.strategy_or_default(strategy)
     given = options.parse_parameters(parameters)
-    choose_strategy(chosen, **given)
-    choose_backend(backend).load()
+    How.of(chosen, seed=seed, backend=backend, threads=threads, **given)
     options.checked_balancedness(balancedness)
     ranks = count(ranks, "num_ranks")
     with progress("reading"):

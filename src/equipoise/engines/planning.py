@@ -86,7 +86,7 @@ def plan_next(
     hierarchical = groups % num_nodes == 0
     cluster = Cluster.from_slots(num_ranks, num_slots, num_nodes if hierarchical else 1)
     problem = PlacementProblem(load, cluster, groups if hierarchical else None)
-    found = settings.choose_strategy().place(problem, 0, "auto", settings.threads)
+    found = settings.how().find(problem)
     table, stays = found.physical_to_logical, np.zeros(problem.num_layers, dtype=np.bool_)
     if current is not None:
         table = match_ranks(table, current, num_ranks, cluster.num_nodes, settings.threads)

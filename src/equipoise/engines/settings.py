@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from equipoise.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from equipoise.strategies import Strategy
+    from equipoise.how import How
 
 __all__ = ["VARIABLES", "Settings"]
 
@@ -76,21 +75,20 @@ class Settings:
             If there is no such strategy, or it has no such parameter.
         """
         if self.strategy is not None or self.parameters:  # the defaults need no check, and choosing imports numba
-            self.choose_strategy()
+            self.how()
 
-    def choose_strategy(self) -> Strategy:
-        """Return the strategy with its parameters.
+    def how(self) -> How:
+        """Return how to plan.
 
         Raises
         ------
         UnknownNameError
             As ``check`` does.
         """
-        from equipoise.solver import solve
-        from equipoise.strategies import choose_strategy
+        from equipoise.how import How
+        from equipoise.strategies import DEFAULT
 
-        default: str = inspect.signature(solve).parameters["strategy"].default
-        return choose_strategy(self.strategy or default, **self.parameters)
+        return How.of(self.strategy or DEFAULT, threads=self.threads, **self.parameters)
 
 
 def _switch(text: str) -> bool:

@@ -20,6 +20,7 @@ from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import PlacementProblem
 from equipoise.solver import solve
+from equipoise.strategies import DEFAULT
 
 __all__ = ["plan_sharded"]
 
@@ -29,7 +30,7 @@ OF_ALL_LAYERS = ("max_transfers_total", "deadline", "stop_after")  # what one ra
 def plan_sharded(
     problem: PlacementProblem,
     peers: Any,
-    strategy: str = "joint-descent",
+    strategy: str = DEFAULT,
     *,
     seed: int = 0,
     backend: str = "auto",

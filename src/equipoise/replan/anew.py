@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.how import How
 from equipoise.kernels.assignment.numba import assign
 from equipoise.placement import Placement
 from equipoise.problem import PlacementProblem
 from equipoise.replan.levelling import GONE
 from equipoise.replan.match_ranks import match_ranks
 from equipoise.replan.remainder import Remainder, count_kept, what_is_left
-from equipoise.strategies import Strategy
 
 __all__ = ["Anew", "match_nodes", "plan_anew"]
 
@@ -56,10 +56,7 @@ def plan_anew(
     current: Placement,
     left: Remainder,
     layers: Int64s,
-    strategy: Strategy,
-    seed: int,
-    backend: str,
-    threads: int | None,
+    how: How,
 ) -> Anew | None:
     """Plan ``layers`` of ``problem`` anew for the ranks that are left; None if they allow no plan, or no layer asks."""
     smaller = what_is_left(problem, left)
@@ -67,11 +64,11 @@ def plan_anew(
         return None
     if len(layers) < problem.num_layers:
         smaller = smaller.of_layers(layers)
-    found = strategy.place(smaller, seed, backend, threads)
+    found = how.find(smaller)
     old = current.physical_to_logical[layers].reshape(len(layers), current.num_ranks, -1)
     table = found.physical_to_logical.reshape(len(layers), len(left.alive), -1)
     nodes = smaller.cluster.num_nodes if smaller.is_hierarchical else 1
-    held, transfers = _rename(table, old, left.alive, problem.cluster.num_ranks, nodes, threads)
+    held, transfers = _rename(table, old, left.alive, problem.cluster.num_ranks, nodes, how.threads)
     return Anew(layers, held, transfers, found.implementation, found.strategy)
 
 

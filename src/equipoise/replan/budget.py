@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.errors import InfeasibleError
+from equipoise.how import How
 from equipoise.kernels.native import native
 from equipoise.placement import Placement
 from equipoise.problem import PlacementProblem, count
@@ -16,7 +17,6 @@ from equipoise.replan.anew import Anew, plan_anew
 from equipoise.replan.levelling.numba import MAX, descend
 from equipoise.replan.remainder import Remainder
 from equipoise.search import busiest_rank
-from equipoise.strategies import Strategy
 
 __all__ = ["Curves", "MoveLittle", "Within", "anew_matters_from", "within"]
 
@@ -96,16 +96,14 @@ class Curves:
         left, limits = self.left, np.maximum(self.left.transfers, limit)
         return descend(left.held, left.was, left.weight, left.node, left.home, self.level, limits, self.threads)
 
-    def look_anew(
-        self, curve: Int64s, problem: PlacementProblem, current: Placement, strategy: Strategy, seed: int, backend: str
-    ) -> None:
+    def look_anew(self, curve: Int64s, problem: PlacementProblem, current: Placement, how: How) -> None:
         """Make a plan anew of the layers that ``curve`` leaves above the mean; it must reach to ``anew_from``.
 
         Which layers these are depends on no limit: so what a limit admits, a larger one admits too.
         """
         mean = self.left.weight.sum(axis=1) // len(self.left.alive)
         layers = np.flatnonzero(curve[:, self.anew_from] > mean + mean // LEVEL)
-        self.anew = plan_anew(problem, current, self.left, layers, strategy, seed, backend, self.threads)
+        self.anew = plan_anew(problem, current, self.left, layers, how)
         if self.anew is not None:
             alive = self.left.alive
             table = self.anew.held[:, alive].reshape(len(layers), -1)
@@ -166,19 +164,16 @@ def within(
     current: Placement,
     left: Remainder,
     budget: MoveLittle,
-    strategy: Strategy,
-    seed: int,
-    backend: str,
-    threads: int | None,
+    how: How,
 ) -> Within:
     """Return the best that was found within the budget; see ``equipoise.replan.replan``."""
     most, total = _clamped(problem, left, budget)
-    curves = Curves(problem, left, threads)
+    curves = Curves(problem, left, how.threads)
     may_look = most >= curves.anew_from and (total is None or total >= curves.anew_from * problem.num_layers)
     if total is None or may_look:
         descended = curves.descend(most)
     if may_look:
-        curves.look_anew(descended[1], problem, current, strategy, seed, backend)
+        curves.look_anew(descended[1], problem, current, how)
     if total is None:
         held, _, spent = curves.best(np.full(problem.num_layers, most), *descended)
         return Within(held, spent, curves.anew)

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.errors import InvalidInputError
+from equipoise.how import How
 from equipoise.problem import PlacementProblem, count
 from equipoise.replan.budget import Curves
 from equipoise.replan.levelling.numba import MAX
 from equipoise.replan.remainder import as_placement, remainder
-from equipoise.strategies import JointDescent
 
 __all__ = ["Frontier", "frontier"]
 
@@ -126,7 +126,7 @@ def frontier(
     left = remainder(problem, placement, lost_ranks)
     curves = Curves(problem, left, threads)
     _, curve, _ = curves.descend(problem.cluster.num_slots)
-    curves.look_anew(curve, problem, placement, JointDescent(), 0, "auto")
+    curves.look_anew(curve, problem, placement, How.of(threads=threads))
     curve, used = curves.joined(curve)
     total = left.weight.sum(axis=1)
     tokens = np.divide(problem.load.sum(axis=1), total, out=np.zeros(len(total)), where=total > 0)

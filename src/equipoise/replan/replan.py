@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from equipoise.bounds.table import mean_rank_load, replica_load
 from equipoise.certificate import Certificate, certify, check_placement
 from equipoise.errors import InfeasibleError
+from equipoise.how import How
 from equipoise.metrics import Metrics
 from equipoise.placement import Placement
 from equipoise.plan import Plan, Provenance
 from equipoise.problem import Cluster, PlacementProblem
-from equipoise.replan.anew import Anew, plan_anew
+from equipoise.replan.anew import plan_anew
 from equipoise.replan.budget import MoveLittle, within
 from equipoise.replan.keep_slots import reorder
 from equipoise.replan.remainder import Remainder, as_placement, remainder
-from equipoise.strategies import Strategy
 from equipoise.threads import let_others
 
 __all__ = ["replan"]
@@ -36,10 +36,7 @@ def replan(
     max_transfers: int | None,
     max_transfers_total: int | None,
     lost_ranks: Iterable[int],
-    strategy: Strategy,
-    seed: int,
-    backend: str,
-    threads: int | None,
+    how: How,
 ) -> Plan:
     """Decide where the experts live next, given where they live now; see ``equipoise.solve``.
 
@@ -50,7 +47,7 @@ def replan(
     layers together goes, transfer by transfer, where the sum over the layers of the busiest ranks' tokens falls most;
     where that is equal, to the lowest layer.
 
-    Without a limit, ``strategy`` plans anew, and its ranks, and in a hierarchical problem its nodes, are renamed so
+    Without a limit, the strategy plans anew, and its ranks, and in a hierarchical problem its nodes, are renamed so
     that as much as possible stays. A layer takes that plan within a limit too, where it fits and leaves less to the
     busiest rank than the steps do. It is made where the limit, or the equal part of a layer in that of all layers, is
     an eighth of a layer's slots at least, and only for layers whose busiest rank carries more than 0.1 % above the mean
@@ -67,18 +64,18 @@ def replan(
     let_others()
     left = remainder(problem, placement, lost)
     let_others()
-    found = None if budget.has_limit else _anew(problem, placement, left, strategy, seed, backend, threads)
+    found = None if budget.has_limit else plan_anew(problem, placement, left, np.arange(problem.num_layers), how)
     if found is None:
         _check_nothing_is_dropped(placement, left, budget)
-        levelled = within(problem, placement, left, budget, strategy, seed, backend, threads)
+        levelled = within(problem, placement, left, budget, how)
         held, transfers = levelled.held, levelled.transfers
-        how: Any = budget
+        recorded: Any = budget
         implementation = "numba"
         if levelled.anew is not None:
-            how = dataclasses.replace(budget, anew=levelled.anew.parameters)
+            recorded = dataclasses.replace(budget, anew=levelled.anew.parameters)
             implementation = levelled.anew.implementation
     else:
-        held, how, implementation, transfers = found.held, found.strategy, found.implementation, found.transfers
+        held, recorded, implementation, transfers = found.held, found.strategy, found.implementation, found.transfers
     let_others()
     table = _in_their_slots(np.maximum(held, -1), placement)
     target = Placement(table, problem.cluster.num_ranks, problem.num_logical_experts)
@@ -92,21 +89,8 @@ def replan(
     stages = {"transfers": int(transfers.sum())}
     if left.hierarchical:  # elsewhere nothing must leave its slot
         stages["emptied"] = int(_emptied(placement, held, left.alive).sum())
-    provenance = Provenance.of(how, seed, implementation, stages, problem.digest)
+    provenance = Provenance.of(recorded, how.seed, implementation, stages, problem.digest)
     return Plan(problem.cluster, problem.num_expert_groups, target, certificate, metrics, provenance)
-
-
-def _anew(
-    problem: PlacementProblem,
-    current: Placement,
-    left: Remainder,
-    strategy: Strategy,
-    seed: int,
-    backend: str,
-    threads: int | None,
-) -> Anew | None:
-    layers = np.arange(problem.num_layers)
-    return plan_anew(problem, current, left, layers, strategy, seed, backend, threads)
 
 
 def _emptied(current: Placement, held: Ints, alive: Int64s) -> Int64s:
