@@ -96,10 +96,15 @@ def put_a_folder(file: Path) -> None:
     file.mkdir()
 
 
+def put_a_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
 @pytest.mark.parametrize(
     ("damage", "heals"),
     [(truncate, True), (empty, True), (flip_a_bit, True), (write_noise, True), (put_another, True),
-     (let_others_write, True), (put_a_folder, False)],
+     (let_others_write, True), (put_a_folder, False), (put_a_pipe, True)],
 )  # fmt: skip
 def test_a_file_that_is_damaged_or_not_ours_is_not_run_and_one_warning_says_so(kept: Path, damage, heals) -> None:
     call(kept)
@@ -161,6 +166,21 @@ def test_a_file_in_place_of_the_folder_is_said_once_and_the_next_folder_serves(k
     assert f"{kept}/equipoise is not used" in told
     assert call(kept) == (1, [])
     assert kept.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("named", "sentence"), [("kept", "/kept/equipoise is not used: "), ("", "name one with NUMBA_CACHE_DIR")]
+)
+def test_where_neither_a_folder_nor_a_home_can_be_had_nothing_is_kept(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, named: str, sentence: str
+) -> None:
+    kept.symlink_to(kept)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", named and str(kept))
+    monkeypatch.setattr(cache_folders, "USERS_OWN", {sys.platform: ("", "~nobody-has-this-name/.cache")})
+    (kept.parent / "sources").rmdir()
+    hits, (told,) = call(kept)
+    assert hits == 0
+    assert sentence in told
 
 
 def test_a_full_disk_is_said_once_and_no_reason_to_fail(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:

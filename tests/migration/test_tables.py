@@ -202,7 +202,7 @@ def test_a_closed_server_answers_nobody_and_hangs_up_on_all(server: Server) -> N
 
 @pytest.mark.parametrize(
     "said",
-    [b"", b"\n", b"null\n", b"[]\n", b"{}\n", b"{", 100_000 * b"[" + b"\n", (LARGEST + 10) * b"x",
+    [b"", b"\n", b"null\n", b"[]\n", b"{}\n", b"{", 100_000 * b"[" + b"\n", (2 * LARGEST + 10) * b"x",
      b'{"bytes": 9}\nshort', b'{"bytes": "x"}\n'],
 )  # fmt: skip
 def test_an_answer_that_is_none_counts_as_no_answer(said: bytes) -> None:

@@ -50,9 +50,13 @@ class Folder:
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of a file, or None if it is not there; raise OSError if it cannot be read or trusted."""
+        path = self.path / name
         try:
-            with open(self.path / name, "rb") as file:
-                self._insist_that_only_owners_write(self.path / name, os.fstat(file.fileno()))
+            with open(path, "rb", opener=_open_at_once) as file:
+                found = os.fstat(file.fileno())
+                if not stat.S_ISREG(found.st_mode):
+                    raise OSError(f"{path} is not an ordinary file")
+                self._insist_that_only_owners_write(path, found)
                 return file.read()
         except FileNotFoundError:
             return None
@@ -64,16 +68,16 @@ class Folder:
 
     def make(self) -> None:
         """Make the folder if it is missing, for others to read and for nobody else to write; raise as ``write``."""
-        missing = [path for path in self.path.parents if not path.exists()]
+        missing = [path for path in self.path.parents if not os.path.exists(path)]
         for path in (*reversed(missing), self.path):
             path.mkdir(mode=0o755, exist_ok=True)
         check_writable(self.path / "kernel")
 
     def insist_on_trust(self) -> None:
         """Raise UntrustedError if others can write to this folder, or to what it is in, as far as that exists."""
-        path = self.path.resolve()
+        path = Path(os.path.realpath(self.path))
         for at in (path, *(() if self.is_beside_sources else path.parents)):
-            if at.exists():
+            if os.path.exists(at):
                 self._insist_that_only_owners_write(at, at.stat(), may_be_sticky=at != path)
 
     def _insist_that_only_owners_write(self, path: Path, found: os.stat_result, may_be_sticky: bool = False) -> None:
@@ -112,7 +116,7 @@ def choose_folders(package: str, asked_for: str) -> tuple[tuple[Folder, ...], tu
         except UntrustedError as error:
             trouble.append(f"{folder.path} is not used: {error}")
         except (OSError, InvalidInputError) as error:
-            if folder.path.is_dir():
+            if os.path.isdir(folder.path):
                 folders.append(folder)
             elif folder.is_asked_for:
                 trouble.append(f"{folder.path} is not used: {error}")
@@ -131,9 +135,14 @@ def _candidates(package: str, asked_for: str) -> Iterator[Folder]:
         owners = frozenset(mine | {os.stat(package).st_uid})
         yield Folder(Path(package).absolute() / "__pycache__", owners, is_beside_sources=True)
     variable, otherwise = USERS_OWN.get(sys.platform, ELSEWHERE)
-    own = Path(os.environ.get(variable) or otherwise).expanduser()
+    own = Path(os.path.expanduser(os.environ.get(variable) or otherwise))  # as it is where there is no home
     if own.is_absolute():
         yield Folder(own / "equipoise", frozenset(mine))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for whoever writes to it, if it is a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _others_can_write(found: os.stat_result) -> bool:

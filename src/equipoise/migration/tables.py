@@ -19,7 +19,7 @@ BACKLOG = 4096  # connections that wait to be taken: all ranks of the largest gr
 LONGEST_TOKEN = 128  # bytes, the end of the line among them: the most that is read of a stranger
 STRANGERS = 256  # connections without a token at once; one more, and the oldest of them goes
 INTRODUCTION = 10.0  # seconds until the token must be there
-LARGEST = 1 << 20  # bytes of one request, or of the head of an answer; weights follow that head
+LARGEST = 1 << 20  # bytes of one request; an answer without weights is twice as long at most
 PART = 1 << 20  # bytes that are sent or received at once
 PATIENCE = 60.0  # seconds for the rest of a request, and for each part of an answer
 
@@ -253,7 +253,7 @@ def ask(address: tuple[str, int], token: str, request: dict[str, Any], seconds: 
         with socket.create_connection(address, timeout=max(seconds, 0.05)) as link:
             link.sendall(f"{token}\n{json.dumps(request)}\n".encode())
             data, until = bytearray(), max(until, time.monotonic() + 0.05) + 0.5
-            while b"\n" not in data and len(data) < LARGEST:
+            while b"\n" not in data and len(data) < 2 * LARGEST:
                 _receive(link, data, until)
             line, _, rest = data.partition(b"\n")
             head = json.loads(line)
