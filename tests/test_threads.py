@@ -4,12 +4,13 @@ import multiprocessing
 import os
 import threading
 import time
+from concurrent.futures import Future
 
 import pytest
 
 from equipoise import threads
 from equipoise.errors import InvalidInputError
-from equipoise.threads import for_each, num_threads
+from equipoise.threads import blocks, for_each, num_threads
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4, 100])
@@ -70,11 +71,35 @@ def test_a_forked_child_gets_threads_of_its_own() -> None:
     assert child.exitcode == 0
 
 
-def test_by_default_all_processors_are_used() -> None:
-    assert 1 <= num_threads() <= (os.cpu_count() or 1)
+@pytest.fixture
+def six_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)), raising=False)
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 1.5, "2", True])
+@pytest.mark.usefixtures("six_processors")
+def test_by_default_all_processors_that_this_process_may_run_on_are_used() -> None:
+    assert num_threads() == 6
+
+
+@pytest.mark.usefixtures("six_processors")
+@pytest.mark.parametrize(("asked", "used"), [(1, 1), (6, 6), (7, 6), (100_000, 6), (2**31, 6), (10**30, 6)])
+def test_no_more_threads_are_used_than_there_are_processors(asked: int, used: int) -> None:
+    assert num_threads(asked) == used
+
+
+@pytest.mark.usefixtures("six_processors")
+@pytest.mark.parametrize("asked", [2**31, 10**30])
+def test_a_number_of_threads_beyond_reason_is_no_work_by_itself(monkeypatch: pytest.MonkeyPatch, asked: int) -> None:
+    submitted: list[object] = []
+    pool = threads._get_pool()
+    monkeypatch.setattr(pool, "submit", lambda work: submitted.append(work) or Future())
+    monkeypatch.setattr(Future, "result", lambda self: None)
+    for_each(lambda unit: None, range(3), asked)
+    assert len(submitted) == 5
+    assert len(blocks(1000, asked)) == 24
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "2", True, float("inf"), -(10**30)])
 def test_a_number_of_threads_that_is_none_is_refused(wrong: object) -> None:
     with pytest.raises(InvalidInputError, match="threads is"):
         num_threads(wrong)  # type: ignore[arg-type]

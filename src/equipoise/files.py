@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from equipoise.errors import InvalidInputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["check_writable", "write_atomically"]
 
 
-def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None:
+LEFTOVER = re.compile(r"\.equipoise-[0-9a-f]{16}\.tmp")
+OLD = 86400.0  # seconds: no save takes as long
+TRIES = 5
+
+
+def write_atomically(path: str | os.PathLike[str], content: str | bytes, mode: int = 0o666) -> None:
     """Write ``content`` to ``path`` whole, or leave what was there untouched.
 
     Parameters
@@ -22,6 +34,8 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None
         It may exist, and then keeps its permissions; a symbolic link is followed. Its folder must exist.
     content : str or bytes
         Text is written as UTF-8, line ends as they are.
+    mode : int, default 0o666
+        Permissions of a new file, from which the umask takes some away.
 
     Raises
     ------
@@ -33,7 +47,8 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None
     -----
     A reader sees the old content or the new, never a part: the bytes go to a file beside it, reach the
     disk, and that file takes the name in one step. Not promised: that the new name survives a power
-    cut in the same second.
+    cut in the same second. A process that is killed meanwhile leaves the file beside; the next one that writes to
+    the folder removes it.
 
     Examples
     --------
@@ -45,19 +60,15 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None
     """
     data = content.encode() if isinstance(content, str) else content
     with _refusals(path):
-        target, mode, beside, descriptor = _open_beside(path)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            if mode is not None:
-                os.chmod(beside, mode)
-            os.replace(beside, target)
-        except BaseException:  # an interrupt, too, must not leave the file beside
-            with suppress(OSError):
-                os.unlink(beside)
-            raise
+        target, permissions = _target_of(path)
+        _remove_leftovers(os.path.dirname(target))
+        for attempt in range(TRIES):
+            try:
+                _replace(target, data, mode, permissions)
+                break
+            except FileNotFoundError:  # the file beside was taken for a leftover before it was locked
+                if attempt == TRIES - 1:
+                    raise
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -77,9 +88,10 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     equipoise.errors.InvalidInputError: no/such/folder/plan.json cannot be written: there is no folder ...
     """
     with _refusals(path):
-        _, _, beside, descriptor = _open_beside(path)
+        beside, descriptor = _open_beside(_target_of(path)[0], 0o666)
         os.close(descriptor)
-        os.unlink(beside)
+        with suppress(FileNotFoundError):  # another process may have taken it for a leftover
+            os.unlink(beside)
 
 
 @contextmanager
@@ -96,18 +108,74 @@ def _refusals(path: str | os.PathLike[str]) -> Iterator[None]:
         ) from error
 
 
-def _open_beside(path: str | os.PathLike[str]) -> tuple[str, int | None, str, int]:
-    """Create a file next to the one to write; return the target, its permissions, and that file's name and number."""
+def _target_of(path: str | os.PathLike[str]) -> tuple[str, int | None]:
+    """Return the file to write and its permissions, None if it is new."""
     target = os.path.realpath(path)
-    mode = _mode_of(target, path)
+    permissions = _mode_of(target, path)
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):
         raise InvalidInputError(f"{path} cannot be written: there is no folder {folder}. Create it first.")
+    return target, permissions
+
+
+def _replace(target: str, data: bytes, mode: int, permissions: int | None) -> None:
+    """Write a file beside ``target``, locked while this process lives, and let it take the name."""
+    beside, descriptor = _open_beside(target, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            _lock(descriptor)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+            if permissions is not None:
+                os.chmod(beside, permissions)
+            if fcntl is None:  # Windows renames no open file
+                file.close()
+            os.replace(beside, target)
+    except BaseException:  # an interrupt, too, must not leave the file beside
+        with suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+def _open_beside(target: str, mode: int) -> tuple[str, int]:
+    """Create a file next to the one to write; return its name and number."""
     # The name is drawn, not fixed: two writers must not share a half-written file.
-    beside = os.path.join(folder, f".equipoise-{secrets.token_hex(8)}.tmp")
-    # 0o666 leaves the permissions of a new file to the umask, as open() does.
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    return target, mode, beside, descriptor
+    beside = os.path.join(os.path.dirname(target), f".equipoise-{secrets.token_hex(8)}.tmp")
+    # The permissions of a new file are left to the umask, as open() does.
+    return beside, os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+
+
+def _remove_leftovers(folder: str) -> None:
+    """Remove the files beside of processes that were killed: those that nobody has locked."""
+    with suppress(OSError):  # a folder that may not be listed keeps what it has
+        for name in os.listdir(folder):
+            if LEFTOVER.fullmatch(name):
+                _remove_if_left(os.path.join(folder, name))
+
+
+def _remove_if_left(beside: str) -> None:
+    with suppress(OSError):  # it is gone, or another user's
+        descriptor = os.open(beside, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        try:
+            locked = _lock(descriptor)
+            if locked is None:
+                locked = time.time() - os.fstat(descriptor).st_mtime > OLD
+            if locked:
+                os.unlink(beside)
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Lock an open file; return whether nobody else has, or None where the system has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (OSError, AttributeError):
+        return None
+    return True
 
 
 def _mode_of(target: str, path: str | os.PathLike[str]) -> int | None:

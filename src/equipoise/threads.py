@@ -26,12 +26,13 @@ _pool: ThreadPoolExecutor | None = None
 
 
 def num_threads(threads: int | None = None) -> int:
-    """Return how many threads to use: ``threads``, or the processors that this process may run on."""
+    """Return how many threads to use: ``threads``, at most the processors that this process may run on; None is all."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if threads is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return processors
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise InvalidInputError(f"threads is {threads!r}; it must be a whole number of at least 1, or None for all.")
-    return threads
+    return min(threads, processors)
 
 
 def blocks(number: int, threads: int | None = None) -> list[slice]:
@@ -48,7 +49,7 @@ def blocks(number: int, threads: int | None = None) -> list[slice]:
 
 
 def for_each(work: Callable[[Any], None], units: Iterable[Any], threads: int | None = None) -> None:
-    """Call ``work`` on every unit, on up to ``threads`` threads, the caller's own among them.
+    """Call ``work`` on every unit, on up to ``num_threads(threads)`` threads, the caller's own among them.
 
     Units are handed out as threads come free, so each must write only what is its own. After an error,
     an interrupt among them, no more are handed out, and it is raised once all threads have stopped.

@@ -8,6 +8,7 @@ import pytest
 
 from equipoise.engines.settings import Settings
 from equipoise.errors import InvalidInputError, UnknownNameError
+from equipoise.threads import num_threads
 
 
 def test_nothing_set_means_the_defaults():
@@ -37,6 +38,18 @@ def test_every_variable_is_read():
 def test_a_value_that_breaks_its_rule_is_named(variable, value):
     with pytest.raises(InvalidInputError, match=f"{variable} is '{value}'; "):
         Settings.from_environment("X", {variable: value})
+
+
+@pytest.mark.parametrize("text", ["2147483648", "1" + 30 * "0"])
+def test_more_threads_than_there_are_processors_are_as_many_as_there_are(text):
+    settings = Settings.from_environment("X", {"X_THREADS": text})
+    assert num_threads(settings.threads) == num_threads()
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "True", "1.5", "1e3", "many", 5000 * "9"])
+def test_a_number_of_threads_that_is_none_is_refused(text):
+    with pytest.raises(InvalidInputError, match=r"X_THREADS is .*; it must be a whole number of at least 1"):
+        Settings.from_environment("X", {"X_THREADS": text})
 
 
 def test_a_strategy_that_does_not_exist_is_refused_when_the_engine_starts():

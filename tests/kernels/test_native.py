@@ -29,7 +29,8 @@ def run(folder: Path) -> tuple[str, int]:
     """Return what a fresh process computes, and how many files of compiled code there are after it."""
     code = "from callers.caller import two; print(two(), two.stats.cache_hits.__len__())"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
-    environment.pop("NUMBA_DISABLE_JIT", None)
+    for variable in ("NUMBA_DISABLE_JIT", "NUMBA_CACHE_DIR"):
+        environment.pop(variable, None)
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, cwd=folder
     )

@@ -77,14 +77,18 @@ def die():
 
 
 def weights_of(placement, rank, slots_per_rank):
-    """Return two tensors a layer whose rows tell which expert they are; rows of empty slots tell nothing."""
+    """Return tensors a layer whose rows tell which expert they are, and one whose rows hold nothing."""
     layers = placement.num_layers
     own = placement.physical_to_logical.reshape(layers, placement.num_ranks, -1)
     held = torch.full((layers, slots_per_rank), -1, dtype=torch.int64)
     if rank < placement.num_ranks:
         held[:, : own.shape[2]] = torch.from_numpy(own[:, rank].copy())
     return [
-        [(row * 1000 + layer).float()[:, None, None] + torch.arange(6.0).view(2, 3) / 8, row.clone()]
+        [
+            (row * 1000 + layer).float()[:, None, None] + torch.arange(6.0).view(2, 3) / 8,
+            row.clone(),
+            torch.empty(slots_per_rank, 0, 3),
+        ]
         for layer, row in enumerate(held)
     ]
 

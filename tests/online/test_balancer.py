@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 
 import numpy as np
 import pytest
@@ -157,6 +158,35 @@ def test_a_window_that_returns_no_load_is_a_failed_check_and_not_an_error_beside
     assert not balancer.step()
     assert balancer.counters.failures == 1
     assert "load is inf at layer 0, expert 1" in balancer.decisions[-1].reason
+
+
+@pytest.mark.parametrize(
+    ("returned", "sentence"),
+    [
+        (np.ones((1, 4)), r"the window returns shape \(1, 4\); it must be \(1, 3\), layers and experts"),
+        (np.ones(3), r"the window returns shape \(3,\)"),
+        (5.0, r"the window returns shape \(\)"),
+        ("many", "what the window returns holds <U4 values"),
+        ([[1, 2], [3]], "what the window returns is ragged"),
+    ],
+)
+def test_a_window_that_returns_another_shape_or_no_numbers_is_a_failed_check_that_says_so(returned, sentence):
+    class Odd(SlidingSum):
+        def tokens_per_step(self):
+            return returned
+
+    balancer = small(window=Odd(1))
+    balancer.record([[5, 3, 2]])
+    assert not balancer.step()
+    assert balancer.counters.failures == 1
+    assert re.match(sentence, balancer.decisions[-1].reason)
+
+
+def test_before_the_first_step_there_is_no_load():
+    balancer = small()
+    balancer.resume(None, None, [])
+    assert not balancer.step()
+    assert balancer.decisions[-1].reason == "there is no load"
 
 
 def test_a_plan_does_for_the_placement_that_it_holds():

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
 import equipoise as eq
-from equipoise.errors import DisagreementError, RanksLostError
+from equipoise.errors import DisagreementError, InvalidInputError, RanksLostError
 from equipoise.migration.peers import Peers
-from equipoise.online import Balancer, FixedInterval
+from equipoise.online import Balancer, FixedInterval, SlidingSum
 from equipoise.testing import recorded_load
 from migration import processes
 
@@ -85,6 +86,59 @@ def plan_otherwise(rank):
 @pytest.mark.slow
 def test_ranks_that_plan_otherwise_all_record_a_failure_and_move_nothing():
     assert processes.run(plan_otherwise, 2) == [(True, 0, 1, "the ranks disagree on the migration,")] * 2
+
+
+def bring_another_window(rank, returned):
+    """Let the window of rank 1 return something else once; return what each rank sees, then and afterwards."""
+
+    class Odd(SlidingSum):
+        odd = rank == 1
+
+        def tokens_per_step(self):
+            return returned() if self.odd else super().tokens_per_step()
+
+    counts = recorded_load().tokens_per_expert[0]
+    start = eq.Placement(np.tile(np.arange(SIZE * SLOTS) % 16, (3, 1)), SIZE, 16)
+    window = Odd(1)
+    balancer = Balancer(
+        start,
+        eq.Cluster(SIZE, SLOTS),
+        policy=FixedInterval(),
+        check_every=1,
+        window=window,
+        peers=Peers(),
+        timeout=20.0,
+    )
+    balancer.record(counts)
+    with pytest.raises(InvalidInputError) as raised:
+        balancer.step()
+    failed = balancer.counters.failures, balancer.placement is start
+    window.odd = False
+    balancer.record(counts)
+    balancer.step()  # nothing was left half done: the ranks are together still
+    balancer.wait()
+    balancer.step()
+    return str(raised.value), failed, balancer.placement.physical_to_logical.tolist()
+
+
+def raise_a_bug():
+    raise ZeroDivisionError("a bug")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("returned", "sentence"),
+    [
+        (partial(np.ones, (3, 8)), "rank 1: the window returns shape (3, 8); it must be (3, 16), layers and experts."),
+        (partial(np.ones, 48), "rank 1: the window returns shape (48,); it must be (3, 16), layers and experts."),
+        (partial(str, "x"), "rank 1: what the window returns holds <U1 values; it must hold integers or floats."),
+        (raise_a_bug, "rank 1: ZeroDivisionError('a bug')"),
+    ],
+)
+def test_a_window_of_another_shape_on_one_rank_is_refused_on_all_before_anything_is_summed(returned, sentence):
+    told = processes.run(bring_another_window, SIZE, returned)
+    assert all(answer == told[0] for answer in told)
+    assert told[0][:2] == (f"{sentence} Nothing was added up.", (1, True))
 
 
 def lose_a_rank(rank, moment):

@@ -94,6 +94,26 @@ def test_what_one_rank_refuses_or_asks_otherwise_every_rank_refuses():
     assert "effort is 'none'" in sentences[5]
 
 
+def plan_with_another_version(rank):
+    peers = Peers()
+    module.__version__ = f"{eq.__version__}{'.post1' if rank == 1 else ''}"
+    try:
+        plan_sharded(problem_of(2), peers, "plain-greedy")
+    except EquipoiseError as error:
+        return type(error), str(error)
+
+
+@pytest.mark.slow
+def test_ranks_with_different_versions_are_told_and_plan_nothing():
+    told = processes.run(plan_with_another_version, 3)
+    assert told[0] == told[1] == told[2]
+    kind, sentence = told[0]
+    assert kind is DisagreementError
+    assert "on ranks [0, 2]" in sentence
+    assert "on ranks [1]" in sentence
+    assert "Plan with the same version" in sentence
+
+
 def refuse_at_once(rank):
     """Return what is said of arguments that no rank could agree on; of peers, on one rank alone."""
     problem, peers, sentences = eq.PlacementProblem([[1, 2, 3]], eq.Cluster(1, 4)), Peers(), []

@@ -7,7 +7,6 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import tempfile
 from typing import Any
 
 from equipoise import __version__
@@ -81,19 +80,19 @@ def _devices() -> tuple[list[dict[str, Any]], str | None]:
 
 
 def _kernel_cache() -> dict[str, Any]:
-    """Say where compiled kernels are kept, and whether they can be."""
+    """Say where compiled kernels are kept, and what is wrong with the folders that would come first."""
     try:
-        kernels = importlib.import_module("equipoise.restarts.numba")
-        compiled = [value for value in vars(kernels).values() if hasattr(value, "stats")]
-        if not compiled:
+        numba = importlib.import_module("numba")
+        if numba.config.DISABLE_JIT:
             return {"folder": None, "writable": False, "reason": "NUMBA_DISABLE_JIT is set, so nothing is compiled"}
-        folder = str(compiled[0].stats.cache_path)
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return {"folder": folder, "writable": True, "reason": None}
-    except Exception as error:  # numba, too, may be broken in any way
-        reason = f"{type(error).__name__}: {error}; set NUMBA_CACHE_DIR to a folder that can be written"
-        return {"folder": None, "writable": False, "reason": reason}
+        kept = importlib.import_module("equipoise.kernels.cache_folders")
+        folders, trouble = kept.choose_folders(os.path.dirname(str(kept.__file__)), numba.config.CACHE_DIR)
+    except Exception as error:  # numba may be broken in any way
+        return {"folder": None, "writable": False, "reason": f"{type(error).__name__}: {error}"}
+    folder = str(folders[-1].path) if folders else None
+    is_writable = folder is not None and os.access(folder, os.W_OK)
+    advice = () if is_writable else ("set NUMBA_CACHE_DIR to a folder that you can write to, and nobody else",)
+    return {"folder": folder, "writable": is_writable, "reason": "; ".join((*trouble, *advice)) or None}
 
 
 def _backends() -> list[dict[str, Any]]:
@@ -150,7 +149,10 @@ def _print(found: dict[str, Any]) -> None:
     if found["torch_trouble"]:
         line("trouble", f"torch is installed and cannot be used: {found['torch_trouble']}")
     cache = found["kernel_cache"]
-    line("kernel cache", f"{cache['folder']}, writable" if cache["writable"] else f"none: {cache['reason']}")
+    where = f"{cache['folder']}, {'writable' if cache['writable'] else 'read-only'}" if cache["folder"] else "none"
+    line("kernel cache", where)
+    if cache["reason"]:
+        line("", cache["reason"])
     show(console, "")
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)

@@ -19,8 +19,9 @@ def warmup(as_json: options.AsJson = False) -> None:
     equipoise warmup
     NUMBA_CACHE_DIR=/var/cache/equipoise equipoise warmup     where the package's own folder is read-only
 
-    Run it once where the engine will run, as the same user, for instance when its image is built. The first
-    plan of an engine then takes milliseconds instead of seconds.
+    Run it once where the engine will run, as the same user or as root, for instance when its image is built. The
+    first plan of an engine then takes milliseconds instead of seconds. What is kept is run: a folder that others
+    can write to is not used.
     """
     from equipoise.engines.warming import warm_up
     from equipoise.strategies import STRATEGIES

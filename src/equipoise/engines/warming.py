@@ -15,8 +15,8 @@ __all__ = ["warm_up"]
 def warm_up(strategies: Iterable[str | None] = (None,)) -> None:
     """Plan a few tiny problems as an engine would, by each of ``strategies``; None is the default one.
 
-    What is compiled stays on disk, so that another process finds it: beside this package, or in the folder that
-    ``NUMBA_CACHE_DIR`` names if that is not writable.
+    What is compiled stays on disk, so that another process finds it: in the folder that ``NUMBA_CACHE_DIR`` names, else
+    beside this package, else in the user's own cache.
     """
     # Small, but with a layer of zeros, spare slots, groups, and a placement in force of another shape, so that all
     # loops are met. Natively compiled code depends on the kinds of arrays, and on their shapes only in that two slots

@@ -2,29 +2,21 @@
 
 Fast-math would let the compiler reorder sums, and the plan would depend on the processor.
 
-Compiled code is kept under a name that stands for all sources that went into it. numba by itself looks only at the file
-that a function is in: what that calls from other files would go stale, and two machines with the same sources would
-plan differently.
+Compiled code is kept on disk, see ``cache``; NUMBA_CACHE_DIR names another folder than the package's own.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.kernels.cache import keep
+
 __all__ = ["frozen", "inlined", "native", "spliced"]
-
-HERE = Path(__file__).parent
-
-_folders: dict[str, set[Path]] = {}
-"""Of each file with compiled functions: the folders that their code comes from, with constants and what they call."""
 
 
 def frozen(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
@@ -38,11 +30,7 @@ def frozen(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
 
 
 def native(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile ``function`` at its first call; ``NUMBA_DISABLE_JIT=1`` runs it as plain Python.
-
-    Where neither the package's folder nor the user's cache can be written, compiled code is not kept:
-    numba would refuse to import it.
-    """
+    """Compile ``function`` at its first call; ``NUMBA_DISABLE_JIT=1`` runs it as plain Python."""
     return _compile(function)
 
 
@@ -67,35 +55,6 @@ def _compile(function: Callable[..., Any], **more: Any) -> Callable[..., Any]:
     options: dict[str, Any] = {
         "nogil": True, "no_cfunc_wrapper": True, "fastmath": False, "error_model": "numpy", **more
     }  # fmt: skip
-    sources = _digest_sources(function)
-    try:
-        compiled: Callable[..., Any] = numba.njit(function, cache=True, **options)
-    except RuntimeError as error:
-        if "cannot cache" not in str(error):
-            raise
-        return numba.njit(function, **options)  # type: ignore[no-any-return]
-    kept = getattr(compiled, "_cache", None)  # there is none where plain Python runs
-    if kept is not None:
-        file = kept._cache_file
-        kept._cache_file = type(file)(
-            cache_path=file._cache_path, filename_base=f"{kept._impl.filename_base}.{sources}", source_stamp=sources
-        )
+    compiled: Callable[..., Any] = numba.njit(function, **options)
+    keep(compiled)
     return compiled
-
-
-def _digest_sources(function: Callable[..., Any]) -> str:
-    """Return what stands for the sources of ``function`` and of all compiled functions that it may call."""
-    own = function.__code__.co_filename
-    folders = _folders.setdefault(own, {HERE, Path(own).parent})
-    for value in function.__globals__.values():
-        if hasattr(value, "py_func"):
-            folders |= _folders.get(value.py_func.__code__.co_filename, set())
-    return hashlib.sha256(b"".join(_digest_folder(folder) for folder in sorted(folders))).hexdigest()[:16]
-
-
-@cache
-def _digest_folder(folder: Path) -> bytes:
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.digest()

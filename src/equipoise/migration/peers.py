@@ -213,7 +213,8 @@ class Peers:
         if len(ranks_of) > 1:
             told = ", ".join(f"{key[:12]} on ranks {value}" for key, value in ranks_of.items())
             raise DisagreementError(
-                f"the ranks disagree on {what}: {told}. Plan from the same load, placement and arguments on every rank."
+                f"the ranks disagree on {what}: {told}. Plan with the same version, from the same load, placement and "
+                "arguments, on every rank."
             )
 
     def tell(self, key: str, value: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from equipoise.arrays import is_torch
@@ -141,17 +142,18 @@ def to_bytes(rows: Rows) -> bytes:
     """Return the weights of one expert as bytes, for ways that take no tensors."""
     import torch
 
-    return b"".join(row.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() for row in rows)
+    return b"".join(row.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes() for row in rows if row.numel())
 
 
 def from_bytes(data: bytes, rows: Rows) -> bool:
     """Fill ``rows`` with what ``to_bytes`` returned; False, and nothing is touched, if the length is not theirs."""
     import torch
 
-    if len(data) != sum(row.numel() * row.element_size() for row in rows):
+    filled = [row for row in rows if row.numel()]  # torch makes no tensor from no bytes
+    ends = list(accumulate(row.numel() * row.element_size() for row in filled))
+    if len(data) != (ends[-1] if ends else 0):
         return False
-    for row in rows:
-        size = row.numel() * row.element_size()
-        row.copy_(torch.frombuffer(bytearray(data[:size]), dtype=row.dtype).view(row.shape))
-        data = data[size:]
+    for row, end in zip(filled, ends, strict=True):
+        begin = end - row.numel() * row.element_size()
+        row.copy_(torch.frombuffer(bytearray(data[begin:end]), dtype=row.dtype).view(row.shape))
     return True

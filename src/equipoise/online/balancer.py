@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from equipoise.errors import DisagreementError, InvalidInputError, MigrationError, RanksLostError
 from equipoise.migration.schedule import LinkSpeeds, MigrationSchedule
@@ -19,7 +20,7 @@ from equipoise.online.counts import as_expert_counts
 from equipoise.online.planning import TOKEN, Planning, look_ahead
 from equipoise.online.policy import Outlook, Policy, TokenGain
 from equipoise.online.settings import Movers, Settings, as_in_force, as_ranks, check_window
-from equipoise.online.window import SlidingSum, Window
+from equipoise.online.window import SlidingSum, Window, load_of
 from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import Cluster, PlacementProblem
@@ -174,6 +175,8 @@ class Balancer:
         ------
         DisagreementError
             On every rank, if they do not have the same plan; nothing moves.
+        InvalidInputError
+            On every rank, if the window of one of them returns no load of this placement's layers and experts.
         RanksLostError
             On every rank that is left, if a rank does not answer; now, or when it next has to agree with the others.
             ``placement`` is what is in force: as it was, or, if weights were on the move, what the ranks that are
@@ -235,11 +238,14 @@ class Balancer:
 
     def _begin_planning(self) -> None:
         self._next_check = self.counters.steps + self._told.check_every
-        load = self._window.tokens_per_step()
-        if load is None:
+        shape = (self.placement.num_layers, self.placement.num_logical_experts)
+        try:
+            load = self._add_up(shape) if self._movers.peers is not None else load_of(self._window, shape)
+        except InvalidInputError as error:  # a window of the caller's own may return anything
+            self._fail(str(error))
+            if self._movers.peers is not None:
+                raise
             return
-        if self._movers.peers is not None:
-            load = self._together(partial(self._movers.peers.add_up, load))
         if not (load > 0).any():
             self._decide(False, "there is no load", None)
             return
@@ -253,6 +259,21 @@ class Balancer:
         lost, most = self._movers.lost, self._told.max_transfers
         self._planning = Planning(problem, self.placement, most, lost, self._bytes)
 
+    def _add_up(self, shape: tuple[int, int]) -> NDArray[np.float64]:
+        """Return the sum of all ranks' windows, once all of them have a load of this shape: sums wait for all ranks."""
+        load, wrong, failure = None, None, None
+        try:
+            load = load_of(self._window, shape)
+        except Exception as error:  # the others wait for an answer, whatever it is
+            wrong, failure = str(error) if isinstance(error, InvalidInputError) else repr(error), error
+        peers, names = self._movers.peers, self._names()
+        told = self._together(lambda seconds: peers.gather(wrong, seconds))
+        trouble = [f"rank {name}: {text}" for name, text in zip(names, told, strict=True) if text is not None]
+        if trouble:
+            raise InvalidInputError(f"{' '.join(trouble)} Nothing was added up.") from failure
+        total: NDArray[np.float64] = self._together(lambda seconds: peers.add_up(load, seconds))
+        return total
+
     def _all_ready(self) -> bool:
         assert self._planning is not None
         ready, peers = not self._planning.thread.is_alive(), self._movers.peers
@@ -260,10 +281,13 @@ class Balancer:
 
     def _together(self, collective: Callable[[float], Any]) -> Any:
         """Return what all ranks find together, or raise that ranks are lost; the placement in force stays."""
+        return self._movers.peers.together(collective, self._told.timeout, self.placement, self._names())
+
+    def _names(self) -> list[int]:
+        """Return what the cluster calls the ranks of the group."""
         alive = [rank for rank in range(self.cluster.num_ranks) if rank not in self._movers.lost]
-        peers = self._movers.peers
-        names = alive if len(alive) == peers.size else ()
-        return peers.together(collective, self._told.timeout, self.placement, names)
+        size = self._movers.peers.size
+        return alive if len(alive) == size else list(range(size))
 
     def _weigh(self) -> bool:
         planning, self._planning = self._planning, None

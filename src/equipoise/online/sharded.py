@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise import errors
+from equipoise import __version__, errors
 from equipoise.certificate import Certificate
 from equipoise.errors import EquipoiseError, InvalidInputError
 from equipoise.metrics import Metrics
@@ -66,7 +66,7 @@ def plan_sharded(
     Raises
     ------
     DisagreementError
-        On every rank, if they do not have the same arguments; nothing is planned.
+        On every rank, if they do not have the same arguments, or the same version; nothing is planned.
     InvalidInputError
         On every rank, if a limit is for all layers together, or as in ``solve``; at once, if ``peers``, ``timeout`` or
         ``lost_ranks`` is not what it is to be.
@@ -117,7 +117,8 @@ def _check_sharable(problem: Any, parameters: dict[str, Any]) -> None:
 def _digest(problem: Any, current: Any, lost: tuple[int, ...], arguments: dict[str, Any]) -> str:
     """Return a SHA-256 of everything that the plan depends on; of what is no problem or placement, its kind."""
     asked = problem.digest if isinstance(problem, PlacementProblem) else type(problem).__name__
-    digest = hashlib.sha256(repr((asked, type(current).__name__, lost, sorted(arguments.items()))).encode())
+    facts = (__version__, asked, type(current).__name__, lost, sorted(arguments.items()))
+    digest = hashlib.sha256(repr(facts).encode())
     placement = getattr(current, "placement", current)
     if isinstance(placement, Placement):
         table = placement.physical_to_logical

@@ -9,10 +9,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arrays import as_numpy
 from equipoise.errors import InvalidInputError
 from equipoise.problem import count, finite
 
-__all__ = ["ExponentialAverage", "SlidingSum", "Window"]
+__all__ = ["ExponentialAverage", "SlidingSum", "Window", "load_of"]
 
 Floats = NDArray[np.float64]
 
@@ -25,6 +26,17 @@ class Window(Protocol):
 
     def tokens_per_step(self) -> Floats | None:
         """Return the mean of what is remembered, or None before the first step."""
+
+
+def load_of(window: Window, shape: tuple[int, int]) -> Floats:
+    """Return what a window remembers, [layers, experts], zeros before the first step; or say why that is no load."""
+    load = window.tokens_per_step()
+    if load is None:
+        return np.zeros(shape)
+    array = np.asarray(as_numpy(load, "what the window returns"), dtype=np.float64)
+    if array.shape != shape:
+        raise InvalidInputError(f"the window returns shape {array.shape}; it must be {shape}, layers and experts.")
+    return array
 
 
 @dataclass
