@@ -24,7 +24,8 @@ from equipoise.strategies import DEFAULT
 
 __all__ = ["plan_sharded"]
 
-OF_ALL_LAYERS = ("max_transfers_total", "deadline", "stop_after")  # what one rank cannot keep to for the others
+OF_ALL_LAYERS = ("max_transfers_total", "max_layers", "deadline", "stop_after")
+"""What one rank cannot keep to for the others."""
 
 
 def plan_sharded(
