@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-engines bench example clean
+.PHONY: help demo test test-bounds test-engines bench example clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -21,6 +21,10 @@ test: $(VENV)/.development ## Lint, types, tests and the examples in docstrings 
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+test-bounds: $(VENV)/.development ## Run every native kernel with each index checked; compiles all of them anew.
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/.cache/bounds $(BIN)/python -m pytest -m "not slow" \
+	  tests/test_fuzz_layers.py tests/kernels tests/test_solver.py tests/test_eplb.py tests/migration/test_replan.py
+
 test-engines: $(VENV)/.development ## Run the plug-ins inside the real vLLM and SGLang; fetches their wheels once.
 	$(BIN)/python tests/engines/environments.py
 
@@ -32,7 +36,7 @@ example: $(VENV)/.development ## Serve a small real MoE from four processes whil
 	@$(BIN)/python examples/small_moe/run.py
 
 clean: ## Remove the .venv and what tools leave behind.
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps say what is installed, so that set-up is not repeated until what it follows from changes.

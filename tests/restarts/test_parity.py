@@ -179,6 +179,7 @@ CASES = [
     ("distinct", 2, 3, 3, (6, 2, 0.0, 50, 4), 0),
     ("distinct", 1, 2, 6, (4, 2, 0.2, 0, 4), 0),
     ("distinct", 1, 37, 2, (33, 2, 0.2, 50, 4), 5),
+    ("few values", 1, 37, 2, (1, 1, 2.0, 0, 4), 0),  # weights 0 and 1, whose keys are next to each other
 ]
 
 

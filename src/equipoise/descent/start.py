@@ -127,7 +127,7 @@ def fold(weight, ranks, keys, spare):
     A round gives each rank one replica, so an expert can meet itself only where its replicas run over
     the end of a round; the newcomer then changes places with the nearest rank of the round that
     suits both, and ``separate`` mends what that leaves. Ranks are filled from the last place on, so that they ascend.
-    Leaves the experts in ``keys`` by (replica load, descending number), which ``deal_greedily`` can use.
+    ``keys`` and ``spare`` are work space.
     """
     value, expert, load, order, replicas = ranks.value, ranks.expert, ranks.load, ranks.order, ranks.replicas
     num_ranks, slots = expert.shape
@@ -200,13 +200,15 @@ def _sort_experts(weight, replicas, bits, keys, spare):
 def deal_greedily(weight, ranks, keys, limit, expert, spare):
     """Fill ``expert`` [ranks, slots] as the published method does, each replica to the lightest rank with room.
 
-    ``keys`` is as ``fold`` left it for the same replica counts. Returns whether every rank stays below ``limit``;
-    if one does not, ``expert`` is left half filled. The ranks wait in a sorted line: those at its head take one
-    replica each until one that just took is lighter than the next, and then go back to where they belong.
+    Returns whether every rank stays below ``limit``; if one does not, ``expert`` is left half filled. The ranks wait in
+    a sorted line: those at its head take one replica each until one that just took is lighter than the next, and then
+    go back to where they belong. The experts are sorted here, whoever sorted them before: ``keys`` is work space, and
+    what was improved since has written to it.
     """
     num_ranks, slots = expert.shape
     experts = len(weight)
     bits, rank_bits = bits_for(experts), bits_for(num_ranks)
+    _sort_experts(weight, ranks.replicas, bits, keys, spare)
     mask, rank_mask = np.int64((1 << bits) - 1), np.int64((1 << rank_bits) - 1)
     line, size = keys[experts : experts + num_ranks], ranks.order
     for g in range(num_ranks):

@@ -20,6 +20,7 @@ from equipoise.restarts.settings import Settings
 __all__ = ["as_tensors", "default_device", "fingerprint", "hash_weights", "pack", "prune", "scales", "select"]
 
 MAX = 2**63 - 1
+MEMORY = {"cuda": 2**32}  # bytes; 58 rows of 288 items take a tenth of the time that they take with 2**28
 FULL = 2**62  # added to a pack that has no room left; above any load
 
 
@@ -30,18 +31,20 @@ def pack(
     key: Any,
     *,
     device: torch.device | str | None = None,
-    memory_limit: int = 2**28,
+    memory_limit: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Pack ``weight`` [rows, items] into ``num_packs`` packs of equal size; see the folder's contract.
 
     ``weight`` and ``key`` are tensors, or numpy arrays to be sent to ``device`` (default: where ``weight``
-    is); the results are int32 tensors there. About ``memory_limit`` bytes are in use at a time.
+    is); the results are int32 tensors there. At most about ``memory_limit`` bytes are in use at a time: 2**32 by
+    default on CUDA, where small batches leave the device idle, and 2**28 elsewhere.
 
     Where the device has no float64 (Apple's), keys are float32, and a plan may differ where two keys
     are that close.
     """
     weight, key = as_tensors(weight, key, device)
     rows, items = weight.shape
+    memory_limit = memory_limit or MEMORY.get(weight.device.type, 2**28)
     at_once = max(1, memory_limit // (64 * items + 32 * num_packs))  # candidates; bytes of one, counted generously
     pairs = min(settings.extremes, num_packs) ** 2 * items // num_packs
     survivors = max(1, memory_limit // (160 * pairs))

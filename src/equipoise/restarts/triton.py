@@ -102,8 +102,9 @@ def _pack_rows(weight: Tensor, num_packs: int, settings: Settings, key: Tensor) 
     device, restarts = weight.device, settings.restarts
     shift = (num_packs - 1).bit_length()
     padded_items, padded_packs = triton.next_power_of_2(items), triton.next_power_of_2(num_packs)
-    key_top = int(np.float64(2.0**52 * (1.0 + settings.noise)).view(np.int64)) - ONE_BITS.value + 1
     item_bits = (padded_items - 1).bit_length()
+    span = int(np.float64(2.0**52 * (1.0 + settings.noise)).view(np.int64)) - ONE_BITS.value
+    key_drop = max(0, (span + padded_items).bit_length() + item_bits - 63)
     table = (
         weight << shift,
         ((hash_weights(weight) >> 2) << SIZE_BITS.value) | 1,
@@ -116,8 +117,8 @@ def _pack_rows(weight: Tensor, num_packs: int, settings: Settings, key: Tensor) 
         "ITEMS": padded_items,
         "ITEM_BITS": item_bits,
         "SHIFT": shift,
-        "KEY_TOP": key_top,
-        "KEY_DROP": max(0, key_top.bit_length() + item_bits - 63),
+        "KEY_TOP": (span >> key_drop) + 1,
+        "KEY_DROP": key_drop,
         "enable_fp_fusion": False,  # 1 + s u, fused, would round otherwise than in the other implementations
     }
 
@@ -175,8 +176,9 @@ def _sort_items(weight, key, scale, restart, items, order, stride,
     uniform = (word >> 8).to(tl.int32).to(tl.float64) * UNIT
     own = tl.load(weight + item, mask=item < items, other=0) >> SHIFT
     perturbed = own.to(tl.float64) * (1.0 + scale * uniform)
-    bits = tl.maximum(perturbed.to(tl.int64, bitcast=True) - (ONE_BITS - 1), 0)
-    code = (((KEY_TOP - bits) >> KEY_DROP) << ITEM_BITS) | item
+    # Zero comes after one even where the bits between them are dropped.
+    bits = tl.maximum(((perturbed.to(tl.int64, bitcast=True) - ONE_BITS) >> KEY_DROP) + 1, 0)
+    code = ((KEY_TOP - bits) << ITEM_BITS) | item
     code = tl.sort(tl.where(item < items, code, MAX))
     tl.store(order + item * stride, (code & (ITEMS - 1)).to(tl.int16), mask=item < items)
 
