@@ -15,24 +15,25 @@ PACKAGE = Path(equipoise.__file__).parent
 ORDER = (
     ("errors",),
     ("arrays", "files", "metrics", "threads", "fixed_point"),
-    ("kernels", "load"),
+    ("kernels", "load", "latency"),
     ("backends", "problem"),
     ("replication", "placement", "hierarchy", "bounds", "restarts"),
-    ("checker", "descent"),
-    ("certificate", "search"),
-    ("strategies",),
+    ("checker", "descent", "dispatch"),
+    ("certificate", "search", "robust"),
+    ("plan", "strategies"),
     ("how",),
-    ("capacity",),
-    ("plan",),
-    ("replan",),
-    ("migration", "solver"),
-    ("eplb", "online"),
+    ("capacity", "replan"),
+    ("report", "migration", "solver"),
+    ("eplb", "online", "replay"),
     ("engines",),
     ("testing",),
     ("cli",),
     ("__main__",),
 )
-"""A room may import itself and what stands in a line above its own, never its neighbours on the same line."""
+"""A room may import itself and what stands in a line above its own, never its neighbours on the same line.
+
+Some rooms are still to be built: what replicas cost in time, shares, plans for several windows, replayed traces.
+"""
 
 COMPILED = {"kernels", "bounds", "restarts", "descent", "replan", "migration"}
 """Rooms with native code of their own; of migration the rounds in which slots are filled."""

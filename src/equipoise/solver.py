@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from equipoise.certificate import certify
 from equipoise.errors import InvalidInputError
 from equipoise.how import How
-from equipoise.metrics import Metrics
 from equipoise.placement import Placement
 from equipoise.plan import Plan, Provenance
 from equipoise.problem import PlacementProblem
@@ -111,8 +109,5 @@ def solve(
             "pass current=placement."
         )
     found, placement = how.place(problem)
-    certificate = certify(problem, placement)
-    mean = problem.load.sum(axis=1) / problem.cluster.num_ranks
-    metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
     provenance = Provenance.of(found.strategy, how.seed, found.implementation, found.stages, problem.digest)
-    return Plan(problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance, problem)
+    return Plan.of(problem, placement, provenance)

@@ -9,14 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.bounds.table import mean_rank_load, replica_load
-from equipoise.certificate import Certificate, certify, check_placement
 from equipoise.how import How
 from equipoise.kernels.recount import DOUBLED
-from equipoise.metrics import Metrics
 from equipoise.placement import Placement
 from equipoise.plan import Plan, Provenance
-from equipoise.problem import Cluster, PlacementProblem
+from equipoise.problem import PlacementProblem
 from equipoise.replan.anew import plan_anew
 from equipoise.replan.budget import Budget
 from equipoise.replan.curves import emptied, within
@@ -166,33 +163,8 @@ def _which_stay(start: InForce, table: Ints, budget: Budget) -> Bools:
 def replan(problem: PlacementProblem, current: Any, budget: Budget, how: How) -> Plan:
     """Return the next placement, see ``next_placement``, with the proof of how good it is."""
     found = next_placement(problem, current, budget, how)
-    placement = found.placement
-    # A plan that moves little is far from the bounds that take longest to find; the plain ones say as much.
-    whole = not budget.limits_transfers and (placement.physical_to_logical >= 0).all()
-    certificate = _certify(problem, placement) if whole else _certify_plainly(found.start, placement)
-    mean = problem.load.sum(axis=1) / len(found.start.alive)
-    metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
+    placement, lost = found.placement, [rank for rank in found.start.lost if rank < problem.cluster.num_ranks]
+    # A plan that moves little is far from the bounds that take longest to find; the quick ones say as much.
+    quick = budget.limits_transfers or bool((placement.physical_to_logical < 0).any())
     provenance = Provenance.of(found.recorded, how.seed, found.implementation, found.stages, problem.digest)
-    return Plan(problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance)
-
-
-_certify = part(certify)
-
-
-@part
-def _certify_plainly(start: InForce, placement: Placement) -> Certificate:
-    """Return the certificate from bounds that hold with empty slots too, on the ranks that are left."""
-    problem = asked = anywhere = start.problem
-    if len(start.alive) < problem.cluster.num_ranks:
-        asked = dataclasses.replace(problem, num_expert_groups=None)  # nodes may be uneven now
-        anywhere = PlacementProblem(problem.load, Cluster(len(start.alive), problem.cluster.slots_per_rank))
-    rank_load = part(check_placement)(asked, placement, allow_empty=True)
-    lower = mean_rank_load(anywhere)
-    names = ["mean"] * len(lower)
-    # No more than w / mean + 1 slots keep the replicas of an expert of w tokens from exceeding the mean, and over all
-    # experts these are so many: then t* is no more than the mean.
-    if anywhere.cluster.num_slots < anywhere.cluster.num_ranks + anywhere.num_logical_experts:
-        replica = replica_load(anywhere)
-        names = ["replica" if more else "mean" for more in replica > lower]
-        lower = np.maximum(lower, replica)
-    return Certificate(lower, rank_load.max(axis=1), tuple(names))
+    return Plan.of(problem, placement, provenance, quick=quick, lost_ranks=lost)
