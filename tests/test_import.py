@@ -12,25 +12,17 @@ import equipoise
 HEAVY = ("numpy", "numba", "torch", "triton", "typer", "rich")
 
 
-def modules_after(statement: str) -> tuple[float, list[str]]:
-    """Return the seconds that ``statement`` took in a fresh process, and which heavy packages it imported."""
-    script = (
-        "import json, sys, time\nstart = time.perf_counter()\n"
-        f"{statement}\n"
-        f"print(json.dumps([time.perf_counter() - start, [name for name in {HEAVY!r} if name in sys.modules]]))"
-    )
+def modules_after(statement: str) -> list[str]:
+    """Return which heavy packages ``statement`` imports in a fresh process."""
+    script = f"import json, sys\n{statement}\nprint(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment)
-    seconds, loaded = json.loads(run.stdout.splitlines()[-1])
-    return seconds, loaded
+    loaded: list[str] = json.loads(run.stdout.splitlines()[-1])
+    return loaded
 
 
 def test_importing_equipoise_imports_nothing_heavy() -> None:
-    assert modules_after("import equipoise")[1] == []
-
-
-def test_importing_equipoise_takes_less_than_a_third_of_a_second() -> None:
-    assert min(modules_after("import equipoise")[0] for _ in range(3)) < 0.3
+    assert modules_after("import equipoise") == []
 
 
 NATIVE = {
@@ -48,13 +40,13 @@ NATIVE = {
 
 @pytest.mark.parametrize("name", equipoise.__all__)
 def test_no_public_name_needs_torch_or_the_command_line(name: str) -> None:
-    loaded = modules_after(f"from equipoise import {name}")[1]
+    loaded = modules_after(f"from equipoise import {name}")
     assert set(loaded) <= ({"numpy", "numba"} if name in NATIVE else {"numpy"})
 
 
 def test_help_needs_no_numbers() -> None:
     statement = "import equipoise.cli.app"
-    assert set(modules_after(statement)[1]) <= {"typer", "rich"}
+    assert set(modules_after(statement)) <= {"typer", "rich"}
 
 
 def test_public_names_are_listed_and_others_are_refused() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import stat
 from collections.abc import Callable
@@ -12,6 +11,8 @@ import pytest
 
 import equipoise as eq
 from equipoise.errors import FileFormatError, InvalidInputError
+from equipoise.report import advise_slots
+from equipoise.strategies import STRATEGIES
 from quick import NAMES, solve
 
 PROBLEM = eq.PlacementProblem(
@@ -30,7 +31,7 @@ def test_a_saved_plan_comes_back_whole(strategy: str, tmp_path: Path) -> None:
     plan.save(tmp_path / "plan.json")
     back = eq.Plan.load(tmp_path / "plan.json")
     assert back.to_json() == plan.to_json()
-    assert back.summary() == dataclasses.replace(plan, problem=None).summary()  # the load is not saved
+    assert back.summary() == plan.summary()
     assert back.placement == plan.placement
     assert back.provenance == plan.provenance
     assert back.certificate.gap.tolist() == plan.certificate.gap.tolist()
@@ -65,24 +66,34 @@ def test_the_summary_says_what_binds_in_how_many_layers_and_what_would_lift_it()
     assert "replication granularity in 1 layer: replicas come in whole slots; more redundant experts lift it" in summary
 
 
-def test_the_summary_says_how_many_slots_reach_a_balancedness() -> None:
+def test_the_summary_names_the_command_that_says_how_many_slots_reach_a_balancedness() -> None:
     plan = solve(COARSE, "joint-descent")
-    capacity = eq.slots_for(COARSE, 0.99)
-    assert f"to reach      mean balancedness 0.99: {capacity.mean.found} slots" in plan.summary()
-    assert f"mean balancedness 0.8: {eq.slots_for(COARSE, 0.8).mean.found} slots" in plan.summary(0.8)
+    command = "equipoise slots LOADS --ranks 4 says how many slots it takes"
+    assert f"to reach      mean balancedness 0.99: {command}" in plan.summary()
+    assert f"to reach      mean balancedness 0.8: {command}" in plan.summary(0.8)
     assert "to reach" not in plan.summary(0.5)
 
 
-def test_a_plan_read_back_names_the_command_that_says_how_many_slots() -> None:
-    back = eq.Plan.from_json(solve(COARSE, "joint-descent").to_json())
-    assert "equipoise slots LOADS --ranks 4 says how many" in back.summary()
+def test_a_summary_never_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = solve(COARSE, "joint-descent")
+    for strategy in STRATEGIES.values():
+        monkeypatch.setattr(strategy, "place", None)
+    assert "to reach" in plan.summary()
 
 
-def test_the_summary_says_when_no_number_of_slots_is_enough() -> None:
+def test_advice_on_slots_is_what_slots_for_finds() -> None:
+    for target in (0.8, 0.99):
+        found = eq.slots_for(COARSE, target).mean.found
+        assert advise_slots(COARSE, target).startswith(f"{target} takes {found} slots, {found - 4} of them redundant")
+
+
+def test_advice_on_slots_says_when_no_number_of_them_is_enough() -> None:
     load = np.array([[8.0, 8.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
-    summary = solve(eq.PlacementProblem(load, eq.Cluster(4, 3, num_nodes=2), num_expert_groups=4)).summary()
-    assert "expert groups on nodes in 1 layer" in summary
-    assert "no number of slots is enough" in summary
+    problem = eq.PlacementProblem(load, eq.Cluster(4, 3, num_nodes=2), num_expert_groups=4)
+    plan = solve(problem)
+    assert "expert groups on nodes in 1 layer" in plan.summary()
+    assert "--ranks 4 --nodes 2 --groups 4 says how many" in plan.summary()
+    assert advise_slots(problem) == "0.99 cannot be reached with any number of slots: expert groups on nodes limit it."
 
 
 def test_a_plan_without_tokens_has_nothing_that_binds() -> None:

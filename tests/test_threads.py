@@ -109,15 +109,19 @@ def test_only_a_thread_beside_others_sleeps_to_let_them_in(monkeypatch: pytest.M
     naps: list[str] = []
     monkeypatch.setattr(threads.time, "sleep", lambda seconds: naps.append(threading.current_thread().name))
 
+    @threads.part
+    def nothing() -> None:
+        pass
+
     def work() -> None:
         with threads.beside_others():
             with pytest.raises(ZeroDivisionError), threads.beside_others():
                 raise ZeroDivisionError
-            threads.let_others()
-        threads.let_others()
+            nothing()
+        nothing()
 
     thread = threading.Thread(target=work, name="planner")
     thread.start()
-    threads.let_others()
+    nothing()
     thread.join()
     assert naps == ["planner"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +12,8 @@ from numpy.typing import NDArray
 from equipoise.checker import check_placement
 from equipoise.errors import InvalidInputError
 from equipoise.placement import Placement
-from equipoise.problem import PlacementProblem
+from equipoise.problem import Cluster, PlacementProblem
+from equipoise.threads import part
 
 __all__ = ["Certificate", "certify", "check_placement"]
 
@@ -81,8 +84,21 @@ class Certificate:
         return float(self.gap.max())
 
 
-def certify(problem: PlacementProblem, placement: Placement) -> Certificate:
+@part
+def certify(
+    problem: PlacementProblem, placement: Placement, *, quick: bool = False, lost_ranks: Sequence[int] = ()
+) -> Certificate:
     """Check ``placement`` and return how far it can be from the best placement of ``problem``.
+
+    Parameters
+    ----------
+    problem : PlacementProblem
+    placement : Placement
+    quick : bool, default False
+        Whether to ask only for bounds that take next to no time, and to let slots be empty. A placement that was to
+        move little is far from the bounds that take long.
+    lost_ranks : sequence of int, default ()
+        Ranks of ``problem`` whose slots are empty: the others carry everything, and groups need not keep to nodes.
 
     Raises
     ------
@@ -99,7 +115,12 @@ def certify(problem: PlacementProblem, placement: Placement) -> Certificate:
     """
     from equipoise.bounds import lower_bounds  # with numba, which reading a plan does not need
 
-    rank_load = check_placement(problem, placement)
+    asked = anywhere = problem
+    if lost_ranks:
+        asked = dataclasses.replace(problem, num_expert_groups=None)  # nodes may be uneven now
+        left = Cluster(problem.cluster.num_ranks - len(lost_ranks), problem.cluster.slots_per_rank)
+        anywhere = dataclasses.replace(asked, cluster=left)
+    rank_load = check_placement(asked, placement, allow_empty=quick)
     largest = rank_load.max(axis=1)
-    lower, names = lower_bounds(problem, achieved=largest)
+    lower, names = lower_bounds(anywhere, achieved=largest, quick=quick)
     return Certificate(lower, largest, names)

@@ -4,40 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from equipoise.certificate import ROUNDING, Certificate
+from equipoise.certificate import ROUNDING, Certificate, certify
 from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError
 from equipoise.files import write_atomically
 from equipoise.metrics import Metrics
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem, count
 
-__all__ = ["LIFTED_BY", "Plan", "Provenance"]
+__all__ = ["Plan", "Provenance"]
 
 FORMAT, VERSION = "equipoise.plan", 1
-
-MEAN, SLOTS, GROUPS = "the mean", "replication granularity", "expert groups on nodes"
-LIFTED_BY = {
-    MEAN: "beyond the gap there is nothing to gain; only more ranks lift it",
-    SLOTS: "replicas come in whole slots; more redundant experts lift it",
-    GROUPS: "whole groups make one node too busy; planning globally lifts it",
-}
-"""What can hold the busiest rank up, in words, and what would lift it."""
 
 HELD_BACK_BY = {
     "max_transfers": "by the limit of {:,} transfers in a layer",
     "max_transfers_total": "by the limit of {:,} transfers in all layers together",
+    "min_gain": "by layers that stay where a plan gains less than {:.2%}",
+    "max_layers": "by the limit of {:,} layers that change",
     "stop_after": "by a search that was ended before it was done",
 }
 """Parameters that keep a plan from being as good as it could be, and what to say of them."""
 
-_BINDING = {"mean": MEAN, "replica": SLOTS, "company": SLOTS, "threshold": SLOTS, "hottest": SLOTS, "grouping": GROUPS}
-WORTH_ASKING = 0.99  # mean balancedness below which the summary says how many slots would reach it
+WORTH_ASKING = 0.99  # mean balancedness below which the summary says how to find the slots that reach it
 
 
 @dataclass(frozen=True)
@@ -98,8 +93,6 @@ class Plan:
     certificate : Certificate
     metrics : Metrics
     provenance : Provenance
-    problem : PlacementProblem or None, default None
-        What was asked, where it is still known: it is not saved, and lets ``summary`` say how many slots it would take.
 
     Examples
     --------
@@ -115,14 +108,54 @@ class Plan:
     certificate: Certificate
     metrics: Metrics
     provenance: Provenance
-    problem: PlacementProblem | None = dataclasses.field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        problem: PlacementProblem,
+        placement: Placement,
+        provenance: Provenance,
+        *,
+        quick: bool = False,
+        lost_ranks: Sequence[int] = (),
+    ) -> Plan:
+        """Return the plan that ``placement`` is for ``problem``: checked, measured and with its proof.
+
+        ``quick`` and ``lost_ranks`` are as in ``certify``.
+
+        Raises
+        ------
+        InvalidPlacementError
+            If the placement breaks a rule of the problem.
+        """
+        certificate = certify(problem, placement, quick=quick, lost_ranks=lost_ranks)
+        mean = problem.load.sum(axis=1) / (problem.cluster.num_ranks - len(lost_ranks))
+        metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
+        return cls(problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Plan], problem_digest: str) -> Plan:
+        """Return the plan of all layers, whose problem has this digest, from those of consecutive ones."""
+        first = parts[0]
+
+        def every(array: Callable[[Plan], NDArray[Any]]) -> NDArray[Any]:
+            return np.concatenate([array(part) for part in parts])
+
+        table = every(lambda part: part.placement.physical_to_logical)
+        placement = Placement(table, first.placement.num_ranks, first.placement.num_logical_experts)
+        names = tuple(name for part in parts for name in part.certificate.bound)
+        largest = every(lambda part: part.certificate.max_rank_load)
+        certificate = Certificate(every(lambda part: part.certificate.lower_bound), largest, names)
+        metrics = Metrics(every(lambda part: part.metrics.mean_rank_load), largest, placement.num_duplicates)
+        stages = {stage: sum(part.provenance.stages[stage] for part in parts) for stage in first.provenance.stages}
+        provenance = dataclasses.replace(first.provenance, stages=stages, problem_digest=problem_digest)
+        return cls(first.cluster, first.num_expert_groups, placement, certificate, metrics, provenance)
 
     def summary(self, balancedness: float = WORTH_ASKING) -> str:
         """Return a few lines for people: shape, balancedness, gap, what binds, what would lift it, how it was found.
 
-        Where replication granularity binds and the mean balancedness is below the one given, the fewest slots that
-        reach it are looked for, by planning anew with more and more slots: that takes as long as a few plans. A plan
-        that was read back no longer knows its load, and names the command that finds them.
+        Where more than the mean binds and the mean balancedness is below the one given, the command is named that
+        finds the fewest slots that reach it; ``equipoise.report.advise_slots`` does the same. Nothing is planned here.
         """
         placement, metrics, certificate, how = self.placement, self.metrics, self.certificate, self.provenance
         cluster = self.cluster
@@ -150,7 +183,7 @@ class Plan:
 
     @property
     def binding(self) -> dict[str, int]:
-        """In how many layers each row of ``LIFTED_BY`` is the reason why the busiest rank cannot carry less.
+        """In how many layers each row of ``equipoise.bounds.LIFTED_BY`` is why the busiest rank cannot carry less.
 
         Layers without tokens are left out: nothing is to be gained there.
 
@@ -158,8 +191,10 @@ class Plan:
         >>> eq.solve(eq.PlacementProblem([[9, 1, 1, 1], [1, 1, 1, 1]], eq.Cluster(4, 1))).binding
         {'the mean': 1, 'replication granularity': 1}
         """
+        from equipoise.bounds import BOUNDS, LIFTED_BY
+
         names = [
-            _BINDING.get(bound, bound)
+            BOUNDS[bound].held_up_by if bound in BOUNDS else bound
             for bound, lower in zip(self.certificate.bound, self.certificate.lower_bound, strict=True)
             if lower > 0
         ]
@@ -167,6 +202,8 @@ class Plan:
         return {name: names.count(name) for name in order}
 
     def _binding(self) -> list[str]:
+        from equipoise.bounds import LIFTED_BY
+
         lines = [
             f"{name} in {number} {'layer' if number == 1 else 'layers'}"
             + (f": {LIFTED_BY[name]}" if name in LIFTED_BY else "")
@@ -180,28 +217,16 @@ class Plan:
         return [words.format(limit) for words, limit in limits if limit is not None]
 
     def _to_reach(self, balancedness: float) -> list[str]:
-        """Return the line that says how many slots a mean balancedness takes, where more than the mean binds."""
+        """Return the line that says how to find the slots for a mean balancedness, where more than the mean binds."""
+        from equipoise.bounds import GROUPS, SLOTS
+
         if not {SLOTS, GROUPS} & set(self.binding) or self.metrics.mean_balancedness >= balancedness:
             return []
-        target, cluster = f"mean balancedness {balancedness:g}", self.cluster
-        if self.problem is None:
-            groups = f" --nodes {cluster.num_nodes} --groups {self.num_expert_groups}" if self.num_expert_groups else ""
-            return [f"{target}: equipoise slots LOADS --ranks {cluster.num_ranks}{groups} says how many slots it takes"]
-        from equipoise.capacity import slots_for
-
-        capacity = slots_for(self.problem, balancedness)
-        answer = capacity.mean
-        if answer.never:
-            return [f"{target}: no number of slots is enough, expert groups on nodes prevent it"]
-        if answer.found is None:
-            return [f"{target}: not found with up to {capacity.points[-1].num_slots:,} slots"]
-        redundant = answer.found - self.placement.num_logical_experts
-        line = f"{target}: {answer.found:,} slots, {redundant:,} of them redundant"
-        if answer.found <= cluster.num_slots:
-            line += ", with strategy joint-descent"
-        if answer.undecided:
-            line += f"; {', '.join(f'{number:,}' for number in answer.undecided)} may do"
-        return [line]
+        cluster, groups = self.cluster, ""
+        if self.num_expert_groups:
+            groups = f" --nodes {cluster.num_nodes} --groups {self.num_expert_groups}"
+        command = f"equipoise slots LOADS --ranks {cluster.num_ranks}{groups}"
+        return [f"mean balancedness {balancedness:g}: {command} says how many slots it takes"]
 
     def to_json(self) -> str:
         """Return the plan as JSON text: the same text for the same plan."""

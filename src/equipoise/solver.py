@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from equipoise.certificate import certify
 from equipoise.errors import InvalidInputError
 from equipoise.how import How
-from equipoise.metrics import Metrics
 from equipoise.placement import Placement
 from equipoise.plan import Plan, Provenance
 from equipoise.problem import PlacementProblem
+from equipoise.replan.budget import Budget
 from equipoise.strategies import DEFAULT
 
 __all__ = ["solve"]
@@ -27,6 +26,8 @@ def solve(
     current: Placement | Plan | None = None,
     max_transfers: int | None = None,
     max_transfers_total: int | None = None,
+    min_gain: float | None = None,
+    max_layers: int | None = None,
     lost_ranks: Iterable[int] = (),
     **parameters: Any,
 ) -> Plan:
@@ -55,6 +56,13 @@ def solve(
         Where expert groups of a hierarchical problem lie on several nodes in ``current``, a limit leaves each on the
         node that has most of it and drops the rest; ``plan.provenance.stages["emptied"]`` counts the slots that are
         empty for that, and 0 is refused.
+    min_gain : float or None, default None
+        With ``current``: a layer whose busiest rank would not get lighter, by this part of its load at least, stays as
+        it is, if it can: on the same ranks and slots, every slot filled, no expert twice on a rank without need. 0 asks
+        for any gain; None takes what is found.
+    max_layers : int or None, default None
+        With ``current``: layers that change, at most: those whose busiest rank loses most tokens. Layers that cannot
+        stay as they are count first, and change whatever the limit.
     lost_ranks : iterable of int, default ()
         With ``current``: ranks that are gone. What they held is lost, and their slots stay empty (-1).
     **parameters
@@ -90,18 +98,16 @@ def solve(
     if not isinstance(lost_ranks, Iterable):
         raise InvalidInputError(f"lost_ranks is {lost_ranks!r}; it must list ranks, such as [0], or be ().")
     how = How.of(strategy, seed=seed, backend=backend, threads=threads, **parameters)
+    budget = Budget(max_transfers, max_transfers_total, min_gain, max_layers, lost_ranks=tuple(lost_ranks))
     if current is not None:
         from equipoise.replan.replan import replan
 
-        return replan(problem, current, max_transfers=max_transfers, max_transfers_total=max_transfers_total,
-                      lost_ranks=lost_ranks, how=how)  # fmt: skip
-    if max_transfers is not None or max_transfers_total is not None or tuple(lost_ranks):
+        return replan(problem, current, budget, how)
+    if budget != Budget():
         raise InvalidInputError(
-            "max_transfers, max_transfers_total and lost_ranks count from a placement in force; pass current=placement."
+            "max_transfers, max_transfers_total, min_gain, max_layers and lost_ranks count from a placement in force; "
+            "pass current=placement."
         )
     found, placement = how.place(problem)
-    certificate = certify(problem, placement)
-    mean = problem.load.sum(axis=1) / problem.cluster.num_ranks
-    metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
     provenance = Provenance.of(found.strategy, how.seed, found.implementation, found.stages, problem.digest)
-    return Plan(problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance, problem)
+    return Plan.of(problem, placement, provenance)

@@ -291,9 +291,8 @@ def _may_group_better(
     return may
 
 
-STRATEGIES: dict[str, type[JointDescent] | type[PrunedRestarts] | type[PlainGreedy]] = {
-    strategy.name: strategy for strategy in (JointDescent, PrunedRestarts, PlainGreedy)
-}
+STRATEGIES: dict[str, type[Any]] = {strategy.name: strategy for strategy in (JointDescent, PrunedRestarts, PlainGreedy)}
+"""Frozen dataclasses that are a ``Strategy``, by name."""
 
 
 DEFAULT = JointDescent.name
@@ -332,4 +331,5 @@ def choose_strategy(name: str, **parameters: Any) -> Strategy:
             raise UnknownNameError(
                 f"{name} has no parameter {parameter!r}; it has {', '.join(known) if known else 'none'}."
             )
-    return STRATEGIES[name](**parameters)
+    chosen: Strategy = STRATEGIES[name](**parameters)
+    return chosen

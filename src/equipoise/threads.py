@@ -11,12 +11,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import wraps
 from threading import Lock, local
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from equipoise.errors import InvalidInputError
 
-__all__ = ["beside_others", "blocks", "for_each", "let_others", "num_threads"]
+__all__ = ["beside_others", "blocks", "for_each", "num_threads", "part"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 PAUSE = 1.5e-4  # seconds: enough for another thread to wake up and do what it needs the interpreter's lock for
 
@@ -80,7 +84,7 @@ def for_each(work: Callable[[Any], None], units: Iterable[Any], threads: int | N
 
 @contextmanager
 def beside_others() -> Iterator[None]:
-    """Let this thread work beside others that are more urgent: where it comes to ``let_others``, it sleeps a moment.
+    """Let this thread work beside others that are more urgent: where a ``part`` begins, it sleeps a moment.
 
     Native code runs without the interpreter's lock, but between two long calls to it lies Python, with short calls that
     let go of the lock for less than another thread needs to wake up.
@@ -93,10 +97,16 @@ def beside_others() -> Iterator[None]:
         _this_thread.is_beside = before
 
 
-def let_others() -> None:
-    """Let others have the interpreter's lock, if this thread is ``beside_others``; else do nothing."""
-    if getattr(_this_thread, "is_beside", False):
-        time.sleep(PAUSE)
+def part(function: Callable[P, R]) -> Callable[P, R]:
+    """Mark a part of planning: before it begins, a thread ``beside_others`` lets those have the interpreter's lock."""
+
+    @wraps(function)
+    def begin(*args: P.args, **kwargs: P.kwargs) -> R:
+        if getattr(_this_thread, "is_beside", False):
+            time.sleep(PAUSE)
+        return function(*args, **kwargs)
+
+    return begin
 
 
 def _get_pool() -> ThreadPoolExecutor:

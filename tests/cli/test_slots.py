@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 import equipoise as eq
-from equipoise.cli.slots import _numbers, _spell
+from equipoise.cli.slots import _spell
 from equipoise.load import read_load
+from equipoise.report import _numbers
 from real_loads import real_load
 
 

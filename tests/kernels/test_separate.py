@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from equipoise.kernels.separate.numba import separate_duplicates
+from equipoise.kernels.separate import reference
+from equipoise.kernels.separate.numba import separate, separate_duplicates
 
 
 @st.composite
@@ -29,6 +30,25 @@ def test_no_rank_holds_an_expert_twice_if_no_expert_has_more_replicas_than_ranks
     separate_duplicates(held, ranks, load)
     assert all(len(set(rank)) == len(rank) for rank in held.reshape(ranks, -1).tolist())
     assert np.bincount(held[0]).tolist() == before.tolist()
+
+
+@st.composite
+def any_rows(draw: st.DrawFn) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Draw slots [ranks, slots] of any experts, more replicas than ranks among them, and small loads, which tie."""
+    ranks, slots, experts = draw(st.integers(1, 5)), draw(st.integers(1, 4)), draw(st.integers(1, 6))
+    size = ranks * slots
+    held = draw(st.lists(st.integers(0, experts - 1), min_size=size, max_size=size))
+    load = draw(st.lists(st.integers(0, draw(st.sampled_from([3, 2**40]))), min_size=experts, max_size=experts))
+    return np.array(held, np.int32).reshape(ranks, slots), np.array(load, np.int64)
+
+
+@given(any_rows())
+def test_the_native_version_makes_the_same_exchanges_as_the_plain_one(case) -> None:
+    native, weight = case
+    plain = native.copy()
+    separate(native, weight)
+    reference.separate(plain, weight)
+    assert native.tolist() == plain.tolist()
 
 
 def test_slots_without_duplicates_stay_as_they_are() -> None:

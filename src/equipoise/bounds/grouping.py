@@ -1,4 +1,8 @@
-"""Which expert groups share a node, by trying all ways. The contract of all implementations.
+"""Whole groups on nodes leave some node with too much, whichever way they are put.
+
+For each way to put equally many groups on each node, the busiest node's ranks carry at least its mean rank load and its
+own t*; the least of that over all ways is a bound. The contract of the code, and of its plain counterpart in
+``grouping_reference.py``:
 
     choose(load, sets, set_of_node, ranks_per_node, slots_per_node) -> chosen, bound
 
@@ -19,10 +23,11 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.bounds.bound import GROUPS, Bound, Floats
 from equipoise.kernels.native import frozen, native, spliced
 from equipoise.problem import PlacementProblem
 
-__all__ = ["all_groupings", "best_groupings", "choose", "node_sets"]
+__all__ = ["BOUND", "all_groupings", "best_groupings", "choose", "node_sets"]
 
 MOST_GROUPINGS = 20_000  # tried one by one; 105 for 8 groups on 4 nodes
 
@@ -160,3 +165,27 @@ def _largest_replica(load, num_slots, promise, replicas):
     for _ in range(num_slots - len(load)):
         replicas[np.argmax(load / replicas)] += 1
     return (load / replicas).max()
+
+
+def _holds(problem: PlacementProblem) -> bool:
+    if not problem.is_hierarchical:
+        return False
+    assert problem.num_expert_groups is not None
+    return all_groupings(problem.num_expert_groups, problem.cluster.num_nodes) is not None
+
+
+def _prove(problem: PlacementProblem, known: Floats, achieved: Floats) -> Floats:
+    best = best_groupings(problem, problem.load)
+    assert best is not None
+    return best[1]
+
+
+BOUND = Bound(
+    name="grouping",
+    argument="whole groups on nodes leave some node with too much, whichever way they are put",
+    proof=__doc__,
+    domain=f"hierarchical problems with at most {MOST_GROUPINGS:,} ways to put groups on nodes",
+    holds=_holds,
+    prove=_prove,
+    held_up_by=GROUPS,
+)

@@ -1,4 +1,6 @@
-"""A lower bound on the busiest rank from the counts that the hottest expert can have. The contract and the proof.
+"""Each count of the hottest expert leaves its ranks too little room, or the others too few ranks.
+
+The proof, and the contract of the code.
 
     bound(load, low, achieved, num_ranks, slots_per_rank) -> float64 [layers]
 
@@ -42,10 +44,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.bounds.bound import SLOTS, Bound, Floats, open_beyond
 from equipoise.kernels.native import native
+from equipoise.problem import PlacementProblem
 from equipoise.threads import for_each
 
-__all__ = ["DOMINATES", "bound", "raise_bound"]
+__all__ = ["BOUND", "DOMINATES", "bound", "raise_bound"]
 
 DOMINATES = 4
 """Where the hottest expert has less than one part in so many of the load, its counts prove next to nothing."""
@@ -233,3 +237,32 @@ def _pay(load, slots, busiest, count, counts, above, kind, phi, mu):
         paid += least
         used += taken
     return paid, used
+
+
+def _is_dominated(problem: PlacementProblem, known: Floats, achieved: Floats) -> NDArray[np.bool_]:
+    dominated: NDArray[np.bool_] = DOMINATES * problem.load.max(axis=1) >= problem.load.sum(axis=1)
+    return dominated
+
+
+def _worth(problem: PlacementProblem, known: Floats, achieved: Floats) -> NDArray[np.bool_]:
+    """It is quick and proves most where one expert dominates: there it is asked even where little is left to prove."""
+    asked = problem, known, achieved
+    return open_beyond(0.005)(*asked) | (open_beyond(0.001)(*asked) & _is_dominated(*asked))
+
+
+def _prove(problem: PlacementProblem, known: Floats, achieved: Floats) -> Floats:
+    descending = -np.sort(-problem.load, axis=1)
+    return bound(descending, known, achieved, problem.cluster.num_ranks, problem.cluster.slots_per_rank)
+
+
+BOUND = Bound(
+    name="hottest",
+    argument="each count of the hottest expert leaves its ranks too little room, or the others too few ranks",
+    proof=__doc__,
+    domain="two slots a rank or more",
+    holds=lambda problem: problem.cluster.slots_per_rank > 1,
+    prove=_prove,
+    held_up_by=SLOTS,
+    worth=_worth,
+    guides=_is_dominated,
+)

@@ -1,4 +1,4 @@
-"""A lower bound on the busiest rank from the sizes of replicas. The contract and the proof.
+"""Large replicas need small company, and slots make only so much of it. The proof, and the contract of the code.
 
     bound(load, low, achieved, num_ranks, slots_per_rank) -> float64 [layers]
 
@@ -24,10 +24,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.bounds.bound import SLOTS, Bound, Floats, open_beyond
 from equipoise.kernels.native import native
+from equipoise.problem import PlacementProblem
 from equipoise.threads import for_each, num_threads
 
-__all__ = ["bound"]
+__all__ = ["BOUND", "bound"]
 
 STEPS, REACH = 512, 0.25  # the bound is raised in so many steps, at most by so much
 THETAS = 24
@@ -130,3 +132,19 @@ def _first_that_fits(load, start, slots, share):
         else:
             high = middle
     return low
+
+
+def _prove(problem: PlacementProblem, known: Floats, achieved: Floats) -> Floats:
+    return bound(problem.load, known, achieved, problem.cluster.num_ranks, problem.cluster.slots_per_rank)
+
+
+BOUND = Bound(
+    name="threshold",
+    argument="large replicas need small company, and slots make only so much of it",
+    proof=__doc__,
+    domain="two slots a rank or more",
+    holds=lambda problem: problem.cluster.slots_per_rank > 1,
+    prove=_prove,
+    held_up_by=SLOTS,
+    worth=open_beyond(0.005),
+)

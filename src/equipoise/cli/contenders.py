@@ -6,16 +6,14 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from equipoise.cli.bars import ratio, seconds
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from equipoise.certificate import Certificate
-    from equipoise.metrics import Metrics
-    from equipoise.placement import Placement
+    from equipoise.plan import Plan
     from equipoise.problem import PlacementProblem
 
 __all__ = ["NO_BALANCING", "Contender", "in_order", "planned", "strategies_to_compare", "table_of"]
@@ -23,25 +21,31 @@ __all__ = ["NO_BALANCING", "Contender", "in_order", "planned", "strategies_to_co
 NO_BALANCING = "no balancing"
 
 
+@dataclass(frozen=True)
+class InOrder:
+    """Experts in order over the slots, and again from expert 0 for the redundant ones: what engines start from."""
+
+    name: ClassVar[str] = "in-order"
+
+
 @dataclass(frozen=True, eq=False)
 class Contender:
     """One way to place a problem: its name, what came of it, and how long it took."""
 
     name: str
-    placement: Placement
-    certificate: Certificate
-    metrics: Metrics
+    plan: Plan
     seconds: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return its numbers for ``--json``."""
+        metrics, certificate = self.plan.metrics, self.plan.certificate
         return {
             "name": self.name,
-            "mean_balancedness": self.metrics.mean_balancedness,
-            "worst_balancedness": self.metrics.worst_balancedness,
-            "mean_gap": self.certificate.mean_gap,
-            "max_gap": self.certificate.max_gap,
-            "num_duplicates": int(self.metrics.num_duplicates.sum()),
+            "mean_balancedness": metrics.mean_balancedness,
+            "worst_balancedness": metrics.worst_balancedness,
+            "mean_gap": certificate.mean_gap,
+            "max_gap": certificate.max_gap,
+            "num_duplicates": int(metrics.num_duplicates.sum()),
             "seconds": self.seconds,
         }
 
@@ -58,21 +62,17 @@ def strategies_to_compare(backend: str = "auto") -> tuple[list[str], list[str]]:
 
 
 def in_order(problem: PlacementProblem) -> Contender:
-    """Place experts in order over the slots, and start again at expert 0 for the redundant ones.
+    """Place experts as ``InOrder`` says.
 
-    That is what engines start from. Groups are not looked at: the placement is measured against the
-    bounds of the problem without them.
+    Groups are not looked at: the placement is measured against the bounds of the problem without them.
     """
-    from equipoise.certificate import certify
-    from equipoise.metrics import Metrics
     from equipoise.placement import Placement
+    from equipoise.plan import Plan, Provenance
 
     free = dataclasses.replace(problem, num_expert_groups=None)
     placement = Placement.in_order(problem.num_layers, problem.cluster, problem.num_logical_experts)
-    certificate = certify(free, placement)
-    mean = problem.load.sum(axis=1) / problem.cluster.num_ranks
-    metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
-    return Contender(NO_BALANCING, placement, certificate, metrics, None)
+    provenance = Provenance.of(InOrder(), 0, "numpy", {}, free.digest)
+    return Contender(NO_BALANCING, Plan.of(free, placement, provenance), None)
 
 
 def planned(
@@ -91,8 +91,7 @@ def planned(
         step(strategy)
         start = time.perf_counter()
         plan = solve(problem, strategy, seed=seed, backend=backend, threads=threads)
-        elapsed = time.perf_counter() - start
-        found.append(Contender(strategy, plan.placement, plan.certificate, plan.metrics, elapsed))
+        found.append(Contender(strategy, plan, time.perf_counter() - start))
     return found
 
 
@@ -108,7 +107,7 @@ def table_of(contenders: Sequence[Contender]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("\ntime", justify="right", no_wrap=True, min_width=7)  # as wide for every time
     for each in contenders:
-        metrics, certificate = each.metrics, each.certificate
+        metrics, certificate = each.plan.metrics, each.plan.certificate
         table.add_row(
             each.name,
             f"{metrics.mean_balancedness:.4f}  {metrics.worst_balancedness:.4f}",

@@ -35,7 +35,7 @@ def demo(as_json: options.AsJson = False) -> None:
     with progress("planning", total=len(strategies)) as step:
         warm_up(strategies, problem=problem)
         contenders = [in_order(problem), *planned(problem, strategies, step)]
-    layer = int(contenders[0].metrics.balancedness.argmin())
+    layer = int(contenders[0].plan.metrics.balancedness.argmin())
     if as_json:
         print_json(
             {
@@ -46,7 +46,7 @@ def demo(as_json: options.AsJson = False) -> None:
                 "num_slots": SLOTS,
                 "shown_layer": layer,
                 "contenders": [
-                    {**each.to_dict(), "rank_load": each.placement.rank_load(problem.load)[layer].tolist()}
+                    {**each.to_dict(), "rank_load": each.plan.placement.rank_load(problem.load)[layer].tolist()}
                     for each in contenders
                 ],
             }
@@ -74,7 +74,7 @@ def demo(as_json: options.AsJson = False) -> None:
 
 
 def _show_layer(console: Console, problem: PlacementProblem, each: Contender, layer: int) -> None:
-    rank_load = each.placement.rank_load(problem.load)[layer]
+    rank_load = each.plan.placement.rank_load(problem.load)[layer]
     busiest = float(rank_load.max() / rank_load.mean())
     title = f"{each.name}, experts in order" if each.name == NO_BALANCING else each.name
     show(console, f"\n{title}: busiest rank {busiest:.3f} x mean, balancedness {1 / busiest:.4f}")

@@ -99,9 +99,7 @@ def plan(
 
 
 def _print(found: Plan, statistics: LoadStatistics, elapsed: float, out: Path | None) -> None:
-    with progress("looking for the fewest slots"):
-        summary = found.summary()
-    print(summary)
+    print(found.summary())
     if statistics.empty_layers:
         print(f"{'no tokens':<13} in {options.layers(statistics.empty_layers)}")
     print(f"{'time':<13} {seconds(elapsed)}")

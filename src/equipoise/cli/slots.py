@@ -13,7 +13,7 @@ from equipoise.cli.console import print_json, progress, results, show
 from equipoise.cli.warm import warm_up
 
 if TYPE_CHECKING:
-    from equipoise.capacity import Answer, Capacity
+    from equipoise.capacity import Capacity
     from equipoise.problem import PlacementProblem
 
 __all__ = ["slots"]
@@ -61,6 +61,7 @@ def slots(
     from equipoise.how import How
     from equipoise.load import read_load
     from equipoise.problem import Cluster, PlacementProblem, count
+    from equipoise.report import describe_answer
 
     chosen = options.strategy_or_default(strategy)
     given = options.parse_parameters(parameters)
@@ -89,8 +90,8 @@ def slots(
     )
     _print_table(capacity)
     show(console, "")
-    show(console, f"{'mean of layers':<15} {_sentence(capacity, capacity.mean)}")
-    show(console, f"{'every layer':<15} {_sentence(capacity, capacity.worst)}")
+    show(console, f"{'mean of layers':<15} {describe_answer(capacity, capacity.mean)}")
+    show(console, f"{'every layer':<15} {describe_answer(capacity, capacity.worst)}")
     if statistics.empty_layers:
         show(console, f"{'no tokens':<15} in {options.layers(statistics.empty_layers)}, which count as balanced")
 
@@ -129,35 +130,6 @@ def _spell(value: float, up: bool = False) -> str:
     scaled = round(value * 1e4, 6)
     whole = int(scaled)
     return f"{(whole + (up and scaled > whole)) / 1e4:.4f}"
-
-
-def _sentence(capacity: Capacity, answer: Answer) -> str:
-    """Say how many slots the target takes, and what is not known about it."""
-    target = f"{capacity.target:g}"
-    ruled_out = f"{_numbers(answer.impossible)} proved too few" if answer.impossible else ""
-    if answer.never:
-        return f"{target} cannot be reached with any number of slots: expert groups on nodes limit it."
-    if answer.found is None:
-        most = capacity.points[-1].num_slots
-        open_ = f"{_numbers(answer.undecided)} undecided" if answer.undecided else ""
-        return f"{target} was not found with up to {most:,} slots: {'; '.join(filter(None, (ruled_out, open_)))}."
-    point = next(point for point in capacity.points if point.num_slots == answer.found)
-    rest = f"; {ruled_out}" if ruled_out else ""
-    if answer.undecided:
-        rest += f"; {_numbers(answer.undecided)} undecided: neither found nor proved impossible"
-    return f"{target} takes {answer.found:,} slots, {point.num_redundant_experts:,} of them redundant{rest}."
-
-
-def _numbers(slots: tuple[int, ...]) -> str:
-    """Spell ascending numbers of slots, all of them where they are few.
-
-    >>> _numbers((288,)), _numbers((288, 320)), _numbers(tuple(range(256, 2000, 32)))
-    ('288', '288 and 320', '55 sizes from 256 to 1,984')
-    """
-    if len(slots) > 4:
-        return f"{len(slots)} sizes from {slots[0]:,} to {slots[-1]:,}"
-    *others, last = (f"{number:,}" for number in slots)
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _report(problem: PlacementProblem, capacity: Capacity) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from equipoise.arrays import as_numpy
 from equipoise.certificate import Certificate, certify
 from equipoise.engines.settings import Settings
 from equipoise.errors import InvalidInputError
@@ -52,6 +52,8 @@ def plan_next(
     num_ranks: int,
     settings: Settings,
     current: Any = None,
+    *,
+    separate: bool = False,
 ) -> Next:
     """Plan as an engine asks for it, and change no more of the placement in force than the plan needs.
 
@@ -64,53 +66,50 @@ def plan_next(
         global otherwise. None or 0 groups are one group.
     settings : Settings
     current : int array, shape (num_layers, any number of slots), or None
-        The placement in force; see ``keep_slots``.
+        The placement in force, with as many slots a rank; -1 is an empty slot. It may be narrower (ranks were added)
+        or wider (the last ranks leave).
+    separate : bool, default False
+        As in ``equipoise.replan.budget.Budget``: whether a layer stays as it is rather than have an expert twice on a
+        rank.
 
     Returns
     -------
     Next
-        The same for the same arguments in every process. With ``current``: the ranks of a node are relabelled so
-        that most experts stay, an expert that stays on its rank keeps its slot, and in a global plan a layer keeps its
-        placement whole if the new one would not make its busiest rank lighter.
+        The same for the same arguments in every process. With ``current`` it is what ``solve(current=current,
+        min_gain=0)`` decides: nodes, and the ranks of a node, are renamed so that most experts stay, an expert that
+        stays on its rank keeps its slot, and a layer keeps its placement whole if the new one would not make its
+        busiest rank lighter.
 
     Raises
     ------
     PreconditionError
         An ``AssertionError``: if the counts do not divide, or there are fewer slots than experts.
     InvalidInputError
-        If the load or a setting breaks its rule.
+        If the load, a setting or the placement in force breaks its rule.
     """
-    from equipoise.migration import keep_slots, match_ranks
+    from equipoise.replan.budget import Budget
+    from equipoise.replan.replan import next_placement
 
     groups = num_groups or 1
     hierarchical = groups % num_nodes == 0
     cluster = Cluster.from_slots(num_ranks, num_slots, num_nodes if hierarchical else 1)
     problem = PlacementProblem(load, cluster, groups if hierarchical else None)
-    found = settings.how().find(problem)
-    table, stays = found.physical_to_logical, np.zeros(problem.num_layers, dtype=np.bool_)
-    if current is not None:
-        table = match_ranks(table, current, num_ranks, cluster.num_nodes, settings.threads)
-        table = keep_slots(table, current, num_ranks)
-        stays = _no_worse(problem, current, table)
-        if stays.any():
-            table[stays] = np.asarray(current)[stays]
-    placement = Placement(table, num_ranks, problem.num_logical_experts)
-    return Next(problem, placement, int(stays.sum()), f"{found.strategy.name}, {found.implementation}")
+    how = settings.how()
+    if current is None:
+        found, placement = how.place(problem)
+        return Next(problem, placement, 0, f"{found.strategy.name}, {found.implementation}")
+    held = _as_placement(current, cluster.slots_per_rank, problem.num_logical_experts)
+    then = next_placement(problem, held, Budget(min_gain=0.0, separate=separate), how)
+    return Next(problem, then.placement, int(then.stays.sum()), f"{how.strategy.name}, {then.implementation}")
 
 
-def _no_worse(problem: PlacementProblem, current: Any, new: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Return in which layers the busiest rank of ``current`` carries no more than that of ``new``."""
-    from equipoise.kernels.recount.numba import recount
-
-    table = np.asarray(current)
-    # Groups on nodes are the planner's business: a hierarchical placement in force is always planned anew.
-    if table.shape != new.shape or problem.cluster.num_nodes > 1:
-        return np.zeros(len(new), dtype=np.bool_)
-    now, flaws = recount(table, problem.load, problem.cluster.num_ranks, 1, 1)
-    then, _ = recount(new, problem.load, problem.cluster.num_ranks, 1, 1)
-    # What lost an expert or has one twice on a rank is not worth keeping, whatever the plan is.
-    stays: NDArray[np.bool_] = (flaws == 0) & (now.max(axis=1) <= then.max(axis=1))
-    return stays
+def _as_placement(current: Any, slots_per_rank: int, num_experts: int) -> Placement:
+    """Return an engine's table of the slots in force, whose ranks may be fewer or more than those it asks for."""
+    table = as_numpy(current, "current")
+    missing = -table.shape[-1] % slots_per_rank if table.ndim == 2 else 0
+    if missing:
+        table = np.pad(table, ((0, 0), (0, missing)), constant_values=-1)
+    return Placement(table, max(table.shape[-1] // slots_per_rank, 1), num_experts)
 
 
 def describe(found: Next | Plan) -> str:

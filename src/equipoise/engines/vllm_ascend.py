@@ -89,10 +89,8 @@ class EquipoisePolicy:
         experts = int(held.max()) + 1
         load = np.zeros((layers, experts))
         np.add.at(load, (np.arange(layers)[:, None], held), tokens.reshape(layers, -1))
-        result = plan_next(load, ranks * slots_per_rank, 1, 1, ranks, self.settings, held)
-        new = np.array(result.placement.physical_to_logical)
-        doubled = Placement(new, ranks, experts).num_duplicates > 0  # more replicas than ranks leave no way round it
-        new[doubled] = held[doubled]
+        result = plan_next(load, ranks * slots_per_rank, 1, 1, ranks, self.settings, held, separate=True)
+        new = result.placement.physical_to_logical
         before, after = (Placement(t, ranks, experts).rank_load(load).max(axis=1) for t in (held, new))
         ratio = np.divide(after, before, out=np.ones(layers), where=before > 0)
         if self._first and before.any():

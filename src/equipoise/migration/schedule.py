@@ -14,8 +14,8 @@ from equipoise.errors import IndivisibleError, InvalidInputError, InvalidPlaceme
 from equipoise.migration.rounds import COLUMNS, join_layers, schedule_layers
 from equipoise.placement import Placement
 from equipoise.problem import count, finite
-from equipoise.replan.remainder import check_lost_ranks
-from equipoise.threads import blocks, for_each, let_others
+from equipoise.replan.in_force import check_lost_ranks
+from equipoise.threads import blocks, for_each, part
 
 __all__ = ["LinkSpeeds", "MigrationSchedule"]
 
@@ -151,7 +151,6 @@ class MigrationSchedule:
             )
         lost = check_lost_ranks(self.lost_ranks, ranks)
         size = count(self.bytes_per_expert, "bytes_per_expert", least=0)
-        let_others()
         old, new = _widen(current, ranks, slots), _widen(target, ranks, slots)
         _check_target(target, new, lost)
         old[:, lost] = -1
@@ -182,9 +181,8 @@ class MigrationSchedule:
             )  # fmt: skip
 
         for_each(work, blocks(layers, self.threads), self.threads)
-        let_others()
         columns = np.empty((1 + len(COLUMNS), int(length.sum())), dtype=np.int32)
-        join_layers(table, length, columns)
+        part(join_layers)(table, length, columns)
         arrays = dict(zip(("layer", *COLUMNS), columns, strict=True))
         at = np.argwhere(restore).astype(np.int32) if restore.any() else np.empty((0, 2), dtype=np.int32)
         arrays["restores"] = np.column_stack([at, new[at[:, 0], at[:, 1]]]).astype(np.int32)
@@ -275,6 +273,7 @@ class MigrationSchedule:
         )
 
 
+@part
 def _widen(placement: Placement, ranks: int, slots: int) -> Ints:
     """Return the slots as [layers, ranks, slots], filled up with -1."""
     wide = np.full((placement.num_layers, ranks, slots), -1, dtype=np.int32)

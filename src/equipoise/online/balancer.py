@@ -24,7 +24,7 @@ from equipoise.online.window import SlidingSum, Window, load_of
 from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import Cluster, PlacementProblem
-from equipoise.replan.remainder import check_lost_ranks
+from equipoise.replan.in_force import check_lost_ranks
 
 __all__ = ["Balancer", "Decision"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Iterable
 from typing import Any
@@ -11,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise import __version__, errors
-from equipoise.certificate import Certificate
 from equipoise.errors import EquipoiseError, InvalidInputError
-from equipoise.metrics import Metrics
 from equipoise.migration.peers import check_peers, check_timeout
 from equipoise.online.settings import as_ranks
 from equipoise.placement import Placement
@@ -24,7 +21,8 @@ from equipoise.strategies import DEFAULT
 
 __all__ = ["plan_sharded"]
 
-OF_ALL_LAYERS = ("max_transfers_total", "deadline", "stop_after")  # what one rank cannot keep to for the others
+OF_ALL_LAYERS = ("max_transfers_total", "max_layers", "deadline", "stop_after")
+"""What one rank cannot keep to for the others."""
 
 
 def plan_sharded(
@@ -98,8 +96,7 @@ def plan_sharded(
     for rank, (_, wrong) in enumerate(everyone):
         if wrong is not None:
             raise _failure(rank, edges[rank], edges[rank + 1], *wrong) from failure
-    whole = _join([part for part, _ in everyone if part is not None], problem.digest)
-    return dataclasses.replace(whole, problem=problem if current is None else None)
+    return Plan.joined([part for part, _ in everyone if part is not None], problem.digest)
 
 
 def _check_sharable(problem: Any, parameters: dict[str, Any]) -> None:
@@ -133,7 +130,7 @@ def _plan_layers(problem: PlacementProblem, layers: NDArray[np.int64], current: 
     if isinstance(placement, Placement) and placement.num_layers == problem.num_layers:
         table = placement.physical_to_logical[layers]
         placement = Placement(table, placement.num_ranks, placement.num_logical_experts)
-    return dataclasses.replace(solve(problem.of_layers(layers), current=placement, **arguments), problem=None)
+    return solve(problem.of_layers(layers), current=placement, **arguments)
 
 
 def _failure(rank: int, first: int, end: int, name: str, sentence: str) -> EquipoiseError:
@@ -143,21 +140,3 @@ def _failure(rank: int, first: int, end: int, name: str, sentence: str) -> Equip
         kind, sentence = EquipoiseError, f"{name}: {sentence}"
     raised: EquipoiseError = kind(f"rank {rank} could not plan its layers, {first} to {end - 1}: {sentence}")
     return raised
-
-
-def _join(parts: list[Plan], digest: str) -> Plan:
-    """Return the plan of all layers, whose problem has this digest, from those of consecutive ones."""
-    first = parts[0]
-    table = np.concatenate([part.placement.physical_to_logical for part in parts])
-    placement = Placement(table, first.placement.num_ranks, first.placement.num_logical_experts)
-    certificate = Certificate(
-        np.concatenate([part.certificate.lower_bound for part in parts]),
-        np.concatenate([part.certificate.max_rank_load for part in parts]),
-        tuple(name for part in parts for name in part.certificate.bound),
-    )
-    mean = np.concatenate([part.metrics.mean_rank_load for part in parts])
-    metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
-    stages = {stage: sum(part.provenance.stages[stage] for part in parts) for stage in first.provenance.stages}
-    provenance = dataclasses.replace(first.provenance, stages=stages, problem_digest=digest)
-    return dataclasses.replace(first, placement=placement, certificate=certificate, metrics=metrics,
-                               provenance=provenance)  # fmt: skip

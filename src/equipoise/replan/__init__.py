@@ -3,10 +3,12 @@
 ====================  =======================================================================
 file                  idea
 ====================  =======================================================================
-``remainder.py``      what is left of the placement in force on the cluster that is asked for
-``replan.py``         the next placement within a budget of transfers, or anew with the fewest
+``in_force.py``       what is in force, beside the problem that the next placement answers
+``budget.py``         how far the next placement may be from it
+``replan.py``         the next placement within a budget, or anew with the fewest transfers; all re-planning ends here
 ``anew.py``           a plan made anew, with ranks and nodes renamed so that most stays
-``budget.py``         levelling the ranks within a budget, and what else the budget admits
+``remainder.py``      what is left of the placement in force, with every expert placed
+``curves.py``         levelling the ranks within a budget, and what else the budget admits
 ``levelling/``        the steps by which ranks are levelled: contract, reference, native
 ``frontier.py``       what each budget would buy
 ``match_ranks.py``    ranks are alike: the one that holds most of a set of experts gets it

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from equipoise.errors import InvalidInputError
 from equipoise.how import How
 from equipoise.problem import PlacementProblem, count
-from equipoise.replan.budget import Curves
+from equipoise.replan.curves import Curves
+from equipoise.replan.in_force import InForce
 from equipoise.replan.levelling.numba import MAX
-from equipoise.replan.remainder import as_placement, remainder
 
 __all__ = ["Frontier", "frontier"]
 
@@ -122,19 +122,18 @@ def frontier(
         bytes_per_expert = count(bytes_per_expert, "bytes_per_expert")
     if not isinstance(problem, PlacementProblem):
         raise InvalidInputError(f"problem is a {type(problem).__name__}; pass a PlacementProblem(load, cluster).")
-    placement = as_placement(current)
-    left = remainder(problem, placement, lost_ranks)
-    curves = Curves(problem, left, threads)
+    start = InForce.of(problem, current, lost_ranks)
+    curves = Curves(start, How.of(threads=threads))
     _, curve, _ = curves.descend(problem.cluster.num_slots)
-    curves.look_anew(curve, problem, placement, How.of(threads=threads))
+    curves.look_anew(curve)
     curve, used = curves.joined(curve)
-    total = left.weight.sum(axis=1)
+    total = curves.left.weight.sum(axis=1)
     tokens = np.divide(problem.load.sum(axis=1), total, out=np.zeros(len(total)), where=total > 0)
     known = curve < MAX
     largest = np.where(known, curve * tokens[:, None], np.nan)
-    mean = problem.load.sum(axis=1, keepdims=True) / len(left.alive)
+    mean = problem.load.sum(axis=1, keepdims=True) / len(start.alive)
     balancedness = np.divide(mean, largest, out=np.where(known, 1.0, np.nan), where=largest > 0)
-    # Tokens are counted in whole numbers of 2**-40 of the hottest expert; do not show that as more than level.
+    # Tokens are counted in whole parts of the hottest expert; do not show that as more than level.
     balancedness = np.minimum(balancedness, 1.0)
     falls = np.flatnonzero((curve[:, 1:] < curve[:, :-1]).any(axis=0))
     most = int(falls.max(initial=-1)) + 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,24 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.errors import InfeasibleError, InvalidInputError, InvalidPlacementError
+from equipoise.errors import InfeasibleError, InvalidPlacementError
 from equipoise.fixed_point import to_fixed_point
 from equipoise.kernels.assignment.numba import assign
 from equipoise.kernels.native import native
-from equipoise.placement import Placement
-from equipoise.problem import Cluster, PlacementProblem
+from equipoise.replan.in_force import InForce, as_placement, check_lost_ranks
 from equipoise.replan.levelling import EMPTY, GONE
-from equipoise.threads import let_others
+from equipoise.threads import part
 
-__all__ = [
-    "Remainder",
-    "as_placement",
-    "check_lost_ranks",
-    "count_kept",
-    "count_transfers",
-    "remainder",
-    "what_is_left",
-]
+__all__ = ["Remainder", "count_kept", "count_transfers", "remainder"]
 
 Ints = NDArray[np.int32]
 MOST = np.int64(2**31)  # more copies than any expert has
@@ -46,13 +35,8 @@ class Remainder:
         What each rank that is left holds in the placement in force.
     transfers : int64 array, shape (num_layers,)
         What ``held`` takes: one for each expert that was nowhere it may be.
-    node : int32 array, shape (num_ranks,)
     home : int32 array, shape (num_layers, num_logical_experts)
-        The node on which each expert must lie; 0 for all ranks and experts of a problem that is not hierarchical.
-    alive : int64 array
-        The ranks that are left, ascending.
-    hierarchical : bool
-        Whether expert groups are kept whole on the nodes that are left.
+        The node on which each expert must lie; 0 for all experts of a problem that is not hierarchical.
     weight : int64 array, shape (num_layers, num_logical_experts)
         The load as whole numbers.
     """
@@ -60,67 +44,30 @@ class Remainder:
     held: Ints
     was: NDArray[np.bool_]
     transfers: NDArray[np.int64]
-    node: Ints
     home: Ints
-    alive: NDArray[np.int64]
-    hierarchical: bool
     weight: NDArray[np.int64]
 
 
-def remainder(problem: PlacementProblem, current: Placement, lost_ranks: Iterable[int] = ()) -> Remainder:
-    """Return what is left of ``current`` for ``problem``, with every expert placed.
-
-    Parameters
-    ----------
-    problem : PlacementProblem
-        Its cluster counts the lost ranks too; their slots stay empty.
-    current : Placement
-        Of the same layers and experts. It may have fewer or more ranks (rank r is the same rank), fewer or more
-        slots a rank, empty slots and experts without a slot.
-    lost_ranks : iterable of int
-        Ranks of either that hold nothing any more.
+@part
+def remainder(start: InForce) -> Remainder:
+    """Return what is left of the placement in force for the problem, with every expert placed.
 
     Raises
     ------
-    InvalidInputError
-        If ``lost_ranks`` names a rank that is in neither, or every rank of the problem.
-    InvalidPlacementError
-        If ``current`` is for other layers or experts.
     InfeasibleError
-        If the slots that are left cannot hold every expert, or those of a node all experts of its groups.
+        If the slots that are left of a node cannot hold all experts of its groups.
 
     Notes
     -----
     What stays on a rank keeps its slot. In a hierarchical problem, groups go to the nodes that hold most of them,
     an assignment problem solved exactly; whatever then lies on another node is dropped.
     """
-    cluster, layers, experts = problem.cluster, problem.num_layers, problem.num_logical_experts
-    if (current.num_layers, current.num_logical_experts) != (layers, experts):
-        raise InvalidPlacementError(
-            f"the placement in force has {current.num_layers} layers of {current.num_logical_experts} experts, the "
-            f"problem {layers} of {experts}; pass the placement of the same model."
-        )
-    lost = check_lost_ranks(lost_ranks, max(cluster.num_ranks, current.num_ranks))
-    alive = np.array([g for g in range(cluster.num_ranks) if g not in lost], dtype=np.int64)
-    if not len(alive):
-        raise InvalidInputError(f"lost_ranks names all {cluster.num_ranks} ranks; one at least must be left.")
-    slots = len(alive) * cluster.slots_per_rank
-    if slots < experts:
-        raise InfeasibleError(
-            f"{slots} slots on the {len(alive)} ranks that are left cannot hold {experts} logical experts. Bring "
-            f"back {-(-experts // cluster.slots_per_rank) - len(alive)} ranks, or use at least "
-            f"{-(-experts // len(alive))} slots a rank."
-        )
-    old = current.physical_to_logical.reshape(layers, current.num_ranks, current.slots_per_rank).copy()
-    old[:, [g for g in lost if g < current.num_ranks]] = -1
-    node = (np.arange(cluster.num_ranks) // cluster.ranks_per_node).astype(np.int32)
-    nodes = np.unique(node[alive])
-    groups = problem.num_expert_groups or 1
-    hierarchical = problem.is_hierarchical and len(nodes) > 1 and groups % len(nodes) == 0
-    if not hierarchical:
-        node[:] = 0
+    problem, cluster, alive, node = start.problem, start.problem.cluster, start.alive, start.node
+    layers, experts = problem.num_layers, problem.num_logical_experts
+    old, nodes = start.slots.copy(), np.unique(node[alive])  # the native code would be compiled once more for read-only
     home = np.zeros((layers, experts), dtype=np.int32)
-    if hierarchical:
+    if start.hierarchical:
+        groups = problem.num_expert_groups or 1
         of_group = _home_of_groups(old[:, : cluster.num_ranks], node, nodes, groups, experts)
         home = np.repeat(of_group, experts // groups, axis=1)
         _check_room(experts // len(nodes), np.bincount(node[alive]) * cluster.slots_per_rank, nodes)
@@ -129,33 +76,8 @@ def remainder(problem: PlacementProblem, current: Placement, lost_ranks: Iterabl
     was = np.empty((layers, cluster.num_ranks, experts), dtype=np.bool_)
     transfers = np.zeros(layers, dtype=np.int64)
     weight = to_fixed_point(problem.load, cluster.num_ranks)
-    let_others()
     _fit(old, weight, node, home, held, was, transfers)
-    return Remainder(held, was, transfers, node, home, alive, hierarchical, weight)
-
-
-def check_lost_ranks(lost_ranks: Iterable[int], num_ranks: int) -> list[int]:
-    """Return the lost ranks ascending, each once, or say which of them is no rank."""
-    if not isinstance(lost_ranks, Iterable):
-        raise InvalidInputError(f"lost_ranks is {lost_ranks!r}; it must list ranks, such as [0], or be ().")
-    lost: set[int] = set()
-    for rank in lost_ranks:
-        try:
-            number = operator.index(rank)
-        except TypeError:
-            number = -1
-        if isinstance(rank, bool) or not 0 <= number < num_ranks:
-            raise InvalidInputError(f"lost_ranks names {rank!r}; it must name ranks from 0 to {num_ranks - 1}.")
-        lost.add(number)
-    return sorted(lost)
-
-
-def as_placement(value: Any, name: str = "current") -> Placement:
-    """Return a placement, or the one of a plan, or say what to pass."""
-    placement = getattr(value, "placement", value)
-    if not isinstance(placement, Placement):
-        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a Placement, or a Plan for its placement.")
-    return placement
+    return Remainder(held, was, transfers, home, weight)
 
 
 def count_transfers(current: Any, target: Any, lost_ranks: Iterable[int] = ()) -> NDArray[np.int64]:
@@ -173,6 +95,7 @@ def count_transfers(current: Any, target: Any, lost_ranks: Iterable[int] = ()) -
 
     Examples
     --------
+    >>> from equipoise import Placement
     >>> count_transfers(Placement([[0, 1, 2, 3]], 2, 4), Placement([[1, 0, 2, 1]], 2, 4)).tolist()
     [1]
     """
@@ -214,22 +137,6 @@ def _count_kept(new, old, kept):
                     kept[layer, g] += there
 
 
-def what_is_left(problem: PlacementProblem, left: Remainder) -> PlacementProblem | None:
-    """Return ``problem`` without its lost ranks; None if nodes that groups must keep to have unequal ranks left."""
-    cluster = problem.cluster
-    if len(left.alive) == cluster.num_ranks:
-        return problem
-    if not left.hierarchical:
-        return dataclasses.replace(
-            problem, cluster=Cluster(len(left.alive), cluster.slots_per_rank), num_expert_groups=None
-        )
-    ranks = np.bincount(left.node[left.alive])
-    ranks = ranks[ranks > 0]
-    if (ranks != ranks[0]).any():
-        return None
-    return dataclasses.replace(problem, cluster=Cluster(len(left.alive), cluster.slots_per_rank, len(ranks)))
-
-
 def _home_of_groups(old: Ints, node: Ints, nodes: Ints, groups: int, experts: int) -> Ints:
     """Return the node of each group, [layers, groups]: equally many a node, where most of their copies lie."""
     layers, ranks, slots = old.shape
@@ -255,6 +162,7 @@ def _check_room(needed: int, slots_on_node: Any, nodes: Ints) -> None:
             )
 
 
+@part
 @native
 def _fit(old, weight, node, home, held, was, transfers):
     """Keep what may stay, then place what is nowhere: heaviest first, where it leaves the lightest rank."""

@@ -1,51 +1,84 @@
-"""The next placement from the one in force: within a budget of transfers, or anew with as few as that takes."""
+"""The next placement from the one in force: within a budget, or anew with as few transfers as that takes."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.bounds.table import mean_rank_load, replica_load
-from equipoise.certificate import Certificate, certify, check_placement
-from equipoise.errors import InfeasibleError
 from equipoise.how import How
-from equipoise.metrics import Metrics
+from equipoise.kernels.recount import DOUBLED
 from equipoise.placement import Placement
 from equipoise.plan import Plan, Provenance
-from equipoise.problem import Cluster, PlacementProblem
+from equipoise.problem import PlacementProblem
 from equipoise.replan.anew import plan_anew
-from equipoise.replan.budget import MoveLittle, within
+from equipoise.replan.budget import Budget
+from equipoise.replan.curves import emptied, within
+from equipoise.replan.in_force import InForce
 from equipoise.replan.keep_slots import reorder
-from equipoise.replan.remainder import Remainder, as_placement, remainder
-from equipoise.threads import let_others
+from equipoise.threads import part
 
-__all__ = ["replan"]
+__all__ = ["Next", "next_placement", "replan"]
 
 Ints = NDArray[np.int32]
-Int64s = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
-def replan(
-    problem: PlacementProblem,
-    current: Any,
-    *,
-    max_transfers: int | None,
-    max_transfers_total: int | None,
-    lost_ranks: Iterable[int],
-    how: How,
-) -> Plan:
-    """Decide where the experts live next, given where they live now; see ``equipoise.solve``.
+@dataclass(frozen=True, eq=False)
+class Next:
+    """The next placement, without a proof.
+
+    Attributes
+    ----------
+    start : InForce
+    placement : Placement
+    stays : bool array, shape (num_layers,)
+        Which layers keep the placement in force whole because the budget says so.
+    stages : dict
+        ``transfers`` in all layers, and where groups must keep to nodes the slots ``emptied`` for that.
+    implementation : str
+    recorded : Any
+        The strategy that makes this again, or the budget.
+    """
+
+    start: InForce
+    placement: Placement
+    stays: Bools
+    stages: dict[str, int]
+    implementation: str
+    recorded: Any
+
+
+def next_placement(problem: PlacementProblem, current: Any, budget: Budget, how: How) -> Next:
+    """Decide where the experts live next, given where they live now.
+
+    Parameters
+    ----------
+    problem : PlacementProblem
+    current : Placement or Plan
+        What is in force; see ``equipoise.replan.in_force``.
+    budget : Budget
+    how : How
+
+    Returns
+    -------
+    Next
+        The same for the same arguments in every process.
+
+    Raises
+    ------
+    InvalidInputError, InfeasibleError
+        As in ``equipoise.solve``.
 
     Notes
     -----
-    With a limit, the ranks are levelled step by step from what they hold, by the steps that gain most per transfer:
-    see ``equipoise.replan.levelling``. A larger limit on each layer goes on where a smaller one ends. A limit on all
-    layers together goes, transfer by transfer, where the sum over the layers of the busiest ranks' tokens falls most;
-    where that is equal, to the lowest layer.
+    With a limit on transfers, the ranks are levelled step by step from what they hold, by the steps that gain most per
+    transfer: see ``equipoise.replan.levelling``. A larger limit on each layer goes on where a smaller one ends. A limit
+    on all layers together goes, transfer by transfer, where the sum over the layers of the busiest ranks' tokens falls
+    most; where that is equal, to the lowest layer.
 
     Without a limit, the strategy plans anew, and its ranks, and in a hierarchical problem its nodes, are renamed so
     that as much as possible stays. A layer takes that plan within a limit too, where it fits and leaves less to the
@@ -55,90 +88,83 @@ def replan(
     larger one.
 
     In a hierarchical problem, steps leave groups on their nodes, and replicas that lie on other nodes are dropped
-    before the first: the slots that then stay empty are the stage ``emptied`` of the plan. Within no transfers at all
-    that is refused.
+    before the first: the slots that then stay empty are the stage ``emptied``. Within no transfers at all that is
+    refused.
+
+    Last, whatever stays on its rank keeps its slot, and layers stay as they are where the budget says so.
     """
-    placement = as_placement(current)
-    lost = tuple(lost_ranks)
-    budget = MoveLittle(max_transfers, max_transfers_total, lost)
-    let_others()
-    left = remainder(problem, placement, lost)
-    let_others()
-    found = None if budget.has_limit else plan_anew(problem, placement, left, np.arange(problem.num_layers), how)
-    if found is None:
-        _check_nothing_is_dropped(placement, left, budget)
-        levelled = within(problem, placement, left, budget, how)
-        held, transfers = levelled.held, levelled.transfers
-        recorded: Any = budget
-        implementation = "numba"
+    start = InForce.of(problem, current, budget.lost_ranks)
+    anew = None if budget.limits_transfers else plan_anew(start, np.arange(problem.num_layers), how)
+    if anew is not None:
+        held, transfers, recorded, implementation = anew.held, anew.transfers, anew.strategy, anew.implementation
+    else:
+        levelled = within(start, budget, how)
+        held, transfers, recorded, implementation = levelled.held, levelled.transfers, budget, "numba"
         if levelled.anew is not None:
             recorded = dataclasses.replace(budget, anew=levelled.anew.parameters)
             implementation = levelled.anew.implementation
-    else:
-        held, recorded, implementation, transfers = found.held, found.strategy, found.implementation, found.transfers
-    let_others()
-    table = _in_their_slots(np.maximum(held, -1), placement)
-    target = Placement(table, problem.cluster.num_ranks, problem.num_logical_experts)
-    let_others()
-    # A plan that moves little is far from the bounds that take longest to find; the plain ones say as much.
-    whole = not budget.has_limit and (target.physical_to_logical >= 0).all()
-    certificate = certify(problem, target) if whole else _certify_plainly(problem, left, target)
-    let_others()
-    mean = problem.load.sum(axis=1) / len(left.alive)
-    metrics = Metrics(mean, certificate.max_rank_load, target.num_duplicates)
-    stages = {"transfers": int(transfers.sum())}
-    if left.hierarchical:  # elsewhere nothing must leave its slot
-        stages["emptied"] = int(_emptied(placement, held, left.alive).sum())
-    provenance = Provenance.of(recorded, how.seed, implementation, stages, problem.digest)
-    return Plan(problem.cluster, problem.num_expert_groups, target, certificate, metrics, provenance)
+    table = _in_their_slots(held, start)
+    stays = np.zeros(problem.num_layers, dtype=np.bool_)
+    if budget.keeps_layers and start.is_as_asked:
+        stays = _which_stay(start, table, budget)
+        table[stays] = start.placement.physical_to_logical[stays]
+    if budget.keeps_layers and anew is not None:
+        recorded = dataclasses.replace(budget, anew=anew.parameters)
+    stages = {"transfers": int(transfers[~stays].sum())}
+    if start.hierarchical:  # elsewhere nothing must leave its slot
+        stages["emptied"] = int(emptied(start, held)[~stays].sum())
+    placement = Placement(table, problem.cluster.num_ranks, problem.num_logical_experts)
+    return Next(start, placement, stays, stages, implementation, recorded)
 
 
-def _emptied(current: Placement, held: Ints, alive: Int64s) -> Int64s:
-    """Return how many slots of each layer and rank that is left, [layers, ranks], are empty now and were not."""
-    layers, _, slots = held.shape
-    alive = alive[alive < current.num_ranks]
-    old = current.physical_to_logical.reshape(layers, current.num_ranks, -1)[:, alive, :slots]
-    more: Int64s = (old >= 0).sum(axis=2) - (held[:, alive] >= 0).sum(axis=2)
-    return np.maximum(more, 0)
+@part
+def _in_their_slots(held: Ints, start: InForce) -> Ints:
+    """Return ``held`` [layers, ranks, slots] as [layers, slots], whatever stays on its rank in the slot that it had.
+
+    A slot without an expert is -1.
+    """
+    (layers, ranks, slots), current = held.shape, start.placement
+    old = current.physical_to_logical
+    if (ranks, slots) != (current.num_ranks, current.slots_per_rank):
+        both, width = min(ranks, current.num_ranks), min(slots, current.slots_per_rank)
+        cut = np.full((layers, ranks, slots), -1, dtype=np.int32)
+        cut[:, :both, :width] = old.reshape(layers, current.num_ranks, -1)[:, :both, :width]
+        old = cut
+    # Copies, because the native code would be compiled once more for read-only arrays.
+    return reorder(np.maximum(held, -1).reshape(layers, -1), np.array(old.reshape(layers, -1)), slots)
 
 
-def _check_nothing_is_dropped(current: Placement, left: Remainder, budget: MoveLittle) -> None:
-    """Insist on at least one transfer where groups that lie on several nodes make experts leave their slots."""
-    if not left.hierarchical or 0 not in (budget.max_transfers, budget.max_transfers_total):
-        return
-    emptied = _emptied(current, left.held, left.alive).sum(axis=1)
-    if emptied.any():
-        layer = int(emptied.argmax())
-        raise InfeasibleError(
-            f"layer {layer} has expert groups on more than one node, and {emptied[layer]} of its slots would have to "
-            "be emptied, which 0 transfers do not fill again. Allow 1 transfer at least, or plan with "
-            "num_expert_groups=None."
-        )
+@part
+def _which_stay(start: InForce, table: Ints, budget: Budget) -> Bools:
+    """Return which layers keep the placement in force rather than ``table`` [layers, slots]; see ``Budget``."""
+    from equipoise.kernels.recount.numba import recount
+
+    problem, stays = start.problem, np.zeros(len(table), dtype=np.bool_)
+    nodes, groups = (problem.cluster.num_nodes, problem.num_expert_groups) if problem.is_hierarchical else (1, 1)
+    assert groups is not None
+    asked = problem.load, problem.cluster.num_ranks, nodes, groups
+    rank_load, flaws = recount(start.placement.physical_to_logical, *asked)
+    now, can_stay, is_doubled = rank_load.max(axis=1), flaws & ~DOUBLED == 0, flaws & DOUBLED > 0
+    rank_load, flaws = recount(table, *asked)
+    saved, gets_doubled = now - rank_load.max(axis=1), flaws & DOUBLED > 0
+    if budget.min_gain is not None:
+        stays |= (saved <= 0) | (saved < budget.min_gain * now)
+        stays &= ~is_doubled | gets_doubled  # what has an expert twice on a rank without need is not worth keeping
+    if budget.separate:
+        stays |= gets_doubled
+    stays &= can_stay
+    if budget.max_layers is not None:
+        free = np.flatnonzero(~stays & can_stay)
+        by_gain = free[np.argsort(-saved[free], kind="stable")]
+        stays[by_gain[max(budget.max_layers - int((~can_stay).sum()), 0) :]] = True
+    return stays
 
 
-def _in_their_slots(held: Ints, current: Placement) -> Ints:
-    """Return ``held`` [layers, ranks, slots] as [layers, slots], whatever stays on its rank in the slot that it had."""
-    layers, ranks, slots = held.shape
-    both, width = min(ranks, current.num_ranks), min(slots, current.slots_per_rank)
-    old = np.full((layers, ranks, slots), -1, dtype=np.int32)
-    old[:, :both, :width] = current.physical_to_logical.reshape(layers, current.num_ranks, -1)[:, :both, :width]
-    return reorder(held.reshape(layers, -1), old.reshape(layers, -1), slots)
-
-
-def _certify_plainly(problem: PlacementProblem, left: Remainder, placement: Placement) -> Certificate:
-    """Return the certificate from bounds that hold with empty slots too, on the ranks that are left."""
-    asked = anywhere = problem
-    if len(left.alive) < problem.cluster.num_ranks:
-        asked = dataclasses.replace(problem, num_expert_groups=None)  # nodes may be uneven now
-        anywhere = PlacementProblem(problem.load, Cluster(len(left.alive), problem.cluster.slots_per_rank))
-    rank_load = check_placement(asked, placement, allow_empty=True)
-    let_others()
-    lower = mean_rank_load(anywhere)
-    names = ["mean"] * len(lower)
-    # No more than w / mean + 1 slots keep the replicas of an expert of w tokens from exceeding the mean, and over all
-    # experts these are so many: then t* is no more than the mean.
-    if anywhere.cluster.num_slots < anywhere.cluster.num_ranks + anywhere.num_logical_experts:
-        replica = replica_load(anywhere)
-        names = ["replica" if more else "mean" for more in replica > lower]
-        lower = np.maximum(lower, replica)
-    return Certificate(lower, rank_load.max(axis=1), tuple(names))
+def replan(problem: PlacementProblem, current: Any, budget: Budget, how: How) -> Plan:
+    """Return the next placement, see ``next_placement``, with the proof of how good it is."""
+    found = next_placement(problem, current, budget, how)
+    placement, lost = found.placement, [rank for rank in found.start.lost if rank < problem.cluster.num_ranks]
+    # A plan that moves little is far from the bounds that take longest to find; the quick ones say as much.
+    quick = budget.limits_transfers or bool((placement.physical_to_logical < 0).any())
+    provenance = Provenance.of(found.recorded, how.seed, found.implementation, found.stages, problem.digest)
+    return Plan.of(problem, placement, provenance, quick=quick, lost_ranks=lost)
