@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from equipoise.backends import BACKENDS, Backend
 from equipoise.bounds.grouping import best_groupings
-from equipoise.bounds.pigeonhole import pigeonhole_load
+from equipoise.bounds.table import first_floor
 from equipoise.descent import EFFORTS
 from equipoise.errors import InvalidInputError, UnknownNameError
 from equipoise.fixed_point import to_fixed_point
@@ -200,7 +200,7 @@ class JointDescent:
         """Return the node of each group, None for a global problem, and what each row need not go below."""
         cluster = problem.cluster
         if not problem.is_hierarchical:
-            return None, _floor(problem, fixed)
+            return None, first_floor(problem, fixed)
         best = best_groupings(problem, fixed.astype(np.float64))
         if best is not None:
             return best[0], np.repeat(np.ceil(best[1]).astype(np.int64), cluster.num_nodes)
@@ -217,16 +217,6 @@ class JointDescent:
         for node in range(nodes):
             busiest[:, node] = np.where(node_of_group == node, group_weight, 0).sum(axis=1)
         return node_of_group, np.repeat(busiest.max(axis=1) // cluster.ranks_per_node, nodes)
-
-
-def _floor(problem: PlacementProblem, fixed: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return what the busiest rank of each layer cannot go below for another reason than descent itself looks at."""
-    bound = pigeonhole_load(problem)
-    largest = problem.load.max(axis=1)
-    share = bound / np.where(largest > 0, largest, 1.0)
-    rounding = problem.cluster.slots_per_rank * (bound > 0)  # each replica was rounded to a whole number
-    floor: NDArray[np.int64] = np.ceil(share * fixed.max(axis=1)).astype(np.int64) + rounding
-    return floor
 
 
 def _steps(stop_after: Any) -> int | tuple[int, ...] | None:

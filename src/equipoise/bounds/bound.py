@@ -71,6 +71,9 @@ class Bound:
     guides : callable or None, default None
         The same for the rows that joint descent leaves above its target: where the bound is worth knowing before the
         search goes on. None: nowhere.
+    begins : bool, default False
+        Whether joint descent asks before it begins, of the loads as they were given: whether they are whole numbers
+        cannot be seen any more in the integers that it adds.
     """
 
     name: str
@@ -83,3 +86,4 @@ class Bound:
     quick: bool = False
     worth: Asks = always
     guides: Asks | None = None
+    begins: bool = False

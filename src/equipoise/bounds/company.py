@@ -38,11 +38,6 @@ def _prove(problem: PlacementProblem, known: Floats, achieved: Floats) -> Floats
     return low
 
 
-def _worth(problem: PlacementProblem, known: Floats, achieved: Floats) -> NDArray[np.bool_]:
-    """Without redundant experts it proves most, and is asked wherever there is something left to prove."""
-    return open_beyond(0.005 if problem.num_redundant_experts else 0.0)(problem, known, achieved)
-
-
 def _leaves_no_room(problem: PlacementProblem, busiest: Floats) -> NDArray[np.bool_]:
     """Whether the argument refutes that no rank exceeds ``busiest`` [layers]."""
     load, slots, others = problem.load, problem.cluster.num_slots, problem.cluster.slots_per_rank - 1
@@ -67,5 +62,5 @@ BOUND = Bound(
     holds=lambda problem: problem.cluster.slots_per_rank > 1,
     prove=_prove,
     held_up_by=SLOTS,
-    worth=_worth,
+    worth=open_beyond(0.005),
 )

@@ -17,31 +17,21 @@ As for bin packing with a limit on the items of a bin, where 1. is the usual bou
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from equipoise.bounds.bound import SLOTS, Bound, Floats
 from equipoise.problem import PlacementProblem
 
-__all__ = ["applies", "pigeonhole_load"]
+__all__ = ["BOUND"]
 
 WHOLE = 2.0**53  # whole numbers from here on are not exact
 
 
-def applies(problem: PlacementProblem) -> bool:
-    """Whether no slot is redundant, and the groups, if there are any, need not stay together."""
-    return problem.cluster.num_slots == problem.num_logical_experts
-
-
-def pigeonhole_load(problem: PlacementProblem) -> NDArray[np.float64]:
-    """Return what the busiest rank of each layer carries at least, by the page's argument; 0 outside its domain.
-
-    float64, shape (num_layers,), tokens per window.
-    """
-    if not applies(problem):
-        return np.zeros(problem.num_layers)
+def _prove(problem: PlacementProblem, known: Floats, achieved: Floats) -> Floats:
+    """Raise what is ``known``, which is at least the mean."""
     ranks, slots = problem.cluster.num_ranks, problem.cluster.slots_per_rank
     ascending = np.sort(problem.load, axis=1)
     descending = ascending[:, ::-1]
-    best: NDArray[np.float64] = problem.load.sum(axis=1) / ranks
+    best: Floats = np.maximum(known, problem.load.sum(axis=1) / ranks)
     for j in range(slots):
         crowded = descending[:, j * ranks - j : j * ranks + 1].sum(axis=1) if j else descending[:, 0]
         best = np.maximum(best, crowded + ascending[:, : slots - j - 1].sum(axis=1))
@@ -51,7 +41,7 @@ def pigeonhole_load(problem: PlacementProblem) -> NDArray[np.float64]:
     return np.maximum(best, up)
 
 
-def _crowded(descending: NDArray[np.float64], ranks: int, slots: int) -> NDArray[np.float64]:
+def _crowded(descending: Floats, ranks: int, slots: int) -> Floats:
     """Return the second argument's bound, the best of all k; sums of many are a little less than they are in truth."""
     if slots < 2 or ranks < 2:
         return np.zeros(len(descending))
@@ -60,13 +50,25 @@ def _crowded(descending: NDArray[np.float64], ranks: int, slots: int) -> NDArray
     apart = (sums[:, k - 1] + lightest[:, k * (slots - 1) - 1]) / k
     company = lightest[:, slots - 3 : slots - 2] if slots > 2 else 0.0
     together = descending[:, k - 1] + descending[:, k - 2] + company
-    best: NDArray[np.float64] = np.minimum(apart, together).max(axis=1) * (1 - 1e-12)
+    best: Floats = np.minimum(apart, together).max(axis=1) * (1 - 1e-12)
     return best
 
 
-def _common_divisor(load: NDArray[np.float64]) -> NDArray[np.float64]:
+def _common_divisor(load: Floats) -> Floats:
     """Return the largest number that divides all loads of a layer, 0 where they are not whole, or all zero."""
     whole = ((load == np.rint(load)) & (load < WHOLE)).all(axis=1)
     divisor = np.zeros(len(load))
     divisor[whole] = np.gcd.reduce(load[whole].astype(np.int64), axis=1)
     return divisor
+
+
+BOUND = Bound(
+    name="pigeonhole",
+    argument="experts of one replica each crowd some rank, and whole tokens cannot be shared out evenly",
+    proof=__doc__,
+    domain="no redundant expert: as many slots as experts",
+    holds=lambda problem: problem.num_redundant_experts == 0,
+    prove=_prove,
+    held_up_by=SLOTS,
+    begins=True,
+)

@@ -6,16 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.arrays import CheckedLoad
-from equipoise.bounds import company, grouping, hottest, mean, replica, threshold
+from equipoise.bounds import company, grouping, hottest, mean, pigeonhole, replica, threshold
 from equipoise.bounds.bound import Bound, Floats
 from equipoise.problem import Cluster, PlacementProblem
 from equipoise.threads import part
 
-__all__ = ["BOUNDS", "lower_bounds", "raise_floor"]
+__all__ = ["BOUNDS", "first_floor", "lower_bounds", "raise_floor"]
 
-BOUNDS: dict[str, Bound] = {
-    row.name: row for row in (mean.BOUND, replica.BOUND, grouping.BOUND, threshold.BOUND, company.BOUND, hottest.BOUND)
-}
+ROWS = (mean, replica, grouping, pigeonhole, threshold, company, hottest)
+BOUNDS: dict[str, Bound] = {row.BOUND.name: row.BOUND for row in ROWS}
 """The arguments by name, in the order in which they are asked, the plainest first: of equal ones the first is named."""
 
 
@@ -54,6 +53,22 @@ def lower_bounds(
         names[layers[better]] = row.name
         best[layers[better]] = values[better]
     return best, tuple(names)
+
+
+def first_floor(problem: PlacementProblem, fixed: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return what the busiest rank of each layer need not go below, by the bounds that joint descent begins with.
+
+    int64 [layers], in ``fixed`` [layers, experts], the integers that it adds instead of the problem's loads.
+    """
+    best = np.zeros(problem.num_layers)
+    for row in BOUNDS.values():
+        if row.begins and row.holds(problem):
+            best = np.maximum(best, row.prove(problem, best, np.full_like(best, np.inf)))
+    largest = problem.load.max(axis=1)
+    share = best / np.where(largest > 0, largest, 1.0)
+    rounding = problem.cluster.slots_per_rank * (best > 0)  # each load was rounded to a whole number
+    floor: NDArray[np.int64] = np.ceil(share * fixed.max(axis=1)).astype(np.int64) + rounding
+    return floor
 
 
 def raise_floor(

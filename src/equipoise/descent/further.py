@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.bounds.hottest import DOMINATES, raise_bound
 from equipoise.descent import tuning
-from equipoise.descent.counts import count_relaxed, set_target, total_load
+from equipoise.descent.counts import count_relaxed, set_target
 from equipoise.descent.exact import search_all
 from equipoise.descent.facts import (
     AIM,
     BOUND,
     EFFORT,
     FITTED,
-    FLOOR,
     LARGEST,
     NEVER,
     REACHED,
@@ -70,7 +68,7 @@ def _search(layer, max_gap):
     weight, facts = layer.weight, layer.facts
     num_ranks, slots = layer.best.shape
     aim = facts[AIM]
-    _set_target(layer, max_gap)
+    set_target(layer, max_gap)  # again: its floor may have been raised
     if facts[REACHED] <= facts[TARGET]:
         return
     small = num_ranks * slots <= tuning.SMALL
@@ -83,18 +81,6 @@ def _search(layer, max_gap):
         _finish(layer)
     if facts[REACHED] > facts[TARGET] and num_ranks * slots <= tuning.FEW and slots <= len(weight):
         search_all(layer, tuning.EXACT_STEPS[facts[EFFORT]])
-
-
-@native
-def _set_target(layer, max_gap):
-    """Set bound and target; where one expert dominates, no plan may come near the mean: aim for what is possible."""
-    weight, facts = layer.weight, layer.facts
-    num_ranks, slots = layer.best.shape
-    set_target(layer, max_gap)
-    if DOMINATES * weight[0] >= total_load(weight):
-        load = weight.astype(np.float64)
-        facts[FLOOR] = raise_bound(load, np.float64(facts[BOUND]), np.float64(facts[REACHED]), num_ranks, slots)
-        set_target(layer, max_gap)
 
 
 @native
@@ -115,7 +101,8 @@ def _relax(layer, aim, effort):
     tries, always = tuning.STARTS[tuning.STARTS_LEVEL, effort], tuning.ALWAYS[min(slots, 4) - 2, effort]
     if skewed:
         kind = tuning.STARTS_THREE if slots == 3 else tuning.STARTS_SQUEEZED if squeezes else tuning.STARTS_SKEWED
-        shares, rules, goal = SKEWED_SHARE, SKEWED_RULE, target - room // tuning.RELAX_BELOW
+        shares, rules = SKEWED_SHARE, SKEWED_RULE
+        goal = target - room // (tuning.RELAX_BELOW_THREE if slots == 3 else tuning.RELAX_BELOW)
         tries = always = tuning.STARTS[kind, effort]
     for attempt in range(tries):
         far = facts[REACHED] >= target + tuning.FAR * room

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.bounds.table import raise_floor
 from equipoise.descent.counts import set_target
-from equipoise.descent.facts import AIM, EFFORT, NEVER, REACHED, TARGET
+from equipoise.descent.facts import AIM, BOUND, EFFORT, FLOOR, NEVER, REACHED, TARGET
 from equipoise.descent.fold import fold
 from equipoise.descent.layer import keep, new_layer, read_layer, write_layer
 from equipoise.descent.swaps import improve
@@ -47,6 +48,8 @@ def plan_rows(
             from equipoise.descent.further import search_rows  # half the code, and most models never need it
 
             found = facts[block][hard], held[block][hard]
+            known, reached = found[0][:, BOUND], found[0][:, REACHED]
+            found[0][:, FLOOR] = raise_floor(weight[block][hard], held.shape[1], slots, known, reached)
             search_rows(by_load[hard], bits, max_gap, *found, stop)
             facts[block][hard], held[block][hard] = found
 

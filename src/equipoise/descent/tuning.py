@@ -28,7 +28,8 @@ NEAR = 16  # so near, squeezing is worth it
 TRADE_NEAR = 2  # what a trade leads to is squeezed if it is so near
 
 # Goals below the target, in parts of that room: where a layer is above the target, others may be below, for the mean.
-RELAX_BELOW, DEAL_BELOW, TRADE_BELOW = 3, 32, 16
+RELAX_BELOW, RELAX_BELOW_THREE = 3, 8  # the latter with three slots a rank, where so little more is out of reach
+DEAL_BELOW, TRADE_BELOW = 32, 16
 
 
 def _starts(*rows: tuple[float, int]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
