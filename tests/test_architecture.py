@@ -148,7 +148,8 @@ def test_a_generator_without_a_seed_would_be_seen(seeded: bool) -> None:
     assert (ast.unparse(call) == "np.random.default_rng()") is not seeded
 
 
-CLOCKS = {"files", 
+CLOCKS = {
+    "files": "which leftovers of killed saves are old, where there are no locks",
     "strategies": "a deadline that the caller sets; the plan records what it led to",
     "search": "the same",
     "threads": "to sleep",
