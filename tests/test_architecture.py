@@ -152,6 +152,7 @@ CLOCKS = {
     "strategies": "a deadline that the caller sets; the plan records what it led to",
     "search": "the same",
     "threads": "to sleep",
+    "files": "to tell what a save that was killed has left from what another is writing",
     "migration": "to give up on ranks that do not answer",
     "online": "how long a step takes, which all ranks take from the first of them",
     "cli": "to show how long planning took",
