@@ -11,14 +11,15 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import as_index, finite
 from equipoise.backends import BACKENDS, Backend
 from equipoise.bounds.grouping import all_groupings, best_groupings
 from equipoise.bounds.table import first_floor
 from equipoise.descent import EFFORTS
-from equipoise.errors import InvalidInputError, UnknownNameError
+from equipoise.errors import InvalidInputError, UnknownNameError, shown
 from equipoise.fixed_point import to_fixed_point
 from equipoise.hierarchy import NodeRows, split_by_node
-from equipoise.problem import PlacementProblem, finite
+from equipoise.problem import PlacementProblem
 from equipoise.regroup import find_regroupings
 from equipoise.restarts import Settings, pack_items
 from equipoise.search import Pack, Search, busiest_rank, pack_replicas, stopped_at
@@ -164,7 +165,7 @@ class JointDescent:
         if self.deadline is not None:
             object.__setattr__(self, "deadline", finite(self.deadline, "deadline"))
         if not isinstance(self.effort, str) or self.effort not in EFFORTS:
-            raise UnknownNameError(f"effort is {self.effort!r}; it must be one of {', '.join(EFFORTS)}.")
+            raise UnknownNameError(f"effort is {shown(self.effort)}; it must be one of {', '.join(EFFORTS)}.")
         object.__setattr__(self, "stop_after", _steps(self.stop_after))
 
     def place(self, problem: PlacementProblem, seed: int, backend: Backend, threads: int | None) -> Found:
@@ -280,11 +281,12 @@ def _steps(stop_after: Any) -> int | tuple[int, ...] | None:
     listed = isinstance(stop_after, Sequence) and not isinstance(stop_after, str)
     numbers = list(stop_after) if listed else [stop_after]
     for number in numbers:
-        if not hasattr(number, "__index__") or isinstance(number, bool) or not -1 <= int(number) < 2**63:
+        if not -1 <= as_index(number, -2) < 2**63:
             raise InvalidInputError(
-                f"stop_after is {stop_after!r}; it must be a number of steps, or a list of them, from -1 to 2**63 - 1."
+                f"stop_after is {shown(stop_after)}; it must be a number of steps, or a list of them, from -1 to "
+                "2**63 - 1."
             )
-    return tuple(int(number) for number in numbers) if listed else int(numbers[0])
+    return tuple(as_index(number) for number in numbers) if listed else as_index(numbers[0])
 
 
 def _listed(ended: NDArray[np.int64] | None) -> tuple[int, ...] | None:
@@ -356,7 +358,7 @@ def parameters_of(strategy: str) -> list[str]:
         If there is no such strategy.
     """
     if not isinstance(strategy, str) or strategy not in STRATEGIES:
-        raise UnknownNameError(f"strategy is {strategy!r}; it must be one of {', '.join(STRATEGIES)}.")
+        raise UnknownNameError(f"strategy is {shown(strategy)}; it must be one of {', '.join(STRATEGIES)}.")
     return [field.name for field in dataclasses.fields(STRATEGIES[strategy])]
 
 
@@ -377,7 +379,7 @@ def choose_strategy(name: str, **parameters: Any) -> Strategy:
     for parameter in parameters:
         if parameter not in known:
             raise UnknownNameError(
-                f"{name} has no parameter {parameter!r}; it has {', '.join(known) if known else 'none'}."
+                f"{name} has no parameter {shown(parameter)}; it has {', '.join(known) if known else 'none'}."
             )
     chosen: Strategy = STRATEGIES[name](**parameters)
     return chosen

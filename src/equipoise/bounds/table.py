@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import flag
 from equipoise.arrays import CheckedLoad
 from equipoise.bounds import company, grouping, hottest, mean, pigeonhole, replica, threshold
 from equipoise.bounds.bound import Bound, Floats
-from equipoise.problem import Cluster, PlacementProblem
+from equipoise.errors import InvalidInputError
+from equipoise.metrics import as_layers
+from equipoise.problem import Cluster, PlacementProblem, as_problem
 from equipoise.threads import part
 
 __all__ = ["BOUNDS", "first_floor", "lower_bounds", "raise_floor"]
@@ -39,9 +42,13 @@ def lower_bounds(
         Tokens per window.
     bound : tuple of str, one per layer
     """
+    as_problem(problem)
+    flag(quick, "quick")
     names = np.full(problem.num_layers, mean.BOUND.name, dtype=object)
     best = np.zeros(problem.num_layers)
-    achieved = np.full_like(best, np.inf) if achieved is None else achieved
+    achieved = np.full_like(best, np.inf) if achieved is None else as_layers(achieved, "achieved")
+    if len(achieved) != len(best):
+        raise InvalidInputError(f"achieved has {len(achieved)} entries; it needs one for each of {len(best)} layers.")
     for row in BOUNDS.values():
         if (quick and not row.quick) or not row.holds(problem):
             continue

@@ -18,7 +18,7 @@ __all__ = ["pack_tensors", "place_tensors", "stays_on_device"]
 
 def stays_on_device(weight: Any, backend: Backend) -> bool:
     """Whether ``weight`` is a tensor and ``backend`` packs tensors."""
-    return is_torch(weight) and backend.name in ("torch", "triton")
+    return is_torch(weight) and weight.device.type != "meta" and backend.name in ("torch", "triton")
 
 
 def pack_tensors(weight: Any, num_packs: int, settings: Settings, seed: int, backend: Backend) -> tuple[Any, Any]:
