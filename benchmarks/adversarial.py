@@ -5,7 +5,9 @@
 times     processor time per layer, median to worst, and its parts: planning (``place``) and the proof (``certify``).
           By default a layer of at most 1,024 slots must take at most 25 ms, with effort thorough 1 s.
 deadline  wall time beyond ``deadline=0.1`` of a problem with several layers, each of which could search for longer; at
-          most 20 ms. Each plan is made again, without a clock, by the ``stop_after`` that it says.
+          most 20 ms, on a machine that has a core to spare. What is left to do for layers that the search had not come
+          to is what ``deadline=0`` takes, in processor time. Each plan is made again, without a clock, by the
+          ``stop_after`` that it says.
 
 Every plan is checked and recounted from its slots, and its gap taken to the bound that its certificate proves. The
 least of some repeats counts, of which the first compiles. Appends to benchmarks/results/adversarial.jsonl.
@@ -163,11 +165,15 @@ def deadline(args: argparse.Namespace) -> list[dict[str, Any]]:
         problem = eq.PlacementProblem(load, eq.Cluster(ranks, slots))
         how = How.of(effort=effort, deadline=DEADLINE, threads=1)
         how.place(problem)  # compiles
-        over = np.inf
+        at_once, over = How.of(effort=effort, deadline=0.0, threads=1), np.inf
+        least = np.inf
         for _ in range(1 + args.repeats):
             begin = time.perf_counter()
             found, placement = how.place(problem)
             over = min(over, time.perf_counter() - begin - DEADLINE)
+            begin = time.process_time()
+            at_once.place(problem)
+            least = min(least, time.process_time() - begin)
         certify(problem, placement)
         again, same = How(found.strategy, threads=1).place(problem)
         if same != placement or again.strategy != found.strategy:
@@ -181,6 +187,7 @@ def deadline(args: argparse.Namespace) -> list[dict[str, Any]]:
                 "shape": f"{experts} into {ranks} x {slots}",
                 "effort": effort,
                 "without deadline s": time.perf_counter() - begin,
+                "deadline 0 takes ms": round(1e3 * least, 2),
                 "overrun ms": round(1e3 * over, 2),
                 "bar": "met" if over <= OVERRUN else f"> {1e3 * OVERRUN:.0f} ms",
             }
