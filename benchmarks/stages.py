@@ -61,9 +61,7 @@ class Shape:
         zipf = random.permuted(np.tile(row, (self.layers, 1)), axis=1)
         return {
             "recorded" if source.startswith("recorded") else "sigma 0.7": load,
-            "zipf 1.2": np.rint(
-                random.permuted(np.tile(zipf, (self.layers, 1)), axis=1) * random.uniform(0.8, 1.2, size)
-            ),
+            "zipf 1.2": np.rint(zipf * random.uniform(0.8, 1.2, size)),
             "half at zero": np.rint(random.lognormal(10, 1, size)) * (random.random(size) < 0.5),
             "sigma 2.6": np.rint(random.lognormal(10, 2.6, size)),
         }
