@@ -107,7 +107,7 @@ def leave_out(shape: Shape, workload: str, load: Floats, args: argparse.Namespac
     floor, split = first_floor(problem, fixed), split_by_node(problem, fixed, None)
 
     def search(without: tuple[str, ...]) -> Search:
-        found = Search(split, floor, MAX_GAP, 1, without)
+        found = Search(split, floor, MAX_GAP, 1, without=without)
         found.run(args.effort, NO_STOP)
         return found
 
