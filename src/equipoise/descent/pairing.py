@@ -12,7 +12,17 @@ import numpy as np
 
 from equipoise.descent.counts import count_least_largest, set_target
 from equipoise.descent.facts import AIM, BOUND, EFFORT, NEVER, PAIRED, REACHED, TARGET
-from equipoise.descent.layer import busiest, goes_on, keep, new_layer, read_layer, replica_cost, set_ranks, write_layer
+from equipoise.descent.layer import (
+    busiest,
+    goes_on,
+    keep,
+    new_layer,
+    read_layer,
+    replica_cost,
+    set_ranks,
+    skips,
+    write_layer,
+)
 from equipoise.descent.sorting import bits_for, sort_ascending
 from equipoise.descent.swaps import improve
 from equipoise.descent.tuning import FEW, PAIRING_TRIES
@@ -54,7 +64,7 @@ def _pair_layer(layer, max_gap):
     for attempt in range(effort + 1):
         tries = PAIRING_TRIES[effort if attempt == 0 else attempt - 1]
         count_least_largest(layer.weight, 2 * num_ranks, num_ranks, layer.ranks.replicas)
-        facts[PAIRED] += search_counts(layer, max_gap, tries)
+        facts[PAIRED] += search_counts(layer, max_gap, 0 if skips(layer, PAIRED) else tries)
         paired = pair(layer, layer.ranks.replicas)
         separate(layer.ranks.expert, layer.weight)
         set_ranks(layer)
