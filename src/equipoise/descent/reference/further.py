@@ -1,119 +1,46 @@
-"""Joint descent in plain Python, slow: what every implementation of the folder's contract must return, bit for bit.
-
-One layer after the other: the first descent, then, where that ends above the target and the effort allows it, other
-counts to start from, squeezing, deals and trades, and, where slots are few, everything. What these do is in
-``reference_stages.py``; here is what is tried on a layer, in which order, and what it is given to reach.
-"""
+"""What is tried on layers that the first descent leaves above the target: other counts, squeezing, trades, and all."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from equipoise.bounds.table import raise_floor
-from equipoise.descent import reference_stages as stages
 from equipoise.descent import tuning
 from equipoise.descent.facts import (
     AIM,
     BOUND,
     EFFORT,
     FITTED,
-    FLOOR,
     LARGEST,
     NEVER,
-    PAIRED,
-    PLAIN,
     REACHED,
     RELAXED,
     SQUEEZED,
     TARGET,
     TRADED,
 )
-from equipoise.descent.reference_stages import Layer
+from equipoise.descent.reference.counts import count_relaxed, set_target
+from equipoise.descent.reference.exact import search_all
+from equipoise.descent.reference.fold import fold
+from equipoise.descent.reference.layer import Layer
+from equipoise.descent.reference.squeeze import deal_again, squeeze
+from equipoise.descent.reference.swaps import improve
+from equipoise.descent.reference.trade import trade
 
-__all__ = ["plan_rows"]
-
-
-def plan_rows(
-    weight: NDArray[np.int64],
-    names: NDArray[Any],
-    facts: NDArray[np.int64],
-    held: NDArray[np.int32],
-    max_gap: float,
-    threads: int | None,
-    stop: NDArray[np.bool_],
-) -> None:
-    """Plan every row of ``weight`` into ``held`` and ``facts``; see the folder's contract. ``threads`` are not used."""
-    _, num_ranks, slots = held.shape
-    for row in range(len(weight)):
-        numbers = np.lexsort((names[row], -weight[row]))  # descending by load, ascending by name
-        layer = Layer(weight[row, numbers].tolist(), num_ranks, slots, facts[row].tolist(), stop)
-        first_descent(layer, max_gap)
-        if layer.facts[AIM] >= 0 and layer.facts[EFFORT] > 0:
-            known, reached = np.array([layer.facts[BOUND]]), np.array([layer.facts[REACHED]])
-            layer.facts[FLOOR] = int(raise_floor(weight[row : row + 1], num_ranks, slots, known, reached)[0])
-            search_further(layer, max_gap)
-        held[row] = names[row, numbers][layer.best]
-        facts[row] = layer.facts
-
-
-def first_descent(layer: Layer, max_gap: float) -> None:
-    """Deal the replicas of the best counts and level them; set what a search beyond may aim for, or -1 for none."""
-    facts = layer.facts
-    stages.set_target(layer, max_gap)
-    if layer.slots == 2:
-        facts[AIM] = _pair(layer, max_gap)
-        return
-    stages.fold(layer)
-    stages.improve(layer, facts[TARGET], NEVER)
-    layer.keep()
-    facts[AIM] = facts[REACHED] if layer.slots > 1 and facts[REACHED] > facts[TARGET] else -1
-
-
-def _pair(layer: Layer, max_gap: float) -> int:
-    """Keep the best of the pairings that the effort and every smaller one find; smaller ones may have to part fewer.
-
-    Where no pair had to be parted, no other placement of the same counts is better, and all counts are tried only
-    where slots are few. What the counts that make the largest replica least reach, PLAIN, is what the plain greedy plan
-    does. Returns what a search beyond may aim for.
-    """
-    facts, num_slots = layer.facts, 2 * layer.num_ranks
-    plain = layer.replicas
-    facts[PLAIN] = stages.pair(layer, plain)
-    aim = NEVER
-    for attempt in range(facts[EFFORT] + 1):
-        tries = int(tuning.PAIRING_TRIES[facts[EFFORT] if attempt == 0 else attempt - 1])
-        counts, moved = stages.search_counts(layer, plain, max_gap, tries)
-        facts[PAIRED] += moved
-        paired = stages.pair(layer, counts)
-        layer.place(layer.apart(layer.held))
-        if layer.busiest() > paired:
-            stages.improve(layer, facts[TARGET], NEVER)
-        if attempt < 2:
-            aim = layer.busiest()
-        layer.keep()
-        within = facts[REACHED] <= facts[TARGET]
-        if attempt == 0 and facts[REACHED] <= paired and (within or num_slots > tuning.FEW):
-            return -1
-    return aim if facts[REACHED] > facts[TARGET] else -1
+__all__ = ["search_further"]
 
 
 def search_further(layer: Layer, max_gap: float) -> None:
     """Improve the best placement of a layer that the first descent left above the target."""
     facts, num_slots = layer.facts, layer.num_ranks * layer.slots
-    stages.set_target(layer, max_gap)  # again: its floor may have been raised
+    set_target(layer, max_gap)  # again: its floor may have been raised
     if facts[REACHED] <= facts[TARGET]:
         return
     small = num_slots <= tuning.SMALL
     aim = facts[AIM] if small or layer.slots == 2 else facts[TARGET]
     if _has_spare(layer) and not layer.skips(RELAXED):
-        _relax(layer, aim, tuning_effort=2 if small else facts[EFFORT])
+        _relax(layer, aim, 2 if small else facts[EFFORT])
     if facts[REACHED] > facts[TARGET] and _worth_squeezing(layer):
         _finish(layer)
     if facts[REACHED] > facts[TARGET] and num_slots <= tuning.FEW and layer.slots <= len(layer.weight):
-        stages.search_all(layer, int(tuning.EXACT_STEPS[facts[EFFORT]]))
+        search_all(layer, int(tuning.EXACT_STEPS[facts[EFFORT]]))
 
 
 def _has_spare(layer: Layer) -> bool:
@@ -132,11 +59,11 @@ def _room(layer: Layer) -> int:
 
 def _start_again(layer: Layer, largest: float, target: int, rule: int) -> None:
     """Deal the replicas of other counts, whose largest replica may be ``largest``."""
-    layer.set_counts(stages.count_relaxed(layer, largest, target, rule))
-    stages.fold(layer)
+    layer.set_counts(count_relaxed(layer, largest, target, rule))
+    fold(layer)
 
 
-def _relax(layer: Layer, aim: int, tuning_effort: int) -> None:
+def _relax(layer: Layer, aim: int, effort: int) -> None:
     """Start again from other counts; keep what is better than the best."""
     facts, slots = layer.facts, layer.slots
     largest, target, room = facts[LARGEST], facts[TARGET], _room(layer)
@@ -145,12 +72,12 @@ def _relax(layer: Layer, aim: int, tuning_effort: int) -> None:
         shares, rules = tuning.SKEWED
         kind = tuning.STARTS_THREE if slots == 3 else tuning.STARTS_SQUEEZED if squeezes else tuning.STARTS_SKEWED
         goal = target - room // (tuning.RELAX_BELOW_THREE if slots == 3 else tuning.RELAX_BELOW)
-        tries = always = int(tuning.STARTS[kind, tuning_effort])
+        tries = always = int(tuning.STARTS[kind, effort])
     else:
         shares, rules = tuning.LEVEL
         goal = target
-        tries = int(tuning.STARTS[tuning.STARTS_LEVEL, tuning_effort])
-        always = int(tuning.ALWAYS[min(slots, 4) - 2, tuning_effort])
+        tries = int(tuning.STARTS[tuning.STARTS_LEVEL, effort])
+        always = int(tuning.ALWAYS[min(slots, 4) - 2, effort])
     for attempt in range(tries):
         far = facts[REACHED] >= target + tuning.FAR * room
         if facts[REACHED] <= target or (attempt >= always and not far):
@@ -158,9 +85,9 @@ def _relax(layer: Layer, aim: int, tuning_effort: int) -> None:
         if not layer.goes_on(50 * layer.num_ranks * slots):
             return
         _start_again(layer, largest + float(shares[attempt]) * max(aim - largest, 1), target, int(rules[attempt]))
-        stages.improve(layer, goal, facts[REACHED])
+        improve(layer, goal, facts[REACHED])
         facts[RELAXED] += layer.keep()
-        if squeezes and target < layer.busiest() <= target + tuning.NEAR * room and stages.squeeze(layer, goal):
+        if squeezes and target < layer.busiest() <= target + tuning.NEAR * room and squeeze(layer, goal):
             facts[SQUEEZED] += layer.keep()
 
 
@@ -178,7 +105,7 @@ def _finish(layer: Layer) -> None:
             break
         most = facts[BOUND] + int(aim) * room
         _start_again(layer, facts[LARGEST] + float(share) * max(most - facts[LARGEST], 1), most, int(rule))
-        stages.improve(layer, most, NEVER)
+        improve(layer, most, NEVER)
         champion, before = layer.best, facts[REACHED]
         facts[REACHED] = NEVER
         layer.keep()
@@ -201,7 +128,7 @@ def _polish(layer: Layer, row: int) -> None:
         _deal(layer, deals)
     if facts[REACHED] > target and trades > 0 and not layer.skips(TRADED):
         squeezed_below = 0 if layer.skips(SQUEEZED) else target + tuning.TRADE_NEAR * room
-        stages.trade(layer, target - room // tuning.TRADE_BELOW, squeezed_below, trades)
+        trade(layer, target - room // tuning.TRADE_BELOW, squeezed_below, trades)
 
 
 def _deal(layer: Layer, deals: int) -> None:
@@ -213,12 +140,12 @@ def _deal(layer: Layer, deals: int) -> None:
     places = [(p, q) for p in range(slots - 1, 0, -1) for q in range(p - 1, -1, -1)]
     layer.restore(layer.best)
     for deal in range(deals + 1):
-        if goal < layer.busiest() <= target + tuning.NEAR * room and stages.squeeze(layer, goal):
+        if goal < layer.busiest() <= target + tuning.NEAR * room and squeeze(layer, goal):
             facts[SQUEEZED] += layer.keep()
         if facts[REACHED] <= target or deal == deals:
             return
         if not layer.goes_on(10 * num_ranks * slots + 2 * num_ranks**2):
             return
-        stages.deal_again(layer, goal, *places[deal % len(places)])
-        stages.improve(layer, goal, 0)
+        deal_again(layer, goal, *places[deal % len(places)])
+        improve(layer, goal, 0)
         layer.keep()
