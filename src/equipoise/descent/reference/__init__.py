@@ -10,7 +10,7 @@ pairing, and where * stands below; and besides
 
     improve    for each rank that the heaviest is compared with, 6 a slot, or, for pairs, * 20 a pair of slots
     level      10 a replica and 10 an expert, to put all replicas in line
-               for each replica of a rank 5, and 3 for each that it is compared with, unless one brings both to the target
+               for each replica of a rank 5, and 3 for each that it is compared with, unless one is enough for both
     chains     * 1 for each replica in line below one of the heaviest rank
                for each replica of the second rank 5, and 5 for each that it is compared with, unless one is enough
     redeal     * for each round, 20 a rank and 1 a slot
