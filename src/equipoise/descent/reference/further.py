@@ -7,6 +7,7 @@ from equipoise.descent.facts import (
     AIM,
     BOUND,
     EFFORT,
+    EXACT,
     FITTED,
     LARGEST,
     NEVER,
@@ -39,7 +40,10 @@ def search_further(layer: Layer, max_gap: float) -> None:
         _relax(layer, aim, 2 if small else facts[EFFORT])
     if facts[REACHED] > facts[TARGET] and _worth_squeezing(layer):
         _finish(layer)
-    if facts[REACHED] > facts[TARGET] and num_slots <= tuning.FEW and layer.slots <= len(layer.weight):
+    if small and _has_spare(layer) and not layer.skips(TRADED):
+        trade(layer, facts[TARGET], 0, tuning.SMALL_TRADES)
+    few = num_slots <= tuning.FEW and layer.slots <= len(layer.weight)
+    if facts[REACHED] > facts[TARGET] and few and not layer.skips(EXACT):
         search_all(layer, int(tuning.EXACT_STEPS[facts[EFFORT]]))
 
 
@@ -95,11 +99,12 @@ def _finish(layer: Layer) -> None:
     """Polish the best placement, then what fitted starts lead to, then the best of all."""
     facts = layer.facts
     target, room = facts[TARGET], _room(layer)
+    if not _has_spare(layer):
+        _polish(layer, tuning.POLISH_PACKED)
+        return
     _polish(layer, tuning.POLISH_FIRST)
     first = facts[REACHED]
-    starts = int(tuning.STARTS[tuning.STARTS_FITTED, facts[EFFORT]])
-    if layer.skips(FITTED) or not _has_spare(layer):
-        starts = 0
+    starts = 0 if layer.skips(FITTED) else int(tuning.STARTS[tuning.STARTS_FITTED, facts[EFFORT]])
     for share, rule, aim in list(zip(*tuning.FITTED, strict=True))[:starts]:
         if facts[REACHED] <= target or not layer.goes_on(50 * layer.num_ranks * layer.slots):
             break

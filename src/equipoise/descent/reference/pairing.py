@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.descent.facts import BOUND, EFFORT, NEVER, PAIRED, PLAIN, REACHED, TARGET
+from equipoise.descent.facts import BOUND, EFFORT, NEVER, PAIRED, REACHED, TARGET
 from equipoise.descent.reference.layer import Layer
 from equipoise.descent.reference.swaps import improve
 from equipoise.descent.tuning import FEW, PAIRING_TRIES
@@ -32,16 +32,13 @@ def pair_layer(layer: Layer, max_gap: float) -> int:
     """Keep the best of the pairings that the effort and every smaller one find; smaller ones may have to part fewer.
 
     Where no pair had to be parted, no other placement of the same counts is better, and all counts are tried only
-    where slots are few. What the counts that make the largest replica least reach, PLAIN, is what the plain greedy plan
-    does. Returns what a search beyond may aim for.
+    where slots are few. Returns what a search beyond may aim for.
     """
     facts, num_slots = layer.facts, 2 * layer.num_ranks
-    plain = layer.replicas
-    facts[PLAIN] = pair(layer, plain)
-    aim = NEVER
+    first, aim = layer.replicas, NEVER
     for attempt in range(facts[EFFORT] + 1):
         tries = int(PAIRING_TRIES[facts[EFFORT] if attempt == 0 else attempt - 1])
-        counts, moved = search_counts(layer, plain, max_gap, tries)
+        counts, moved = search_counts(layer, first, max_gap, 0 if layer.skips(PAIRED) else tries)
         facts[PAIRED] += moved
         paired = pair(layer, counts)
         layer.place(layer.apart(layer.held))
