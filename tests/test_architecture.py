@@ -13,14 +13,17 @@ import equipoise
 PACKAGE = Path(equipoise.__file__).parent
 
 ORDER = (
-    ("errors",),
-    ("arrays", "files", "metrics", "threads", "fixed_point"),
+    ("errors", "limits"),
+    ("arguments",),
+    ("arrays", "files", "threads", "fixed_point"),
+    ("decode", "metrics"),
     ("kernels", "load", "latency"),
     ("backends", "problem"),
     ("placement", "hierarchy", "bounds", "restarts"),
     ("checker", "descent", "dispatch"),
     ("certificate", "search", "robust"),
-    ("plan", "strategies"),
+    ("saved", "strategies"),
+    ("plan",),
     ("how",),
     ("capacity", "replan"),
     ("report", "migration", "solver"),
@@ -163,6 +166,31 @@ CLOCKS = {
 def test_only_some_rooms_read_a_clock(module: Path) -> None:
     if room_of(module) not in CLOCKS:
         assert packages(module).isdisjoint({"time", "datetime"})
+
+
+CONSTANTS = {"os.pathsep", "str(path)", "os.fspath(path)", "name"}
+"""Beside names in capitals, what errors may quote whole: what the caller named, and the attribute of a module."""
+
+
+def test_values_in_errors_go_through_shown(module: Path) -> None:
+    """A value of a caller's or a file's can be of any size, and can write over the terminal that it is printed on."""
+    if room_of(module) in ("kernels", "restarts", "testing"):
+        return
+    quoted = [
+        ast.unparse(node.value)
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.FormattedValue) and node.conversion == ord("r")
+    ]
+    assert all(name in CONSTANTS or name.strip("_").isupper() for name in quoted), quoted
+
+
+def test_only_one_room_opens_files(module: Path) -> None:
+    if room_of(module) in ("decode", "files", "kernels", "cli"):
+        return
+    calls = [ast.unparse(node.func) for node in ast.walk(tree_of(module)) if isinstance(node, ast.Call)]
+    readers = ("open", "os.open", "np.fromfile", "np.memmap", "json.load", "yaml.load", "torch.load")
+    opening = [call for call in calls if call in readers or call.endswith((".read_text", ".read_bytes", ".open"))]
+    assert set(opening) <= {"archive.open"}, opening
 
 
 def test_no_module_asserts_what_a_caller_may_get_wrong(module: Path) -> None:

@@ -6,6 +6,7 @@ program without it never pays for it.
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.errors import InvalidInputError
+from equipoise.errors import InvalidInputError, shown
+from equipoise.limits import MOST_CELLS, MOST_LAYERS, MOST_LOADS, MOST_SLOTS
 
-__all__ = ["CheckedLoad", "as_load", "as_numpy", "as_windows", "is_torch", "like"]
+__all__ = ["CheckedLoad", "as_load", "as_numpy", "as_windows", "check_loads", "check_table", "is_torch", "like"]
+
+CHECKED_AT_ONCE = 1 << 20  # loads; what is refused takes no memory for a copy of all
 
 
 def is_torch(value: Any) -> bool:
@@ -27,6 +31,7 @@ def is_torch(value: Any) -> bool:
 def as_numpy(value: Any, name: str) -> NDArray[Any]:
     """Return ``value`` as a numpy array on the host, or say why that cannot be."""
     if is_torch(value):
+        _check_size(tuple(value.shape), name)
         if value.is_complex():
             raise InvalidInputError(f"{name} holds {str(value.dtype)[6:]} values; it must hold integers or floats.")
         if value.device.type == "meta" or value.is_quantized or value.layout != sys.modules["torch"].strided:
@@ -44,9 +49,35 @@ def as_numpy(value: Any, name: str) -> NDArray[Any]:
         array = np.asarray(value)
     except ValueError:
         raise InvalidInputError(f"{name} is ragged; every row needs the same number of entries.") from None
+    except Exception:  # whatever the entries raise when they are to become numbers
+        raise InvalidInputError(f"{name} is {shown(value)}; pass an array of integers or floats.") from None
     if array.dtype.kind not in "biuf":
         raise InvalidInputError(f"{name} holds {array.dtype} values; it must hold integers or floats.")
+    _check_size(array.shape, name)  # a view may be larger than any memory
     return array
+
+
+def check_loads(num_windows: int, num_layers: int, num_experts: int, name: str) -> None:
+    """Insist that so many windows, layers and experts are no more than anybody has; see ``equipoise.limits``."""
+    if num_layers > MOST_LAYERS or num_experts > MOST_SLOTS or num_windows * num_layers * num_experts > MOST_LOADS:
+        raise InvalidInputError(
+            f"{name} is of {shown(num_windows)} windows, {shown(num_layers)} layers and {shown(num_experts)} experts; "
+            f"{MOST_LAYERS:,} layers of {MOST_SLOTS:,} experts are the most, and {MOST_LOADS:,} loads in all."
+        )
+
+
+def check_table(num_layers: int, num_columns: int, name: str) -> None:
+    """Insist that a table with a column for each slot, or expert, is none that nobody has; see ``equipoise.limits``."""
+    if num_columns > MOST_SLOTS or num_layers * num_columns > MOST_CELLS:
+        raise InvalidInputError(
+            f"{name} is of {shown(num_layers)} layers and {shown(num_columns)} slots or experts; {MOST_SLOTS:,} in a "
+            f"layer are the most, and {MOST_CELLS:,} in all."
+        )
+
+
+def _check_size(shape: tuple[int, ...], name: str) -> None:
+    if math.prod(shape) > MOST_LOADS:
+        raise InvalidInputError(f"{name} has shape {shape}; at most {MOST_LOADS:,} numbers are taken at once.")
 
 
 def like(template: Any, *arrays: NDArray[Any]) -> tuple[Any, ...]:
@@ -77,23 +108,36 @@ def as_windows(value: Any, name: str = "load", axis: str = "window") -> NDArray[
         )
     if array.size == 0:
         raise InvalidInputError(f"{name} has shape {array.shape}, which is empty; it needs at least one of each.")
-    array = np.array(array, dtype=np.float64, order="C")
-    wrong = ~(np.isfinite(array) & (array >= 0))
-    if wrong.any():
-        index = tuple(int(i) for i in np.argwhere(wrong)[0])
-        axes = (axis, "layer", "expert")[-array.ndim :]
-        where = ", ".join(f"{axis} {i}" for axis, i in zip(axes, index, strict=True))
-        raise InvalidInputError(f"{name} is {array[index]} at {where}; loads must be finite and not negative.")
-    array = array.reshape(-1, *array.shape[-2:])
-    with np.errstate(over="ignore"):
-        total = array.sum(axis=0).sum(axis=1)
+    check_loads(array.shape[0] if array.ndim == 3 else 1, array.shape[-2], array.shape[-1], name)
+    _check_loads(array, name, axis)
+    # Only now is memory taken for it.
+    array = np.array(array, dtype=np.float64, order="C").reshape(-1, *array.shape[-2:])
+    array.setflags(write=False)
+    return array
+
+
+def _check_loads(array: NDArray[Any], name: str, axis: str) -> None:
+    """Insist that every load is finite and not negative, and that the sums over windows and experts are finite too."""
+    windows = array if array.ndim == 3 else array[None]
+    at_once = max(1, CHECKED_AT_ONCE // windows[0].size)
+    total = np.zeros(windows.shape[1])
+    for first in range(0, len(windows), at_once):
+        block = windows[first : first + at_once]
+        wrong = ~(np.isfinite(block) & (block >= 0))
+        if wrong.any():
+            window, layer, expert = (int(i) for i in np.argwhere(wrong)[0])
+            where = f"{axis} {first + window}, " if array.ndim == 3 else ""
+            raise InvalidInputError(
+                f"{name} is {float(block[window, layer, expert])} at {where}layer {layer}, expert {expert}; "
+                "loads must be finite and not negative."
+            )
+        with np.errstate(over="ignore"):
+            total += block.sum(axis=(0, 2), dtype=np.float64)
     if not np.isfinite(total).all():
         layer = int(np.argmin(np.isfinite(total)))
         raise InvalidInputError(
             f"{name} of layer {layer} sums to more than float64 can hold; divide all loads by 1e10."
         )
-    array.setflags(write=False)
-    return array
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from equipoise.errors import InvalidInputError, MissingDependencyError, UnknownNameError
+from equipoise.arguments import as_instance, as_names
+from equipoise.errors import InvalidInputError, MissingDependencyError, UnknownNameError, shown
 
 __all__ = ["BACKENDS", "Backend", "choose_backend"]
 
@@ -36,6 +37,11 @@ class Backend:
     runs_on: str
     needs: tuple[str, ...]
     install: str
+
+    def __post_init__(self) -> None:
+        for field in ("name", "runs_on", "install"):
+            as_instance(getattr(self, field), str, field, "a text")
+        as_names(self.needs, "needs")
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -88,16 +94,18 @@ def choose_backend(name: str, device: str = "cpu", among: Sequence[str] = tuple(
     >>> choose_backend("auto").name
     'numba'
     """
+    as_instance(device, str, "device", "a name such as 'cpu' or 'cuda:0'")
+    among = tuple(name for name in as_names(among, "among") if name in BACKENDS) or ("numba",)
+    if not isinstance(name, str) or name not in ("auto", *BACKENDS):
+        raise UnknownNameError(f"backend is {shown(name)}; it must be auto or one of {', '.join(BACKENDS)}.")
     if name != "auto":
-        if not isinstance(name, str) or name not in BACKENDS:
-            raise UnknownNameError(f"backend is {name!r}; it must be auto or one of {', '.join(BACKENDS)}.")
         obstacle = BACKENDS[name].obstacle
         if obstacle is not None:
-            raise MissingDependencyError(f"backend {name!r} {obstacle}.")
+            raise MissingDependencyError(f"backend {shown(name)} {obstacle}.")
         if name not in among:
             raise InvalidInputError(
-                f"backend is {name!r}, and {by} runs on {' or '.join(among)}; use backend {among[0]!r} or 'auto', or a "
-                f"strategy that runs on {name}."
+                f"backend is {shown(name)}, and {by} runs on {' or '.join(among)}; use backend {shown(among[0])} or "
+                f"'auto', or a strategy that runs on {name}."
             )
         return BACKENDS[name]
     order: tuple[str, ...] = ("numba",)

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import as_instance, count, finite
 from equipoise.bounds import lower_bounds
 from equipoise.certificate import check_placement
-from equipoise.errors import InvalidInputError
+from equipoise.errors import InvalidInputError, shown
 from equipoise.how import How
+from equipoise.metrics import as_layers
 from equipoise.metrics import balancedness as balancedness_of
-from equipoise.problem import Cluster, PlacementProblem, count, finite
+from equipoise.problem import Cluster, PlacementProblem, as_problem
 from equipoise.strategies import DEFAULT, parameters_of
 
 __all__ = ["Answer", "Capacity", "CapacityPoint", "slots_for"]
@@ -45,6 +47,12 @@ class CapacityPoint:
     num_redundant_experts: int
     balancedness: Floats
     limit: Floats
+
+    def __post_init__(self) -> None:
+        as_instance(self.cluster, Cluster, "cluster", "a Cluster(num_ranks=..., slots_per_rank=...)")
+        count(self.num_redundant_experts, "num_redundant_experts", least=0)
+        for name in ("balancedness", "limit"):
+            object.__setattr__(self, name, as_layers(getattr(self, name), name))
 
     @property
     def num_slots(self) -> int:
@@ -110,6 +118,12 @@ class Capacity:
     target: float
     points: tuple[CapacityPoint, ...]
     ceiling: Floats
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", _target(self.target))
+        if not isinstance(self.points, tuple) or not all(isinstance(point, CapacityPoint) for point in self.points):
+            raise InvalidInputError(f"points is {shown(self.points)}; it must be a tuple of CapacityPoint.")
+        object.__setattr__(self, "ceiling", as_layers(self.ceiling, "ceiling"))
 
     @property
     def mean(self) -> Answer:
@@ -184,8 +198,7 @@ def slots_for(
     >>> capacity.mean.found, capacity.mean.impossible
     (6, (4,))
     """
-    if not isinstance(problem, PlacementProblem):
-        raise InvalidInputError(f"problem is a {type(problem).__name__}; pass a PlacementProblem(load, cluster).")
+    as_problem(problem)
     target = _target(balancedness)
     if "max_gap" in parameters_of(strategy):
         parameters.setdefault("max_gap", min(0.001, (1 / target - 1) / 2))
@@ -204,7 +217,7 @@ def _target(value: Any) -> float:
     rule = "mean / max rank load, a number above 0 and at most 1, such as 0.99"
     number = finite(value, "balancedness", rule)
     if not 0 < number <= 1:
-        raise InvalidInputError(f"balancedness is {value!r}; it must be {rule}.")
+        raise InvalidInputError(f"balancedness is {shown(value)}; it must be {rule}.")
     return number
 
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import as_ranks
 from equipoise.checker import check_placement
-from equipoise.errors import InvalidInputError
+from equipoise.errors import InvalidInputError, shown
+from equipoise.metrics import as_layers
 from equipoise.placement import Placement
-from equipoise.problem import Cluster, PlacementProblem
+from equipoise.problem import Cluster, PlacementProblem, as_problem
 from equipoise.threads import part
 
 __all__ = ["Certificate", "certify", "check_placement"]
@@ -37,7 +39,8 @@ class Certificate:
     Raises
     ------
     InvalidInputError
-        If a lower bound exceeds the load that it bounds: then one of the two is wrong.
+        If a load or bound is negative or not finite, or a lower bound exceeds the load that it bounds: then one of the
+        two is wrong.
     """
 
     lower_bound: Floats
@@ -45,11 +48,12 @@ class Certificate:
     bound: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        lower = np.array(self.lower_bound, dtype=np.float64)
-        largest = np.array(self.max_rank_load, dtype=np.float64)
-        if not lower.shape == largest.shape == (len(self.bound),):
+        lower, largest = (as_layers(getattr(self, name), name) for name in ("lower_bound", "max_rank_load"))
+        if not isinstance(self.bound, tuple) or not all(isinstance(name, str) for name in self.bound):
+            raise InvalidInputError(f"bound is {shown(self.bound)}; it must be a tuple of names, one per layer.")
+        if not len(lower) == len(largest) == len(self.bound):
             raise InvalidInputError(
-                f"lower_bound, max_rank_load and bound have {lower.shape}, {largest.shape} and "
+                f"lower_bound, max_rank_load and bound have {len(lower)}, {len(largest)} and "
                 f"{len(self.bound)} entries; each needs one per layer."
             )
         wrong = ~(lower <= largest * (1 + ROUNDING) + np.finfo(np.float64).tiny)  # below that, floats lose their digits
@@ -67,11 +71,9 @@ class Certificate:
 
     @property
     def gap(self) -> Floats:
-        """Max rank load / lower bound - 1 of each layer; 0 is proved optimal."""
-        ratio = np.divide(
-            self.max_rank_load, self.lower_bound, out=np.ones_like(self.lower_bound), where=self.lower_bound > 0
-        )
-        return ratio - 1.0
+        """Max rank load / lower bound - 1 of each layer; 0 is proved optimal, and infinite where nothing is proved."""
+        nothing = np.where(self.max_rank_load > 0, np.inf, 1.0)
+        return np.divide(self.max_rank_load, self.lower_bound, out=nothing, where=self.lower_bound > 0) - 1.0
 
     @property
     def mean_gap(self) -> float:
@@ -113,9 +115,11 @@ def certify(
     >>> certificate.lower_bound.tolist(), certificate.max_rank_load.tolist(), certificate.bound
     ([4.0], [4.0], ('mean',))
     """
+    as_problem(problem)
     from equipoise.bounds import lower_bounds  # with numba, which reading a plan does not need
 
     asked = anywhere = problem
+    lost_ranks = as_ranks(lost_ranks)
     if lost_ranks:
         asked = dataclasses.replace(problem, num_expert_groups=None)  # nodes may be uneven now
         left = Cluster(problem.cluster.num_ranks - len(lost_ranks), problem.cluster.slots_per_rank)

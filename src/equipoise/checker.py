@@ -7,10 +7,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import as_instance, flag
 from equipoise.errors import InvalidPlacementError
 from equipoise.kernels.recount import DOUBLED, EMPTY, MISSING, TORN, UNEVEN
 from equipoise.placement import Placement
-from equipoise.problem import PlacementProblem
+from equipoise.problem import PlacementProblem, as_problem
 
 __all__ = ["check_placement"]
 
@@ -45,6 +46,10 @@ def check_placement(
     """
     from equipoise.kernels.recount.numba import recount
 
+    as_problem(problem)
+    as_instance(placement, Placement, "placement", "a Placement, such as plan.placement")
+    flag(allow_duplicates, "allow_duplicates")
+    flag(allow_empty, "allow_empty")
     cluster = problem.cluster
     layers, experts = problem.load.shape
     ranks, slots = cluster.num_ranks, cluster.num_slots

@@ -22,6 +22,7 @@ from equipoise.certificate import check_placement
 from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError
 from equipoise.fixed_point import to_fixed_point
 from equipoise.how import How
+from equipoise.limits import MOST_SLOTS
 from equipoise.problem import Cluster, PlacementProblem, check_counts, count
 from equipoise.restarts import Settings, pack_items
 from equipoise.restarts.on_device import pack_tensors, place_tensors, stays_on_device
@@ -82,7 +83,7 @@ def balanced_packing(
     >>> np.bincount(pack_index[0], weights=[6, 5, 4, 3, 2, 2]).tolist()
     [11.0, 11.0]
     """
-    num_packs, chosen = count(num_packs, "num_packs"), choose_backend(backend, _device_of(weight))
+    num_packs, chosen = count(num_packs, "num_packs", most=MOST_SLOTS), choose_backend(backend, _device_of(weight))
     device_bound = stays_on_device(weight, chosen)
     load = _two_axes(weight) if device_bound else _weights(weight)
     items = load.shape[1]
@@ -128,7 +129,7 @@ def replicate_experts(weight: Any, num_phy: int) -> tuple[Any, Any, Any]:
     """
     from equipoise.kernels.replication.numba import replicate
 
-    load, num_phy = _weights(weight), count(num_phy, "num_phy")
+    load, num_phy = _weights(weight), count(num_phy, "num_phy", most=MOST_SLOTS)
     if num_phy < load.shape[1]:
         raise InfeasibleError(
             f"{num_phy} physical experts cannot hold {load.shape[1]} logical ones, which need one each. "

@@ -13,14 +13,16 @@
     │   └── RanksLostError                        ranks are gone; it says where the others stand
     └── MissingDependencyError (ImportError)      an optional package or device is not there
 
-Each message names the value, the rule it breaks, and the smallest change that helps.
+Each message names the value, the rule it breaks, and the smallest change that helps. The value comes from a caller or
+from a stranger's file, so it goes through ``shown``, or ``listed`` if there are several.
 ``PreconditionError`` is an ``AssertionError`` too, because callers of the published
 ``rebalance_experts`` catch that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 __all__ = [
@@ -36,7 +38,12 @@ __all__ = [
     "PreconditionError",
     "RanksLostError",
     "UnknownNameError",
+    "listed",
+    "reason",
+    "shown",
 ]
+
+LONGEST = 80  # characters of a value that an error quotes
 
 
 class EquipoiseError(Exception):
@@ -106,3 +113,59 @@ class RanksLostError(MigrationError):
     ) -> None:
         super().__init__(sentence)
         self.lost_ranks, self.placement, self.stranded = tuple(lost_ranks), placement, tuple(stranded)
+
+
+def shown(value: Any) -> str:
+    """Return ``value`` as an error quotes it: as ``repr`` writes it, but in one line of at most 80 characters.
+
+    Never fails, and takes no time for what it leaves out: of long texts, long numbers and nested lists it looks at the
+    beginning.
+
+    >>> shown("a"), shown(10**400), shown([[1, 2, 3], "x"] * 1000)
+    ("'a'", 'an int of 1329 bits', "[[1, 2, 3], 'x', [1, 2, 3], 'x', [1, 2, 3], 'x', [1, 2, 3], 'x', [1, 2, 3], '...")
+    """
+    try:
+        text = _shown(value, 2)
+    except Exception:  # a repr of somebody else's may raise anything
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def listed(values: Iterable[Any], most: int = 10) -> str:
+    """Return the first ``most`` of ``values``, and how many more there are, as an error lists them.
+
+    >>> listed(["a", 2]), listed(range(12), most=2), listed([])
+    ("'a', 2", '0, 1 and 10 more', 'none')
+    """
+    known = list(values)
+    if not known:
+        return "none"
+    text = ", ".join(map(shown, known[:most]))
+    return text if len(known) <= most else f"{text} and {len(known) - most:,} more"
+
+
+def reason(error: Exception) -> str:
+    """Return what the system says in ``error``, as the end of a sentence."""
+    text = getattr(error, "strerror", None) or str(error)
+    return text[:1].lower() + text[1:]
+
+
+def _shown(value: Any, depth: int) -> str:
+    """Return at most a few lines; ``depth`` lists inside each other are looked into."""
+    if isinstance(value, str | bytes):
+        return repr(value[:LONGEST])
+    if isinstance(value, float):
+        return float.__repr__(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        bits = value.bit_length()
+        return int.__repr__(value) if bits <= 256 else f"an int of {bits} bits"
+    if isinstance(value, Mapping):
+        inside = (f"{_shown(key, 0)}: {_shown(value[key], depth - 1)}" for key in islice(value, LONGEST // 4))
+        return "{" + ", ".join(inside) + "}" if depth > 0 else "{...}"
+    if isinstance(value, list | tuple | set | frozenset):
+        left, right = "[]" if isinstance(value, list) else "()" if isinstance(value, tuple) else "{}"
+        inside = (_shown(item, depth - 1) for item in islice(value, LONGEST // 3))
+        return left + ", ".join(inside) + right if depth > 0 else f"{left}...{right}"
+    if getattr(value, "shape", ()) and hasattr(value, "dtype"):
+        return f"a {type(value).__name__} of shape {tuple(value.shape)} and type {value.dtype}"
+    return " ".join(repr(value).split())

@@ -7,7 +7,7 @@ from typing import Any
 
 from equipoise.backends import BACKENDS, Backend, choose_backend
 from equipoise.placement import Placement
-from equipoise.problem import PlacementProblem
+from equipoise.problem import PlacementProblem, as_problem
 from equipoise.restarts import check_seed
 from equipoise.strategies import DEFAULT, Found, Strategy, choose_strategy
 from equipoise.threads import num_threads
@@ -77,6 +77,7 @@ class How:
 
     def find(self, problem: PlacementProblem) -> Found:
         """Return what the strategy finds for ``problem``."""
+        as_problem(problem)
         return self.strategy.place(problem, self.seed, self.backend, self.threads)
 
     def place(self, problem: PlacementProblem) -> tuple[Found, Placement]:

@@ -15,13 +15,46 @@ Engines log other numbers: see ``vllm_balancedness`` and ``sglang_utilization``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Metrics", "balancedness", "imbalance_ratio", "sglang_utilization", "vllm_balancedness"]
+from equipoise.arrays import as_numpy
+from equipoise.errors import InvalidInputError, shown
+from equipoise.limits import MOST_LOADS
+
+__all__ = ["Metrics", "as_layers", "balancedness", "imbalance_ratio", "sglang_utilization", "vllm_balancedness"]
 
 Floats = NDArray[np.float64]
+
+
+def _as_rank_load(value: Any) -> Floats:
+    """Return rank loads, or say what they must be."""
+    if (
+        not isinstance(value, np.ndarray)
+        or value.dtype != np.float64
+        or value.ndim != 2
+        or not 0 < value.size <= MOST_LOADS
+    ):
+        raise InvalidInputError(
+            f"rank_load is {shown(value)}; it must be a float64 array of shape (layers, ranks), as Placement.rank_load "
+            "returns it."
+        )
+    if not (np.isfinite(value) & (value >= 0)).all():
+        raise InvalidInputError("rank_load holds a number that is negative or not finite; rank loads are neither.")
+    return value
+
+
+def as_layers(value: Any, name: str) -> Floats:
+    """Return one number for each layer, finite and not negative, as a read-only float64 copy, or say what is wrong."""
+    array = np.array(as_numpy(value, name), dtype=np.float64)
+    if array.ndim != 1 or array.size == 0 or not (np.isfinite(array) & (array >= 0)).all():
+        raise InvalidInputError(
+            f"{name} is {shown(value)}; it must hold a finite number, not negative, for each layer."
+        )
+    array.setflags(write=False)
+    return array
 
 
 def balancedness(rank_load: Floats) -> Floats:
@@ -30,7 +63,7 @@ def balancedness(rank_load: Floats) -> Floats:
     >>> balancedness(np.array([[4.0, 2.0], [0.0, 0.0]])).tolist()
     [0.75, 1.0]
     """
-    largest = rank_load.max(axis=1)
+    largest = _as_rank_load(rank_load).max(axis=1)
     ratio: Floats = np.divide(rank_load.mean(axis=1), largest, out=np.ones_like(largest), where=largest > 0)
     return ratio
 
@@ -41,19 +74,20 @@ def imbalance_ratio(rank_load: Floats) -> Floats:
     >>> imbalance_ratio(np.array([[3.0, 1.0], [0.0, 0.0]])).tolist()
     [0.5, 0.0]
     """
-    mean = rank_load.mean(axis=1)
+    mean = _as_rank_load(rank_load).mean(axis=1)
     ratio: Floats = np.divide(rank_load.max(axis=1), mean, out=np.ones_like(mean), where=mean > 0)
     return ratio - 1
 
 
 def vllm_balancedness(rank_load: Floats) -> float:
     """Return the one number that vLLM logs: sum over layers of the mean / sum over layers of the max."""
-    largest = float(rank_load.max(axis=1).sum())
+    largest = float(_as_rank_load(rank_load).max(axis=1).sum())
     return float(rank_load.mean(axis=1).sum()) / largest if largest > 0 else 1.0
 
 
 def sglang_utilization(rank_load: Floats) -> float:
     """Return the one number that SGLang logs: mean over layers of (mean + 1e-5) / (max + 1e-5)."""
+    rank_load = _as_rank_load(rank_load)
     return float(np.mean((rank_load.mean(axis=1) + 1e-5) / (rank_load.max(axis=1) + 1e-5)))
 
 
@@ -73,6 +107,20 @@ class Metrics:
     max_rank_load: Floats
     num_duplicates: NDArray[np.int64]
 
+    def __post_init__(self) -> None:
+        for name in ("mean_rank_load", "max_rank_load"):
+            object.__setattr__(self, name, as_layers(getattr(self, name), name))
+        duplicates = as_numpy(self.num_duplicates, "num_duplicates")
+        if (
+            not self.mean_rank_load.shape == self.max_rank_load.shape == duplicates.shape
+            or duplicates.dtype.kind not in "iu"
+        ):
+            raise InvalidInputError(
+                f"mean_rank_load, max_rank_load and num_duplicates have the shapes {self.mean_rank_load.shape}, "
+                f"{self.max_rank_load.shape} and {duplicates.shape}; each needs one number a layer, the last an int."
+            )
+        object.__setattr__(self, "num_duplicates", duplicates)
+
     @property
     def balancedness(self) -> Floats:
         """Mean / max rank load of each layer."""
@@ -83,7 +131,8 @@ class Metrics:
     @property
     def imbalance_ratio(self) -> Floats:
         """Max / mean rank load - 1 of each layer."""
-        return 1.0 / self.balancedness - 1.0
+        ratio = np.ones_like(self.mean_rank_load)
+        return np.divide(self.max_rank_load, self.mean_rank_load, out=ratio, where=self.mean_rank_load > 0) - 1.0
 
     @property
     def mean_balancedness(self) -> float:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arrays import as_load, as_numpy
-from equipoise.errors import IndivisibleError, InvalidPlacementError
-from equipoise.problem import Cluster, count
+from equipoise.arguments import as_instance, count
+from equipoise.arrays import as_load, as_numpy, check_table
+from equipoise.errors import IndivisibleError, InvalidPlacementError, shown
+from equipoise.limits import MOST_SLOTS
+from equipoise.problem import Cluster
 
 __all__ = ["Placement"]
 
@@ -63,7 +65,7 @@ class Placement:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_ranks", count(self.num_ranks, "num_ranks"))
-        experts = count(self.num_logical_experts, "num_logical_experts")
+        experts = count(self.num_logical_experts, "num_logical_experts", most=MOST_SLOTS)
         object.__setattr__(self, "num_logical_experts", experts)
         array = as_numpy(self.physical_to_logical, "physical_to_logical")
         if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "iu":
@@ -71,9 +73,10 @@ class Placement:
                 f"physical_to_logical has shape {array.shape} and type {array.dtype}; "
                 "it must hold integers in the shape (layers, slots)."
             )
+        check_table(len(array), max(array.shape[1], experts), "the placement")
         if array.shape[1] % self.num_ranks:
             raise IndivisibleError(
-                f"{array.shape[1]} slots do not spread evenly over {self.num_ranks} ranks. "
+                f"{array.shape[1]} slots do not spread evenly over {shown(self.num_ranks)} ranks. "
                 f"Use a number of ranks that divides {array.shape[1]}."
             )
         wrong = (array < -1) | (array >= experts)
@@ -94,8 +97,11 @@ class Placement:
         >>> Placement.in_order(1, Cluster(num_ranks=2, slots_per_rank=2), 3).physical_to_logical.tolist()
         [[0, 1, 2, 0]]
         """
-        row = np.arange(cluster.num_slots) % count(num_logical_experts, "num_logical_experts")
-        return cls(np.tile(row, (count(num_layers, "num_layers"), 1)), cluster.num_ranks, num_logical_experts)
+        cluster = as_instance(cluster, Cluster, "cluster", "a Cluster(num_ranks=..., slots_per_rank=...)")
+        layers = count(num_layers, "num_layers")
+        check_table(layers, cluster.num_slots, "the placement")
+        row = np.arange(cluster.num_slots) % count(num_logical_experts, "num_logical_experts", most=MOST_SLOTS)
+        return cls(np.tile(row, (layers, 1)), cluster.num_ranks, num_logical_experts)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Placement):
@@ -126,21 +132,20 @@ class Placement:
     @cached_property
     def replica_count(self) -> Ints:
         """Slots that hold each expert: int32, shape (num_layers, num_logical_experts)."""
-        return self._inverse[1]
+        width = self.num_logical_experts + 1  # the first column is that of empty slots
+        cell = np.arange(self.num_layers)[:, None] * width + (self.physical_to_logical + 1)
+        held = np.bincount(cell.reshape(-1), minlength=self.num_layers * width).reshape(-1, width)
+        return np.ascontiguousarray(held[:, 1:], dtype=np.int32)
 
-    @property
+    @cached_property
     def logical_to_physical(self) -> Ints:
         """Slots that hold each expert, ascending, padded with -1.
 
         int32, shape (num_layers, num_logical_experts, largest replica count).
         """
-        return self._inverse[0]
-
-    @cached_property
-    def _inverse(self) -> tuple[Ints, Ints]:
         from equipoise.kernels.maps.numba import invert
 
-        return invert(self.physical_to_logical, self.num_logical_experts)
+        return invert(self.physical_to_logical, self.num_logical_experts)[0]
 
     @cached_property
     def num_duplicates(self) -> NDArray[np.int64]:

@@ -12,25 +12,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.certificate import ROUNDING, Certificate, certify
-from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError
+from equipoise.arguments import as_instance, as_path, as_ranks, count, finite
+from equipoise.certificate import Certificate, certify
+from equipoise.decode.json import decode_json, parse_json
+from equipoise.decode.source import reading
+from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError, listed, shown
 from equipoise.files import write_atomically
 from equipoise.metrics import Metrics
 from equipoise.placement import Placement
-from equipoise.problem import Cluster, PlacementProblem, count
+from equipoise.problem import Cluster, PlacementProblem
+from equipoise.saved import KEYS, fields_of, verified
 
 __all__ = ["Plan", "Provenance"]
 
 FORMAT, VERSION = "equipoise.plan", 1
 
-HELD_BACK_BY = {
-    "max_transfers": "by the limit of {:,} transfers in a layer",
-    "max_transfers_total": "by the limit of {:,} transfers in all layers together",
-    "min_gain": "by layers that stay where a plan gains less than {:.2%}",
-    "max_layers": "by the limit of {:,} layers that change",
-    "stop_after": "by a search that was ended before it was done",
+LONGEST_NAME = 200  # characters
+
+
+def _check_limit(value: Any, name: str) -> None:
+    if count(value, name, least=0, otherwise=", or None").bit_length() > 256:
+        raise InvalidInputError(f"{name} is {shown(value)}, which limits nothing; leave it out.")
+
+
+HELD_BACK_BY: dict[str, tuple[str, Callable[[Any, str], object]]] = {
+    "max_transfers": ("by the limit of {:,} transfers in a layer", _check_limit),
+    "max_transfers_total": ("by the limit of {:,} transfers in all layers together", _check_limit),
+    "min_gain": ("by layers that stay where a plan gains less than {:.2%}", finite),
+    "max_layers": ("by the limit of {:,} layers that change", _check_limit),
+    "stop_after": ("by a search that was ended before it was done", lambda value, name: None),
 }
-"""Parameters that keep a plan from being as good as it could be, and what to say of them."""
+"""Parameters that keep a plan from being as good as it could be, what to say of them, and what must hold to say it."""
 
 WORTH_ASKING = 0.99  # mean balancedness below which the summary says how to find the slots that reach it
 
@@ -64,21 +76,37 @@ class Provenance:
     version: str
 
     def __post_init__(self) -> None:
-        kinds = {"parameters": dict, "seed": int, "stages": dict}
-        for field in dataclasses.fields(self):
-            value, kind = getattr(self, field.name), kinds.get(field.name, str)
-            if not isinstance(value, kind):
-                raise InvalidInputError(f"{field.name} is {value!r}; it must be a {kind.__name__}.")
+        for name in ("strategy", "implementation", "problem_digest", "version"):
+            value = as_instance(getattr(self, name), str, name, "a text")
+            if len(value) > LONGEST_NAME or not value.isprintable():
+                raise InvalidInputError(f"{name} is {shown(value)}; it must be a short text in one line.")
+        object.__setattr__(self, "seed", count(self.seed, "seed", least=0, most=2**64 - 1))
+        for name in ("parameters", "stages"):
+            as_instance(getattr(self, name), dict, name, "a dict")
+        for name, (_, check) in HELD_BACK_BY.items():
+            if self.parameters.get(name) is not None:
+                check(self.parameters[name], f"parameter {name}")
         for stage, number in self.stages.items():
-            if not isinstance(number, int):
-                raise InvalidInputError(f"stage {stage!r} is counted as {number!r}; it must be an int.")
+            if not isinstance(stage, str) or len(stage) > LONGEST_NAME or not stage.isprintable():
+                raise InvalidInputError(f"stage {shown(stage)} has no name that fits into a line.")
+            count(number, f"stage {shown(stage)}", least=0, most=2**63 - 1)
 
     @classmethod
     def of(cls, strategy: Any, seed: int, implementation: str, stages: dict[str, int], digest: str) -> Provenance:
         """Describe a run of ``strategy``, a row of ``equipoise.strategies``."""
         from equipoise import __version__
 
-        return cls(strategy.name, dataclasses.asdict(strategy), seed, implementation, stages, digest, __version__)
+        if not dataclasses.is_dataclass(strategy) or isinstance(strategy, type):
+            raise InvalidInputError(f"strategy is {shown(strategy)}; pass a row of equipoise.strategies.")
+        return cls(
+            getattr(strategy, "name", ""),
+            dataclasses.asdict(strategy),
+            seed,
+            implementation,
+            stages,
+            digest,
+            __version__,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +137,17 @@ class Plan:
     metrics: Metrics
     provenance: Provenance
 
+    def __post_init__(self) -> None:
+        for field, kind in PARTS.items():
+            as_instance(getattr(self, field), kind, field, f"a {kind.__name__}")
+        if self.num_expert_groups is not None:
+            count(self.num_expert_groups, "num_expert_groups")
+        layers = (len(self.certificate.bound), len(self.metrics.mean_rank_load), self.placement.num_layers)
+        if len(set(layers)) > 1:
+            raise InvalidInputError(
+                f"certificate, metrics and placement are of {listed(layers)} layers; pass those of one plan."
+            )
+
     @classmethod
     def of(
         cls,
@@ -128,6 +167,7 @@ class Plan:
         InvalidPlacementError
             If the placement breaks a rule of the problem.
         """
+        lost_ranks = as_ranks(lost_ranks)
         certificate = certify(problem, placement, quick=quick, lost_ranks=lost_ranks)
         mean = problem.load.sum(axis=1) / (problem.cluster.num_ranks - len(lost_ranks))
         metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
@@ -136,7 +176,11 @@ class Plan:
     @classmethod
     def joined(cls, parts: Sequence[Plan], problem_digest: str) -> Plan:
         """Return the plan of all layers, whose problem has this digest, from those of consecutive ones."""
+        if not isinstance(parts, Sequence) or not parts or not all(isinstance(part, Plan) for part in parts):
+            raise InvalidInputError(f"parts is {shown(parts)}; it must list plans of consecutive layers, at least one.")
         first = parts[0]
+        if len({(part.cluster, part.placement.num_logical_experts, *part.provenance.stages) for part in parts}) > 1:
+            raise InvalidInputError("parts are plans for different clusters or models; pass those of one problem.")
 
         def every(array: Callable[[Plan], NDArray[Any]]) -> NDArray[Any]:
             return np.concatenate([array(part) for part in parts])
@@ -158,7 +202,7 @@ class Plan:
         finds the fewest slots that reach it; ``equipoise.report.advise_slots`` does the same. Nothing is planned here.
         """
         placement, metrics, certificate, how = self.placement, self.metrics, self.certificate, self.provenance
-        cluster = self.cluster
+        cluster, balancedness = self.cluster, finite(balancedness, "balancedness")
         shape = (
             f"{placement.num_layers} layers x {placement.num_logical_experts} experts -> {cluster.num_slots} slots on "
             f"{cluster.num_ranks} ranks ({cluster.slots_per_rank} a rank)"
@@ -213,7 +257,7 @@ class Plan:
 
     def _holding_back(self) -> list[str]:
         """Return the limits that were set for this plan: the gap may be owed to them."""
-        limits = ((words, self.provenance.parameters.get(name)) for name, words in HELD_BACK_BY.items())
+        limits = ((words, self.provenance.parameters.get(name)) for name, (words, _) in HELD_BACK_BY.items())
         return [words.format(limit) for words, limit in limits if limit is not None]
 
     def _to_reach(self, balancedness: float) -> list[str]:
@@ -248,53 +292,24 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Write the plan to ``path`` as JSON, whole or not at all."""
-        write_atomically(path, self.to_json() + "\n")
+        write_atomically(as_path(path), self.to_json() + "\n")
 
     @classmethod
     def from_json(cls, text: str, name: str = "plan") -> Plan:
         """Read a plan back; ``name`` says in an error where the text came from.
 
+        All that can be known without the load is checked: see ``load``.
+
         Raises
         ------
         FileFormatError
             If the text is not a whole plan of this version, or contradicts itself.
+        InvalidInputError
+            If it is no text.
         """
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise FileFormatError(f"{name} is not whole JSON: {error}.") from None
-        except RecursionError:
-            raise FileFormatError(f"{name} nests lists too deeply for a plan.") from None
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise FileFormatError(f'{name} is not a plan; a plan is a JSON object with "format": "{FORMAT}".')
-        if data.get("version") != VERSION:
-            raise FileFormatError(
-                f"{name} is a plan of version {data.get('version')!r}, and this equipoise reads version {VERSION}; "
-                "plan again, or install the equipoise that wrote it."
-            )
-        try:
-            cluster = Cluster(**data["cluster"])
-            placement = Placement(data["physical_to_logical"], cluster.num_ranks, data["num_logical_experts"])
-            largest = np.array(data["max_rank_load"], dtype=np.float64)
-            certificate = Certificate(np.array(data["lower_bound"], dtype=np.float64), largest, tuple(data["bound"]))
-            mean = np.array(data["mean_rank_load"], dtype=np.float64)
-            if not len(mean) == len(largest) == placement.num_layers or placement.num_slots != cluster.num_slots:
-                raise FileFormatError("its layers or slots do not match its cluster")
-            if not (np.isfinite(largest) & (mean >= 0) & (mean <= largest * (1 + ROUNDING))).all():
-                raise FileFormatError("a mean_rank_load is negative or above its max_rank_load")
-            if not all(isinstance(bound, str) for bound in certificate.bound):
-                raise FileFormatError("a bound is not a name")
-            _check_complete(placement)
-            groups = data["num_expert_groups"]
-            if groups is not None and placement.num_logical_experts % count(groups, "num_expert_groups"):
-                raise FileFormatError(f"{groups} groups do not divide its {placement.num_logical_experts} experts")
-            metrics = Metrics(mean, largest, placement.num_duplicates)
-            provenance = Provenance(**data["provenance"])
-            return cls(cluster, groups, placement, certificate, metrics, provenance)
-        except KeyError as error:
-            raise FileFormatError(f"{name} has no key {error}, which every plan has.") from None
-        except (EquipoiseError, TypeError, ValueError) as error:
-            raise FileFormatError(f"{name} is not a valid plan: {str(error).rstrip('.')}.") from None
+        as_instance(text, str, "text", "JSON text, as to_json returns it")
+        as_instance(name, str, "name", "a text")
+        return cls._of(parse_json(text.encode(errors="surrogatepass"), name), name)
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -303,19 +318,52 @@ class Plan:
         Raises
         ------
         FileFormatError
-            If there is no such file, or it is not a whole plan of this version.
+            If there is no such file, it is not a whole plan of this version, or it contradicts itself.
+        InvalidInputError
+            If ``path`` is none.
+
+        Notes
+        -----
+        Any file may be given, a stranger's too. Checked is what can be known without the load: that every number is one
+        and counts fit together; that every expert has a slot, and that expert groups lie whole on nodes, unless ranks
+        are lost; that the loads of a layer can be those of one load; that no bound lies below the mean, which is one
+        itself, or above what the busiest rank carries, and that a bound said to be the mean is it; that what
+        ``summary`` prints can be printed.
+
+        Not known is the load itself: whether the busiest rank carries what the plan says, and whether a bound above the
+        mean was ever proved. ``equipoise.certificate.certify(problem, plan.placement)`` counts and proves both anew;
+        that it is the same problem, ``plan.provenance.problem_digest == problem.digest`` says.
         """
+        path = as_path(path)
+        with reading(path):
+            return cls._of(decode_json(path), str(path))
+
+    @classmethod
+    def _of(cls, document: Any, name: str) -> Plan:
+        """Return the plan in a decoded document."""
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise FileFormatError(f'{name} is not a plan; a plan is a JSON object with "format": "{FORMAT}".')
+        version = document.get("version")
+        if type(version) is not int or version != VERSION:
+            raise FileFormatError(
+                f"{name} is a plan of version {shown(version)}, and this equipoise reads version {VERSION}; "
+                "plan again, or install the equipoise that wrote it."
+            )
+        for key in KEYS:
+            if key not in document:
+                raise FileFormatError(f"{name} has no key {shown(key)}, which every plan has.")
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise FileFormatError(f"{path} is not text; a plan is a JSON file that Plan.save wrote.") from None
-        except OSError as error:
-            raise FileFormatError(f"{path} cannot be read: {error.strerror}.") from None
-        return cls.from_json(text, name=str(path))
+            provenance = Provenance(**fields_of(document["provenance"], Provenance, "provenance"))
+            return cls(*verified(document), provenance)
+        except EquipoiseError as error:
+            raise FileFormatError(f"{name} is not a valid plan: {str(error).rstrip('.')}.") from None
 
 
-def _check_complete(placement: Placement) -> None:
-    """Insist that every expert has a slot, as in every plan that was made; slots of lost ranks may be empty."""
-    if (placement.replica_count == 0).any():
-        layer, expert = (int(i) for i in np.argwhere(placement.replica_count == 0)[0])
-        raise FileFormatError(f"layer {layer} has no slot for expert {expert}")
+PARTS: dict[str, type] = {
+    "cluster": Cluster,
+    "placement": Placement,
+    "certificate": Certificate,
+    "metrics": Metrics,
+    "provenance": Provenance,
+}
+"""What a plan is made of."""

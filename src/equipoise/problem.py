@@ -7,7 +7,6 @@ expert groups. Both are frozen and checked when built; everything downstream tru
 from __future__ import annotations
 
 import hashlib
-import operator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,32 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arrays import CheckedLoad, as_load
-from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError
+from equipoise.arguments import as_instance, count, finite
+from equipoise.arrays import CheckedLoad, as_load, as_numpy, check_table
+from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError, shown
+from equipoise.limits import MOST_SLOTS
 
-__all__ = ["Cluster", "PlacementProblem", "check_counts", "count", "finite"]
-
-
-def count(value: Any, name: str, least: int = 1, otherwise: str = "") -> int:
-    """Return ``value`` as an int of at least ``least``, or say what is wrong with it, and what else may be passed."""
-    try:
-        number = least - 1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
-        raise InvalidInputError(f"{name} is {value!r}; it must be a whole number of at least {least}{otherwise}.")
-    return number
-
-
-def finite(value: Any, name: str, rule: str = "a finite number, not negative") -> float:
-    """Return ``value`` as a float that is finite and not negative, or say what is wrong with it."""
-    try:
-        number = float("nan") if isinstance(value, bool | str | bytes) else float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last from tensors of several numbers
-        number = float("nan")
-    if not 0 <= number < float("inf"):
-        raise InvalidInputError(f"{name} is {value!r}; it must be {rule}.")
-    return number
+__all__ = ["Cluster", "PlacementProblem", "as_problem", "check_counts", "count", "finite"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +39,7 @@ class Cluster:
     Raises
     ------
     InvalidInputError
-        If a count is not a whole number of at least 1.
+        If a count is not a whole number of at least 1, or there are more than 131,072 slots.
     IndivisibleError
         If the ranks do not spread evenly over the nodes.
 
@@ -77,10 +56,15 @@ class Cluster:
     def __post_init__(self) -> None:
         for name in ("num_ranks", "slots_per_rank", "num_nodes"):
             object.__setattr__(self, name, count(getattr(self, name), name))
+        if self.num_slots > MOST_SLOTS:
+            raise InvalidInputError(
+                f"{shown(self.num_ranks)} ranks of {shown(self.slots_per_rank)} slots have more than {MOST_SLOTS:,} in "
+                "a layer, which is more than is planned for. Use fewer."
+            )
         if self.num_ranks % self.num_nodes:
             raise IndivisibleError(
-                f"{self.num_ranks} ranks do not spread evenly over {self.num_nodes} nodes. "
-                f"Use a number of ranks that {self.num_nodes} divides."
+                f"{self.num_ranks} ranks do not spread evenly over {shown(self.num_nodes)} nodes. "
+                f"Use a number of ranks that {shown(self.num_nodes)} divides."
             )
 
     @classmethod
@@ -90,11 +74,11 @@ class Cluster:
         >>> Cluster.from_slots(num_ranks=32, num_slots=288)
         Cluster(num_ranks=32, slots_per_rank=9, num_nodes=1)
         """
-        num_ranks, num_slots = count(num_ranks, "num_ranks"), count(num_slots, "num_slots")
+        num_ranks, num_slots = count(num_ranks, "num_ranks"), count(num_slots, "num_slots", most=MOST_SLOTS)
         if num_slots % num_ranks:
             more = num_ranks - num_slots % num_ranks
             raise IndivisibleError(
-                f"{num_slots} slots do not spread evenly over {num_ranks} ranks. Add {more} slots or use "
+                f"{num_slots} slots do not spread evenly over {shown(num_ranks)} ranks. Add {shown(more)} slots or use "
                 f"a number of ranks that divides {num_slots}."
             )
         return cls(num_ranks, num_slots // num_ranks, num_nodes)
@@ -119,7 +103,7 @@ def check_counts(num_experts: int, cluster: Cluster, num_expert_groups: int | No
         )
     if num_expert_groups is not None and num_experts % num_expert_groups:
         raise IndivisibleError(
-            f"{num_experts} logical experts do not form {num_expert_groups} equal groups. "
+            f"{num_experts} logical experts do not form {shown(num_expert_groups)} equal groups. "
             f"Use a number of groups that divides {num_experts}, or None to plan globally."
         )
 
@@ -166,12 +150,15 @@ class PlacementProblem:
 
     def __post_init__(self) -> None:
         if not isinstance(self.cluster, Cluster):
-            raise InvalidInputError(f"cluster is {self.cluster!r}; pass a Cluster(num_ranks=..., slots_per_rank=...).")
+            raise InvalidInputError(
+                f"cluster is {shown(self.cluster)}; pass a Cluster(num_ranks=..., slots_per_rank=...)."
+            )
         load = as_load(self.load)
         object.__setattr__(self, "load", load)
         if self.num_expert_groups is not None:
             object.__setattr__(self, "num_expert_groups", count(self.num_expert_groups, "num_expert_groups"))
         check_counts(load.shape[1], self.cluster, self.num_expert_groups)
+        check_table(len(load), self.cluster.num_slots, "the problem")
 
     @property
     def num_layers(self) -> int:
@@ -190,6 +177,15 @@ class PlacementProblem:
 
     def of_layers(self, layers: NDArray[np.int64]) -> PlacementProblem:
         """Return the same question for some of the layers, by number."""
+        layers = as_numpy(layers, "layers")
+        if (
+            layers.ndim != 1
+            or layers.dtype.kind not in "iu"
+            or not 0 <= layers.min(initial=0) <= layers.max(initial=-1)
+        ):
+            raise InvalidInputError(f"layers is {shown(layers)}; it must list numbers of layers, at least one.")
+        if layers.max() >= self.num_layers:
+            raise InvalidInputError(f"layers names {layers.max()}; there are layers 0 to {self.num_layers - 1}.")
         return PlacementProblem(CheckedLoad(self.load[layers]), self.cluster, self.num_expert_groups)
 
     @property
@@ -209,3 +205,8 @@ class PlacementProblem:
         digest = hashlib.sha256(repr(head).encode())
         digest.update(np.ascontiguousarray(self.load, "<f8").data)
         return digest.hexdigest()
+
+
+def as_problem(value: Any) -> PlacementProblem:
+    """Return ``value`` if it is a problem, or say how to pose one."""
+    return as_instance(value, PlacementProblem, "problem", "a PlacementProblem(load, cluster)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from equipoise.arguments import as_instance
 from equipoise.capacity import Answer, Capacity, slots_for
 from equipoise.problem import PlacementProblem
 
@@ -30,6 +31,8 @@ def advise_slots(problem: PlacementProblem, balancedness: float = 0.99) -> str:
 
 def describe_answer(capacity: Capacity, answer: Answer) -> str:
     """Say how many slots the target takes, and what is not known about it; ``answer`` is one of ``capacity``."""
+    as_instance(capacity, Capacity, "capacity", "what slots_for returns")
+    as_instance(answer, Answer, "answer", "capacity.mean or capacity.worst")
     target = f"{capacity.target:g}"
     ruled_out = f"{_numbers(answer.impossible)} proved too few" if answer.impossible else ""
     if answer.never:

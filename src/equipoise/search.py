@@ -32,14 +32,16 @@ def pack_replicas(
     physical_to_logical: NDArray[np.int32],
     replica_count: NDArray[np.int32],
     pack: Pack,
+    apart: bool = True,
 ) -> NDArray[np.int32]:
-    """Return the expert in each slot: the given replicas as ``pack`` puts them on ranks, duplicates moved apart."""
+    """Return the expert in each slot: the given replicas as ``pack`` puts them on ranks, duplicates moved ``apart``."""
     item = replica_weight(weight, replica_count, physical_to_logical)
     rank, place = pack(item, rows.num_ranks)
     slot = (rank * (rows.num_slots // rows.num_ranks) + place).astype(np.int64)
     held = np.empty_like(physical_to_logical)
     np.put_along_axis(held, slot, physical_to_logical, axis=1)
-    separate_duplicates(held, rows.num_ranks, weight)
+    if apart:
+        separate_duplicates(held, rows.num_ranks, weight)
     return held
 
 
@@ -76,21 +78,22 @@ class Search:
     """The rows of a problem while joint descent works on them, harder and harder.
 
     ``held`` int32 [rows, slots], the logical expert in each slot; ``busiest`` int64 [rows], what the busiest rank
-    carries; ``within`` bool [rows], whether that is proved to be within ``max_gap``, and ``passed`` bool [rows],
-    whether to be no more than in the plain greedy plan; ``steps`` int64 [rows], the work spent so far.
+    carries; ``within`` bool [rows], whether that is proved to be within ``max_gap``; ``steps`` int64 [rows], the work
+    spent so far. ``parts`` rows make one layer, and share the work that it may take.
     """
 
     rows: NodeRows
     floor: NDArray[np.int64]
     max_gap: float
     threads: int | None
+    parts: int = 1
     without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         rows = len(self.rows.weight)
         self.held = np.empty((rows, self.rows.num_slots), np.int32)
         self.busiest, self.steps = np.full(rows, np.iinfo(np.int64).max), np.zeros(rows, np.int64)
-        self.within, self.passed = np.zeros(rows, np.bool_), np.zeros(rows, np.bool_)
+        self.within = np.zeros(rows, np.bool_)
         self.stages = dict.fromkeys(STAGES, 0)
 
     def run(
@@ -115,14 +118,14 @@ class Search:
         self, effort: str, chosen: NDArray[np.int64], stop: NDArray[np.bool_], ended: NDArray[np.int64] | None
     ) -> NDArray[np.int64] | None:
         """Plan the chosen rows with one effort; return the limit that would end the search where it ended."""
-        from equipoise.descent.facts import FIRST_STAGE, MOST, PLAIN, REACHED, STEPS, TARGET, new_facts
+        from equipoise.descent.facts import FIRST_STAGE, MOST, REACHED, STEPS, TARGET, new_facts
         from equipoise.descent.numba import plan_rows
 
         whole = slice(None) if len(chosen) == len(self.held) else chosen  # a slice is no copy
         weight, names = self.rows.weight[whole], self.rows.expert[whole]
         facts = new_facts(self.floor[whole], effort, self.without)
         facts[:, STEPS] = self.steps[whole] + 2  # so that a search that was stopped at once differs from none
-        facts[:, MOST] += facts[:, STEPS]
+        facts[:, MOST] = facts[:, MOST] // self.parts + facts[:, STEPS]
         if ended is not None:
             facts[:, MOST] = np.minimum(facts[:, MOST], ended[whole])
         allowed = facts[:, MOST].copy()
@@ -133,7 +136,6 @@ class Search:
         self.held[chosen[better]] = held.reshape(len(held), -1)[better]
         self.busiest[whole] = np.minimum(self.busiest[whole], facts[:, REACHED])
         self.within[whole] |= facts[:, REACHED] <= facts[:, TARGET]  # no busier than something within: within itself
-        self.passed[whole] |= facts[:, REACHED] <= facts[:, PLAIN]
         self.steps[whole] = facts[:, STEPS]
         for stage, number in zip(STAGES, facts[:, FIRST_STAGE:].sum(axis=0).tolist(), strict=True):
             self.stages[stage] += number

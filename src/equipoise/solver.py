@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from equipoise.arguments import as_ranks
 from equipoise.errors import InvalidInputError
 from equipoise.how import How
 from equipoise.placement import Placement
 from equipoise.plan import Plan, Provenance
-from equipoise.problem import PlacementProblem
+from equipoise.problem import PlacementProblem, as_problem
 from equipoise.replan.budget import Budget
 from equipoise.strategies import DEFAULT
 
@@ -93,12 +94,9 @@ def solve(
     >>> eq.solve(problem).metrics.mean_balancedness
     1.0
     """
-    if not isinstance(problem, PlacementProblem):
-        raise InvalidInputError(f"problem is a {type(problem).__name__}; pass a PlacementProblem(load, cluster).")
-    if not isinstance(lost_ranks, Iterable):
-        raise InvalidInputError(f"lost_ranks is {lost_ranks!r}; it must list ranks, such as [0], or be ().")
+    as_problem(problem)
     how = How.of(strategy, seed=seed, backend=backend, threads=threads, **parameters)
-    budget = Budget(max_transfers, max_transfers_total, min_gain, max_layers, lost_ranks=tuple(lost_ranks))
+    budget = Budget(max_transfers, max_transfers_total, min_gain, max_layers, lost_ranks=as_ranks(lost_ranks))
     if current is not None:
         from equipoise.replan.replan import replan
 

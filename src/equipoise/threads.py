@@ -15,7 +15,7 @@ from functools import wraps
 from threading import Lock, local
 from typing import Any, ParamSpec, TypeVar
 
-from equipoise.errors import InvalidInputError
+from equipoise.errors import InvalidInputError, shown
 
 __all__ = ["beside_others", "blocks", "for_each", "num_threads", "part"]
 
@@ -35,7 +35,9 @@ def num_threads(threads: int | None = None) -> int:
     if threads is None:
         return processors
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise InvalidInputError(f"threads is {threads!r}; it must be a whole number of at least 1, or None for all.")
+        raise InvalidInputError(
+            f"threads is {shown(threads)}; it must be a whole number of at least 1, or None for all."
+        )
     return min(threads, processors)
 
 

@@ -71,7 +71,7 @@ def test_a_load_goes_from_one_engine_to_another_and_is_planned_on(run, loads: Pa
         (("convert", "LOADS", "--to", "sglang", "--out", "x.json"), "holds no load"),
         (("convert", "LOADS", "--to", "plan", "--out", "x.json"), "run equipoise plan on the load"),
         (("convert", "LOADS", "--to", "lmdeploy", "--ranks", "4", "--out", "x.json"), "is on no ranks"),
-        (("convert", "nowhere", "--to", "sglang", "--out", "x.json"), "cannot be read: no such file"),
+        (("convert", "nowhere", "--to", "sglang", "--out", "x.json"), "nowhere does not exist"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_a_sentence(run, plan: Path, loads: Path, words, sentence: str) -> None:

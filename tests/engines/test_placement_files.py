@@ -157,7 +157,7 @@ HOSTILE = {
     "trt: a short row": (TENSORRT_LLM.replace(b"[0, 1, 2, 0, 3, 1]", b"[0, 1, 2]"), "layer 1 must list 6 experts"),
     "trt: a layer with a name": (TENSORRT_LLM.replace(b"  1:", b"  one:"), "'one' is no layer id"),
     "trt: not YAML": (TENSORRT_LLM.replace(b"[0, 1", b"[[0, 1"), "is not YAML"),
-    "trt: code": (TENSORRT_LLM + b"x: !!python/object/apply:os.system [exit]\n", "is not YAML"),
+    "trt: code": (TENSORRT_LLM + b"x: !!python/object/apply:os.system [exit]\n", "is not YAML of plain values"),
     "trt: no table": (b"num_slots: 6\ninitial_global_assignments:\n", "must map each layer id"),
     "omni: uneven": (OMNI_INFER[:-4] + struct.pack("<i", 0), "holds 2 experts of layer 1"),
     "omni: truncated": (OMNI_INFER[:-3], "truncated"),

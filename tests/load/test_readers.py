@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equipoise.errors import FileFormatError, MissingDependencyError
+from equipoise.errors import FileFormatError
 from equipoise.load import read_load
 from real_loads import real_load
 
@@ -216,7 +216,7 @@ BAD = {
     "JSON, empty list": (b"[]", "the document is an empty list; it must be a nested list"),
     "JSON, empty layer": (b"[[]]", "layer 0 is an empty list"),
     "JSON, empty step": (b"[[[1]], []]", "step 1 is an empty list; it must be a list of layers"),
-    "JSON, a string": (b'[[1, "2"]]', 'layer 0, expert 1 is "2"; it must be a number'),
+    "JSON, a string": (b'[[1, "2"]]', "layer 0, expert 1 is '2'; it must be a number"),
     "JSON, a boolean": (b"[[1, true]]", "layer 0, expert 1 is true; it must be a number"),
     "JSON, null": (b"[[1, 2], [null, 1]]", "layer 1, expert 0 is null"),
     "JSON, an object inside": (b'[[1, 2], {"a": 1}]', "layer 1 is an object with keys; it must be a list"),
@@ -251,7 +251,7 @@ BAD = {
     "torch, legacy truncated": (pt(torch.tensor(COUNTS), legacy=True)[:-20], "truncated or damaged"),
     "torch, booleans": (pt(torch.tensor([[True]])), "holds booleans"),
     "torch, complex": (pt(torch.tensor([[1j]])), "holds complex"),
-    "torch, sparse": (pt(torch.eye(2).to_sparse()), "cannot become a plain array"),
+    "torch, sparse": (pt(torch.eye(2).to_sparse()), "_rebuild_sparse_tensor, which is not loaded .* dense tensors"),
     "torch, one axis": (pt({"logical_count": torch.ones(3)}), r"loads: logical_count has shape \(3,\)"),
     "torch, NaN": (pt(torch.tensor([[1.0, float("nan")]])), "the array is nan at layer 0, expert 1"),
     "torch, negative": (pt({"load": torch.tensor([[-1]])}), "load is -1.0 at layer 0, expert 0"),
@@ -311,22 +311,16 @@ def test_a_file_that_may_not_be_read_gets_a_sentence(file: Any, monkeypatch: pyt
         raise PermissionError(13, "Permission denied")
 
     path = file(GOOD["npy"])
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(FileFormatError, match="loads' cannot be read: permission denied"):
         read_load(path)
 
 
-def test_a_torch_file_without_torch_says_what_to_install(file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = file(GOOD["torch dict"])
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingDependencyError, match=r"loads was written by torch.*pip install equipoise\[torch\]"):
-        read_load(path)
-
-
-def test_other_formats_are_read_without_importing_torch(file: Any) -> None:
+@pytest.mark.parametrize("name", ["npz compressed", "torch dict", "torch legacy tensor", "torch bfloat16"])
+def test_a_load_is_read_without_importing_torch(file: Any, name: str) -> None:
     program = "import sys; from equipoise.load import read_load; read_load(sys.argv[1]); print('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", program, str(file(GOOD["npz compressed"]))]
+    command = [sys.executable, "-c", program, str(file(GOOD[name]))]
     assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
@@ -346,10 +340,16 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scratch") / "loads"
 
 
-NATIVE = [GOOD[name] for name in ("npy", "npz with one array", "npz compressed", "JSON object", "CSV with a header")]
+SAMPLES = [
+    GOOD[name]
+    for name in (
+        "npy", "npz with one array", "npz compressed", "JSON object", "CSV with a header", "torch dict",
+        "torch legacy dict",
+    )
+]  # fmt: skip
 
 
-@given(st.sampled_from([*NATIVE, GOOD["torch dict"], GOOD["torch legacy dict"]]), st.data())
+@given(st.sampled_from(SAMPLES), st.data())
 @settings(max_examples=150)
 def test_a_truncated_file_is_refused_or_read_whole_rows_only(scratch: Path, content: bytes, data: Any) -> None:
     """CSV cut between lines is a valid shorter CSV; everything else must be refused."""
@@ -362,7 +362,7 @@ def test_a_truncated_file_is_refused_or_read_whole_rows_only(scratch: Path, cont
     assert load.load.tolist()[:-1] == COUNTS.tolist()[: load.num_layers - 1]
 
 
-@given(st.sampled_from(NATIVE), st.data())
+@given(st.sampled_from(SAMPLES), st.data())
 @settings(max_examples=300)
 def test_a_damaged_file_is_read_or_refused_and_nothing_else(scratch: Path, content: bytes, data: Any) -> None:
     damaged = bytearray(content)

@@ -136,7 +136,7 @@ def test_arguments_that_are_none_are_refused_with_the_reason():
     assert peers.startswith("peers is a NoneType; pass Peers()")
     assert text.startswith("timeout is 'x'; it must be a number of seconds above 0")
     assert zero.startswith("timeout is 0;")
-    assert number == "lost_ranks is 3; pass a list of ranks, such as [0]."
+    assert number == "lost_ranks is 3; it must list ranks, such as [0], or be ()."
     assert "lost_ranks names 3" in none_such
 
 

@@ -436,7 +436,7 @@ def test_limits_without_a_placement_in_force_are_refused():
 
 def test_the_frontier_says_what_to_pass():
     current, problem = two_ranks()
-    with pytest.raises(InvalidInputError, match="problem is a int; pass a PlacementProblem"):
+    with pytest.raises(InvalidInputError, match="problem is 3; pass a PlacementProblem"):
         eq.frontier(3, current)
     with pytest.raises(InvalidInputError, match="current is a int; pass a Placement, or a Plan"):
         eq.frontier(problem, 3)

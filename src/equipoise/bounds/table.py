@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import flag
 from equipoise.arrays import CheckedLoad
 from equipoise.bounds import company, grouping, hottest, mean, pigeonhole, replica, threshold
 from equipoise.bounds.bound import Bound, Floats
-from equipoise.problem import Cluster, PlacementProblem
+from equipoise.errors import InvalidInputError
+from equipoise.metrics import as_layers
+from equipoise.problem import Cluster, PlacementProblem, as_problem
 from equipoise.threads import part
 
 __all__ = ["BOUNDS", "first_floor", "lower_bounds", "raise_floor"]
@@ -39,9 +42,13 @@ def lower_bounds(
         Tokens per window.
     bound : tuple of str, one per layer
     """
+    as_problem(problem)
+    flag(quick, "quick")
     names = np.full(problem.num_layers, mean.BOUND.name, dtype=object)
     best = np.zeros(problem.num_layers)
-    achieved = np.full_like(best, np.inf) if achieved is None else achieved
+    achieved = np.full_like(best, np.inf) if achieved is None else as_layers(achieved, "achieved")
+    if len(achieved) != len(best):
+        raise InvalidInputError(f"achieved has {len(achieved)} entries; it needs one for each of {len(best)} layers.")
     for row in BOUNDS.values():
         if (quick and not row.quick) or not row.holds(problem):
             continue
@@ -58,17 +65,14 @@ def lower_bounds(
 def first_floor(problem: PlacementProblem, fixed: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return what the busiest rank of each layer need not go below, by the bounds that joint descent begins with.
 
-    int64 [layers], in ``fixed`` [layers, experts], the integers that it adds instead of the problem's loads.
+    int64 [layers], in the integers ``fixed`` [layers, experts] that it adds instead of the problem's loads.
     """
     best = np.zeros(problem.num_layers)
     for row in BOUNDS.values():
         if row.begins and row.holds(problem):
-            best = np.maximum(best, row.prove(problem, best, np.full_like(best, np.inf)))
-    largest = problem.load.max(axis=1)
-    share = best / np.where(largest > 0, largest, 1.0)
-    rounding = problem.cluster.slots_per_rank * (best > 0)  # each load was rounded to a whole number
-    floor: NDArray[np.int64] = np.ceil(share * fixed.max(axis=1)).astype(np.int64) + rounding
-    return floor
+            own = PlacementProblem(CheckedLoad(fixed.astype(np.float64)), problem.cluster)
+            best = np.maximum(best, row.prove(own, best, np.full_like(best, np.inf)))
+    return best.astype(np.int64)
 
 
 def raise_floor(

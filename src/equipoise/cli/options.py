@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from equipoise.errors import InvalidInputError
+from equipoise.errors import InvalidInputError, shown
 
 __all__ = [
     "AsJson",
@@ -127,7 +127,7 @@ def parse_parameters(texts: list[str] | None) -> dict[str, Any]:
     for text in texts or ():
         name, equals, value = text.partition("=")
         if not (name.isidentifier() and equals and value):
-            raise InvalidInputError(f"--set is {text!r}; it must be NAME=VALUE, such as restarts=512.")
+            raise InvalidInputError(f"--set is {shown(text)}; it must be NAME=VALUE, such as restarts=512.")
         if name in found:
             raise InvalidInputError(f"--set gives {name} twice; keep one of them.")
         found[name] = _value(value)

@@ -11,7 +11,7 @@ import typer
 from equipoise.cli import options
 from equipoise.cli.console import print_json, progress
 from equipoise.cli.warm import warm_up
-from equipoise.errors import InvalidInputError
+from equipoise.errors import InvalidInputError, shown
 
 if TYPE_CHECKING:
     from equipoise.migration.schedule import MigrationSchedule
@@ -126,7 +126,7 @@ def _ranks(text: str | None) -> list[int]:
         return [int(part) for part in text.split(",")] if text else []
     except ValueError:
         raise InvalidInputError(
-            f"--lost-ranks is {text!r}; it must be ranks with commas between, such as 3,7."
+            f"--lost-ranks is {shown(text)}; it must be ranks with commas between, such as 3,7."
         ) from None
 
 

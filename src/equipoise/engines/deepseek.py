@@ -16,7 +16,7 @@ import numpy as np
 from equipoise.arrays import as_numpy
 from equipoise.engines.layered import LayeredPlacement
 from equipoise.engines.sglang_maps import save_torch, table_of
-from equipoise.errors import FileFormatError, InvalidInputError
+from equipoise.errors import FileFormatError, listed
 from equipoise.placement import Placement
 
 __all__ = ["is_tensors", "read_tensors", "write_tensors"]
@@ -38,17 +38,17 @@ def read_tensors(document: Mapping[Any, Any], path: Path) -> LayeredPlacement:
         If a key is missing or unknown, or the tensors contradict each other.
     """
     if set(document) != set(KEYS):
-        raise FileFormatError(f"{path} has the keys {', '.join(map(repr, document))}; it must have {', '.join(KEYS)}.")
+        raise FileFormatError(f"{path} has the keys {listed(document)}; it must have {listed(KEYS)}.")
     placement = table_of(document[KEYS[0]], path)
     derived = Placement(placement.physical_to_logical, 1, placement.num_logical_experts)
-    try:
-        slots, replicas = (as_numpy(document[key], f"{path}: {key}") for key in KEYS[1:])
-    except InvalidInputError as error:
-        raise FileFormatError(str(error)) from None
+    slots, replicas = (as_numpy(document[key], f"{path}: {key}") for key in KEYS[1:])
     if not np.array_equal(replicas, derived.replica_count):
         raise FileFormatError(f"{path}: expert_count does not count the slots of physical_to_logical_map.")
+    # Where one expert has many replicas, the map is far larger than the first tensor: it is only made if it is there.
     # The published program lists the slots of an expert by replica, not in ascending order.
-    if not np.array_equal(np.sort(slots, axis=-1), np.sort(derived.logical_to_physical, axis=-1)):
+    if slots.shape != (*replicas.shape, int(replicas.max())) or not np.array_equal(
+        np.sort(slots, axis=-1), np.sort(derived.logical_to_physical, axis=-1)
+    ):
         raise FileFormatError(f"{path}: logical_to_physical_map does not list the slots of physical_to_logical_map.")
     return placement
 

@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from equipoise.arguments import as_instance, as_path
+from equipoise.decode.json import decode_json
+from equipoise.decode.numpy import decode_npy
+from equipoise.decode.source import opened, reading
+from equipoise.decode.torch import decode_torch
+from equipoise.decode.yaml import decode_yaml
 from equipoise.engines import deepseek, load_files, omni_infer, sglang_maps, tensorrt_llm, vllm_ascend
 from equipoise.engines.layered import LayeredPlacement
-from equipoise.errors import FileFormatError, InvalidInputError, UnknownNameError
+from equipoise.errors import FileFormatError, InvalidInputError, UnknownNameError, listed, reason, shown
 from equipoise.files import write_atomically
 from equipoise.load import LoadStatistics
-from equipoise.load.numpy_files import decode_npy
-from equipoise.load.text_files import decode_json
-from equipoise.load.unpickle import decode_torch
 from equipoise.plan import FORMAT as PLAN
 from equipoise.plan import Plan
 
@@ -113,26 +116,26 @@ def find_placement_format(name: str) -> PlacementFormat:
     UnknownNameError
         If there is none. The message gives the reason where there is one.
     """
+    as_instance(name, str, "format", f"a name such as {listed(PLACEMENT_FORMATS, 2)}")
     if name in PLACEMENT_FORMATS:
         return PLACEMENT_FORMATS[name]
     known = ", ".join(PLACEMENT_FORMATS)
     if name in LOAD_FORMATS:
         raise UnknownNameError(f"{name} is a format for loads and holds no placement; placements go to {known}.")
-    reason = (
-        f"{REFUSED[name]}. Formats for placements are {known}." if name in REFUSED else f"it must be one of {known}."
-    )
-    raise UnknownNameError(f"format is {name!r}; {reason}")
+    why = f"{REFUSED[name]}. Formats for placements are {known}." if name in REFUSED else f"it must be one of {known}."
+    raise UnknownNameError(f"format is {shown(name)}; {why}")
 
 
 def find_load_format(name: str) -> LoadFormat:
     """Return the row called ``name``, or raise ``UnknownNameError`` as ``find_placement_format`` does."""
+    as_instance(name, str, "format", f"a name such as {listed(LOAD_FORMATS, 2)}")
     if name in LOAD_FORMATS:
         return LOAD_FORMATS[name]
     known = ", ".join(LOAD_FORMATS)
     if name in PLACEMENT_FORMATS:
         raise UnknownNameError(f"{name} is a format for placements and holds no load; loads go to {known}.")
-    reason = f"{REFUSED[name]}. Formats for loads are {known}." if name in REFUSED else f"it must be one of {known}."
-    raise UnknownNameError(f"format is {name!r}; {reason}")
+    why = f"{REFUSED[name]}. Formats for loads are {known}." if name in REFUSED else f"it must be one of {known}."
+    raise UnknownNameError(f"format is {shown(name)}; {why}")
 
 
 def read_placement(path: str | os.PathLike[str]) -> LayeredPlacement | None:
@@ -145,16 +148,17 @@ def read_placement(path: str | os.PathLike[str]) -> LayeredPlacement | None:
     MissingDependencyError
         If a package that the format needs is not installed.
     """
-    path = Path(path)
-    kind = _kind(path)
-    if kind is None:
-        return None
-    document = _DECODERS[kind](path)
-    if kind == "JSON" and isinstance(document, dict) and document.get("format") == PLAN:
-        return LayeredPlacement.of(Plan.load(path).placement, source=str(path))
-    for row in PLACEMENT_FORMATS.values():
-        if row.kind == kind and row.matches(document):
-            return row.read(document, path)
+    path = as_path(path)
+    with reading(path):
+        kind = _kind(path)
+        if kind is None:
+            return None
+        document = _DECODERS[kind](path)
+        if kind == "JSON" and isinstance(document, dict) and document.get("format") == PLAN:
+            return LayeredPlacement.of(Plan.load(path).placement, source=str(path))
+        for row in PLACEMENT_FORMATS.values():
+            if row.kind == kind and row.matches(document):
+                return row.read(document, path)
     return None
 
 
@@ -162,24 +166,18 @@ _DECODERS: dict[str, Callable[[Path], Any]] = {
     "JSON": decode_json,
     "torch": decode_torch,
     ".npy": decode_npy,
-    "YAML": tensorrt_llm.decode_yaml,
+    "YAML": decode_yaml,
 }
 
 
 def _kind(path: Path) -> str | None:
     """Return which decoder a file needs, by its first bytes; None for a folder and for what no placement is in."""
-    try:
-        if path.is_dir():
-            return None
-        with path.open("rb") as stream:
-            head = stream.read(4096)
-        if not head.strip():
-            raise FileFormatError(f"{path} is empty; it must hold a placement or a load.")
-    except FileFormatError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise FileFormatError(f"{str(path)!r} cannot be read: {reason[:1].lower()}{reason[1:]}.") from None
+    if path.is_dir():
+        return None
+    with opened(path) as (stream, _):
+        head = stream.read(4096)
+    if not head.strip():
+        raise FileFormatError(f"{path} is empty; it must hold a placement or a load.")
     if head.startswith(b"\x93NUMPY"):
         return ".npy"
     if head.startswith(b"PK\x03\x04"):
@@ -199,7 +197,10 @@ def save_placement(placement: LayeredPlacement, name: str, path: str | os.PathLi
         If the format cannot express the placement, the engine would not take a file of that name, or the file
         cannot be written.
     """
-    row = find_placement_format(name)
+    as_instance(
+        placement, LayeredPlacement, "placement", "a LayeredPlacement, such as LayeredPlacement.of(plan.placement)"
+    )
+    row, path = find_placement_format(name), as_path(path)
     _check_suffix(row.name, row.suffixes, path)
     write_atomically(path, row.write(placement))
 
@@ -221,7 +222,8 @@ def save_load(load: LoadStatistics, name: str, path: str | os.PathLike[str], **o
     InvalidInputError
         If the format needs an option that is missing, cannot express the load, or cannot be written.
     """
-    row = find_load_format(name)
+    as_instance(load, LoadStatistics, "load", "a LoadStatistics, such as LoadStatistics(counts)")
+    row, path = find_load_format(name), as_path(path)
     _check_suffix(row.name, row.suffixes, path)
     given = {key: value for key, value in options.items() if value is not None}
     for option in row.needs:
@@ -231,19 +233,17 @@ def save_load(load: LoadStatistics, name: str, path: str | os.PathLike[str], **o
     if isinstance(content, bytes):
         write_atomically(path, content)
         return
-    folder = Path(path)
     try:
-        folder.mkdir(parents=False, exist_ok=False)
-    except OSError as error:
-        reason = str(error.strerror)
+        path.mkdir(parents=False, exist_ok=False)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise InvalidInputError(
-            f"{path} cannot be made a folder: {reason[:1].lower()}{reason[1:]}. Name a new folder in one that exists."
+            f"{path} cannot be made a folder: {reason(error)}. Name a new folder in one that exists."
         ) from None
     for file, data in content.items():
-        write_atomically(folder / file, data)
+        write_atomically(path / file, data)
 
 
-def _check_suffix(name: str, suffixes: tuple[str, ...], path: str | os.PathLike[str]) -> None:
+def _check_suffix(name: str, suffixes: tuple[str, ...], path: Path) -> None:
     if suffixes and not str(path).endswith(suffixes):
         raise InvalidInputError(
             f"{path} must end in {' or '.join(suffixes)} for {name}, which goes by the name; rename it."

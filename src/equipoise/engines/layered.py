@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arrays import as_numpy
-from equipoise.errors import InvalidInputError
+from equipoise.arguments import as_instance, count
+from equipoise.arrays import as_numpy, check_table
+from equipoise.errors import InvalidInputError, shown
 from equipoise.load import LoadStatistics
 from equipoise.placement import Placement
 
@@ -42,28 +43,40 @@ class LayeredPlacement:
     num_ranks: int | None = None
     source: str = "memory"
 
+    if TYPE_CHECKING:  # any array goes in, int32 comes out
+
+        def __init__(
+            self, physical_to_logical: Any, layer_ids: Any, num_ranks: int | None = None, source: str = "memory"
+        ) -> None: ...
+
     def __post_init__(self) -> None:
+        as_instance(self.source, str, "source", "a text that says where the placement came from")
         table = as_numpy(self.physical_to_logical, f"{self.source}: the placement")
         if table.ndim != 2 or table.size == 0 or table.dtype.kind not in "iu":
             raise InvalidInputError(
                 f"{self.source}: the placement has shape {table.shape} and type {table.dtype}; it must hold integers "
                 "in the shape (layers, slots)."
             )
+        check_table(len(table), table.shape[1], self.source)
         # LoadStatistics knows the rules of layer ids; they are the same here.
         ids = LoadStatistics(np.zeros((len(table), 1)), layer_ids=self.layer_ids).layer_ids
+        if table.min() < 0:
+            layer, slot = (int(i) for i in np.argwhere(table < 0)[0])
+            raise InvalidInputError(
+                f"{self.source}: layer {ids[layer]}, slot {slot} holds {int(table[layer, slot])}; every slot must hold "
+                "an expert."
+            )
         experts = int(table.max()) + 1
-        for layer, row in zip(ids, table, strict=True):
-            if row.min() < 0:
-                raise InvalidInputError(
-                    f"{self.source}: layer {layer}, slot {int(np.argmin(row))} holds {int(row.min())}; every slot must "
-                    "hold an expert."
-                )
-            missing = np.setdiff1d(np.arange(experts), row)
-            if len(missing):
-                raise InvalidInputError(
-                    f"{self.source}: layer {layer} has no slot for expert {int(missing[0])}, and another layer has; "
-                    f"every layer needs all {experts} experts."
-                )
+        # Of one expert more than there are slots, every layer lacks one: of more it need not be asked.
+        held = np.zeros((len(table), min(experts, table.shape[1] + 1)), dtype=np.bool_)
+        for layer, row in enumerate(table):
+            held[layer, row[row < held.shape[1]].astype(np.int64)] = True
+        if not held.all():
+            layer, expert = (int(i) for i in np.argwhere(~held)[0])
+            raise InvalidInputError(
+                f"{self.source}: layer {ids[layer]} has no slot for expert {expert}, and there is an expert "
+                f"{experts - 1}; every layer needs all {experts} experts."
+            )
         if self.num_ranks is not None:
             Placement(table, self.num_ranks, experts)  # the ranks divide the slots, or this says so
         table = np.array(table, dtype=np.int32, order="C")
@@ -74,6 +87,7 @@ class LayeredPlacement:
     @classmethod
     def of(cls, placement: Placement, layer_ids: Any = None, source: str = "memory") -> LayeredPlacement:
         """Name the layers of ``placement``; without names they count from 0."""
+        as_instance(placement, Placement, "placement", "a Placement, such as plan.placement")
         ids = tuple(range(placement.num_layers)) if layer_ids is None else layer_ids
         return cls(placement.physical_to_logical, ids, placement.num_ranks, source)
 
@@ -91,14 +105,18 @@ class LayeredPlacement:
         """Return the same placement on ``num_ranks`` ranks; None keeps what the file said."""
         if num_ranks is None:
             return self
+        num_ranks = count(num_ranks, "num_ranks")
         if self.num_ranks not in (None, num_ranks):
             raise InvalidInputError(
-                f"{self.source} is for {self.num_ranks} ranks, not {num_ranks}; leave the ranks out."
+                f"{self.source} is for {self.num_ranks} ranks, not {shown(num_ranks)}; leave the ranks out."
             )
         return replace(self, num_ranks=num_ranks)
 
     def select(self, keep: NDArray[np.bool_]) -> LayeredPlacement:
         """Return the layers where ``keep`` is true, each under its own id."""
+        keep = as_numpy(keep, "keep")
+        if keep.shape != (len(self.layer_ids),) or keep.dtype.kind != "b":
+            raise InvalidInputError(f"keep is {shown(keep)}; it must say of each layer whether it is kept.")
         if not keep.any():
             raise InvalidInputError(f"{self.source} has no layer with tokens; plan on a load that has some.")
         ids = tuple(layer for layer, kept in zip(self.layer_ids, keep, strict=True) if kept)
@@ -124,7 +142,10 @@ def shifted(layer_ids: tuple[int, ...], first: int | None) -> tuple[int, ...]:
     >>> shifted((0, 1, 2), 3)
     (3, 4, 5)
     """
-    return layer_ids if first is None else tuple(layer - layer_ids[0] + first for layer in layer_ids)
+    if first is None:
+        return layer_ids
+    first = count(first, "the first layer", least=0)
+    return tuple(layer - layer_ids[0] + first for layer in layer_ids)
 
 
 def fill_layers(array: NDArray[Any], layer_ids: tuple[int, ...], filler: NDArray[Any]) -> NDArray[Any]:
@@ -135,6 +156,7 @@ def fill_layers(array: NDArray[Any], layer_ids: tuple[int, ...], filler: NDArray
     >>> fill_layers(np.array([[5, 6]]), (1,), np.array([0, 0])).tolist()
     [[0, 0], [5, 6]]
     """
+    check_table(layer_ids[-1] + 1, len(filler), "the file")
     filled = np.tile(filler, (layer_ids[-1] + 1, 1)).astype(array.dtype)
     filled[list(layer_ids)] = array
     return filled

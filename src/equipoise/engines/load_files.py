@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arrays import check_loads
 from equipoise.engines.layered import fill_layers
 from equipoise.engines.sglang_maps import save_torch
 from equipoise.engines.tensorrt_llm import whole_counts
@@ -84,6 +85,7 @@ def write_tensor(load: LoadStatistics) -> bytes:
 
 
 def _every_layer(load: LoadStatistics) -> NDArray[np.float64]:
+    check_loads(load.num_windows, load.layer_ids[-1] + 1, load.num_logical_experts, f"{load.source}, with all layers,")
     nothing = np.zeros(load.num_logical_experts)
     return np.stack([fill_layers(window, load.layer_ids, nothing) for window in load.tokens_per_expert])
 

@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arrays import check_table
 from equipoise.engines.layered import LayeredPlacement, refuse_duplicates
-from equipoise.errors import FileFormatError, InvalidInputError
+from equipoise.errors import FileFormatError
 
 __all__ = ["is_pattern", "read_pattern", "write_pattern"]
 
 
 def is_pattern(array: NDArray[Any]) -> bool:
     """Whether an array has the shape of a pattern and holds only 0 and 1."""
-    return array.ndim == 3 and array.size > 0 and array.dtype.kind in "biu" and bool(np.isin(array, (0, 1)).all())
+    return (
+        array.ndim == 3 and array.size > 0 and array.dtype.kind in "biu" and bool(0 <= array.min() <= array.max() <= 1)
+    )
 
 
 def read_pattern(array: NDArray[Any], path: Path) -> LayeredPlacement:
@@ -33,20 +36,22 @@ def read_pattern(array: NDArray[Any], path: Path) -> LayeredPlacement:
         If ranks hold different numbers of experts, or an expert is nowhere.
     """
     ranks, layers, _ = array.shape
-    held = array.astype(np.int64).sum(axis=2)
+    check_table(layers, ranks, str(path))
+    held = array.sum(axis=2, dtype=np.int64)
     if (held != held[0, 0]).any() or held[0, 0] == 0:
         rank, layer = (int(i) for i in np.argwhere(held != held[0, 0])[0]) if held[0, 0] else (0, 0)
         raise FileFormatError(
             f"{path}: rank {rank} holds {held[rank, layer]} experts of layer {layer} and rank 0 holds {held[0, 0]} of "
             "layer 0; a placement needs the same number everywhere."
         )
-    experts = np.nonzero(array)[2].reshape(ranks, layers, -1).transpose(1, 0, 2).reshape(layers, -1)
-    if array.shape[2] != experts.max() + 1:
+    slots = int(held[0, 0])
+    check_table(layers, ranks * slots, str(path))
+    table = np.empty((layers, ranks, slots), dtype=np.int32)
+    for rank, rows in enumerate(array):
+        table[:, rank] = np.nonzero(rows)[1].reshape(layers, slots)
+    if array.shape[2] != table.max() + 1:
         raise FileFormatError(f"{path}: no rank holds expert {array.shape[2] - 1}; every expert needs a place.")
-    try:
-        return LayeredPlacement(experts, tuple(range(layers)), ranks, str(path))
-    except InvalidInputError as error:
-        raise FileFormatError(str(error)) from None
+    return LayeredPlacement(table.reshape(layers, -1), tuple(range(layers)), ranks, str(path))
 
 
 def write_pattern(placement: LayeredPlacement) -> bytes:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from equipoise.arguments import as_instance, as_names, count
 from equipoise.arrays import as_numpy
 from equipoise.certificate import Certificate, certify
 from equipoise.engines.settings import Settings
-from equipoise.errors import InvalidInputError
+from equipoise.errors import InvalidInputError, shown
 from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import Cluster, PlacementProblem
@@ -90,7 +91,9 @@ def plan_next(
     from equipoise.replan.budget import Budget
     from equipoise.replan.replan import next_placement
 
-    groups = num_groups or 1
+    as_instance(settings, Settings, "settings", "a Settings(...)")
+    groups = 1 if num_groups is None else max(count(num_groups, "num_groups", least=0), 1)
+    num_nodes = count(num_nodes, "num_nodes")
     hierarchical = groups % num_nodes == 0
     cluster = Cluster.from_slots(num_ranks, num_slots, num_nodes if hierarchical else 1)
     problem = PlacementProblem(load, cluster, groups if hierarchical else None)
@@ -106,14 +109,18 @@ def plan_next(
 def _as_placement(current: Any, slots_per_rank: int, num_experts: int) -> Placement:
     """Return an engine's table of the slots in force, whose ranks may be fewer or more than those it asks for."""
     table = as_numpy(current, "current")
-    missing = -table.shape[-1] % slots_per_rank if table.ndim == 2 else 0
+    if table.ndim != 2:
+        raise InvalidInputError(f"current has shape {table.shape}; it must be (layers, slots).")
+    missing = -table.shape[1] % slots_per_rank
     if missing:
         table = np.pad(table, ((0, 0), (0, missing)), constant_values=-1)
-    return Placement(table, max(table.shape[-1] // slots_per_rank, 1), num_experts)
+    return Placement(table, max(table.shape[1] // slots_per_rank, 1), num_experts)
 
 
 def describe(found: Next | Plan) -> str:
     """Return one line for a log: the shape, the gap, and what planned."""
+    if not isinstance(found, Next | Plan):
+        raise InvalidInputError(f"found is a {type(found).__name__}; pass a Plan, or what plan_next returns.")
     placement, certificate = found.placement, found.certificate
     how = found.how if isinstance(found, Next) else f"a saved plan by {found.provenance.strategy}"
     return (
@@ -132,6 +139,13 @@ class SavedPlans:
 
     plans: tuple[tuple[str, Plan], ...]
 
+    def __post_init__(self) -> None:
+        pairs: Any = self.plans
+        if not isinstance(pairs, tuple) or not all(
+            isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], Plan) for pair in pairs
+        ):
+            raise InvalidInputError(f"plans is {shown(pairs)}; it must be a tuple of paths and plans.")
+
     @classmethod
     def read(cls, paths: tuple[str, ...]) -> SavedPlans:
         """Read the plans.
@@ -141,7 +155,7 @@ class SavedPlans:
         FileFormatError
             If one cannot be read.
         """
-        return cls(tuple((path, Plan.load(path)) for path in paths))
+        return cls(tuple((path, Plan.load(path)) for path in as_names(paths, "paths")))
 
     def find(self, num_layers: int, num_experts: int, num_slots: int, num_ranks: int) -> Plan:
         """Return the plan for this shape.
@@ -151,7 +165,10 @@ class SavedPlans:
         InvalidInputError
             If none fits. The message says what each has and what is asked.
         """
-        asked = (num_layers, num_experts, num_slots, num_ranks)
+        asked = (
+            count(num_layers, "num_layers"), count(num_experts, "num_experts"), count(num_slots, "num_slots"),
+            count(num_ranks, "num_ranks"),
+        )  # fmt: skip
         known = []
         for path, plan in self.plans:
             placement = plan.placement
@@ -166,4 +183,4 @@ class SavedPlans:
 
 
 def _shape(layers: int, experts: int, slots: int, ranks: int) -> str:
-    return f"{layers} MoE layers of {experts} experts in {slots} slots on {ranks} ranks"
+    return f"{shown(layers)} MoE layers of {shown(experts)} experts in {shown(slots)} slots on {shown(ranks)} ranks"

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from equipoise.errors import InvalidInputError
+from equipoise.arguments import as_instance, as_names, flag
+from equipoise.errors import InvalidInputError, shown
+from equipoise.threads import num_threads
 
 if TYPE_CHECKING:
     from equipoise.how import How
@@ -44,6 +46,16 @@ class Settings:
     threads: int | None = None
     plans: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        flag(self.enabled, "enabled")
+        if self.strategy is not None:
+            as_instance(self.strategy, str, "strategy", "the name of a strategy, or None")
+        as_names(
+            tuple(as_instance(self.parameters, dict, "parameters", "a dict of the strategy's parameters")), "parameters"
+        )
+        num_threads(self.threads)
+        object.__setattr__(self, "plans", as_names(self.plans, "plans"))
+
     @classmethod
     def from_environment(cls, prefix: str, environment: Mapping[str, str] | None = None) -> Settings:
         """Read the variables ``prefix`` and ``prefix_...``; an empty one counts as not set.
@@ -54,15 +66,18 @@ class Settings:
             If a variable does not say what its row in ``VARIABLES`` expects.
         """
         environment = os.environ if environment is None else environment
+        as_instance(prefix, str, "prefix", "how the names of the variables begin")
+        if not isinstance(environment, Mapping):
+            raise InvalidInputError(f"environment is {shown(environment)}; pass a mapping of names to texts, or None.")
         found: dict[str, Any] = {}
         for suffix, (name, read, rule) in VARIABLES.items():
-            text = environment.get(prefix + suffix, "").strip()
+            text = as_instance(environment.get(prefix + suffix, ""), str, prefix + suffix, "a text").strip()
             if not text:
                 continue
             try:
                 found[name] = read(text)
             except ValueError:
-                raise InvalidInputError(f"{prefix}{suffix} is {text!r}; {rule}.") from None
+                raise InvalidInputError(f"{prefix}{suffix} is {shown(text)}; {rule}.") from None
         given = [name for name in ("max_gap", "effort") if name in found]
         return cls(parameters={name: found.pop(name) for name in given}, **found)
 

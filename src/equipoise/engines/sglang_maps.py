@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from equipoise.arrays import as_numpy
+from equipoise.decode.tables import whole_numbers
 from equipoise.engines.layered import LayeredPlacement, fill_layers
-from equipoise.errors import FileFormatError, InvalidInputError, MissingDependencyError
+from equipoise.errors import FileFormatError, MissingDependencyError, shown
 
 __all__ = ["is_map", "read_map", "save_torch", "write_json", "write_torch"]
 
@@ -41,17 +42,17 @@ def read_map(document: Mapping[Any, Any], path: Path) -> LayeredPlacement:
     """
     extra = [key for key in document if key != KEY]
     if extra:
-        raise FileFormatError(f"{path} has the key {extra[0]!r} beside {KEY!r}; SGLang takes no other key. Remove it.")
+        raise FileFormatError(
+            f"{path} has the key {shown(extra[0])} beside {KEY!r}; SGLang takes no other key. Remove it."
+        )
     return table_of(document[KEY], path)
 
 
 def table_of(value: Any, path: Path) -> LayeredPlacement:
     """Return a nested list or a tensor as a placement whose rows are the model's layers from 0."""
-    try:
-        table = as_numpy(value, f"{path}: {KEY}")
-        return LayeredPlacement(table, tuple(range(len(table))), source=str(path))
-    except InvalidInputError as error:
-        raise FileFormatError(str(error)) from None
+    name = f"{path}: {KEY}"
+    table = whole_numbers(value, name) if isinstance(value, list) else as_numpy(value, name)
+    return LayeredPlacement(table, tuple(range(len(table))) if table.ndim else (), source=str(path))
 
 
 def _rows(placement: LayeredPlacement) -> Any:

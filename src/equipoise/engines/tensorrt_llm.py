@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from equipoise.arguments import count
+from equipoise.decode.tables import whole_numbers
 from equipoise.engines.layered import LayeredPlacement
-from equipoise.errors import FileFormatError, InvalidInputError, MissingDependencyError
+from equipoise.errors import FileFormatError, InvalidInputError, MissingDependencyError, shown
 from equipoise.load import LoadStatistics
 from equipoise.load.tensorrt_llm_files import META
 
-__all__ = ["decode_yaml", "is_config", "read_config", "write_config", "write_statistics"]
+__all__ = ["is_config", "read_config", "write_config", "write_statistics"]
 
 _KEYS = ("num_slots", "initial_global_assignments", "layer_updates_per_iter")
 
@@ -31,29 +33,6 @@ _KEYS = ("num_slots", "initial_global_assignments", "layer_updates_per_iter")
 def is_config(document: Any) -> bool:
     """Whether a decoded YAML document is a load-balancer configuration."""
     return isinstance(document, dict) and "initial_global_assignments" in document
-
-
-def decode_yaml(path: Path) -> Any:
-    """Return what a YAML file holds; no code in it is run.
-
-    Raises
-    ------
-    FileFormatError
-        If it is not YAML.
-    MissingDependencyError
-        If PyYAML is not installed.
-    """
-    try:
-        yaml: Any = importlib.import_module("yaml")
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{path} looks like YAML, and PyYAML is not installed here. Run pip install equipoise[engines]."
-        ) from error
-    try:
-        return yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise FileFormatError(f"{path} is not YAML: {reason}.") from None
 
 
 def read_config(document: dict[Any, Any], path: Path) -> LayeredPlacement:
@@ -66,22 +45,20 @@ def read_config(document: dict[Any, Any], path: Path) -> LayeredPlacement:
     """
     for key in document:
         if key not in _KEYS:
-            raise FileFormatError(f"{path} has the key {key!r}; TensorRT-LLM allows only {', '.join(_KEYS)}.")
-    slots, rows = document.get("num_slots"), document["initial_global_assignments"]
-    if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
-        raise FileFormatError(f"{path}: num_slots is {slots!r}; it must be a whole number of at least 1.")
+            raise FileFormatError(f"{path} has the key {shown(key)}; TensorRT-LLM allows only {', '.join(_KEYS)}.")
+    slots, rows = count(document.get("num_slots"), f"{path}: num_slots"), document["initial_global_assignments"]
     if not isinstance(rows, dict) or not rows:
-        raise FileFormatError(f"{path}: initial_global_assignments must map each layer id to its {slots} experts.")
+        raise FileFormatError(
+            f"{path}: initial_global_assignments must map each layer id to its {shown(slots)} experts."
+        )
     for layer, row in rows.items():
-        if isinstance(layer, bool) or not isinstance(layer, int):
-            raise FileFormatError(f"{path}: {layer!r} is no layer id; ids are whole numbers.")
-        if not isinstance(row, list) or len(row) != slots or not all(type(expert) is int for expert in row):
-            raise FileFormatError(f"{path}: layer {layer} must list {slots} experts, one for each slot.")
+        if not isinstance(layer, int):
+            raise FileFormatError(f"{path}: {shown(layer)} is no layer id; ids are whole numbers.")
+        if not isinstance(row, list) or len(row) != slots:
+            raise FileFormatError(f"{path}: layer {layer} must list {shown(slots)} experts, one for each slot.")
     ids = tuple(sorted(rows))
-    try:
-        return LayeredPlacement(np.array([rows[i] for i in ids]), ids, source=str(path))
-    except (InvalidInputError, OverflowError) as error:
-        raise FileFormatError(str(error)) from None
+    table = whole_numbers([rows[i] for i in ids], f"{path}: initial_global_assignments")
+    return LayeredPlacement(table, ids, source=str(path))
 
 
 def write_config(placement: LayeredPlacement) -> bytes:

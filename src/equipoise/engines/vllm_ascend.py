@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import as_instance
 from equipoise.arrays import as_numpy
+from equipoise.decode.tables import whole_numbers
 from equipoise.engines.layered import LayeredPlacement, refuse_duplicates
 from equipoise.engines.settings import Settings
-from equipoise.errors import FileFormatError, InvalidInputError
+from equipoise.errors import FileFormatError, InvalidInputError, shown
 
 __all__ = ["PREFIX", "EquipoisePolicy", "is_map", "read_map", "register", "write_map"]
 
@@ -49,7 +51,8 @@ class EquipoisePolicy:
     by_equipoise = True
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = Settings.from_environment(PREFIX) if settings is None else settings
+        settings = Settings.from_environment(PREFIX) if settings is None else settings
+        self.settings = as_instance(settings, Settings, "settings", "a Settings(...), or None")
         self.settings.check()
         self._first = True
 
@@ -158,40 +161,40 @@ def read_map(document: dict[Any, Any], path: Path) -> LayeredPlacement:
     """
     layers = document["layer_list"]
     _same(document.get("moe_layer_count"), layers, f"{path}: moe_layer_count")
-    table = []
+    table, sizes = [], set()
     for i, layer in enumerate(layers):
         where = f"{path}: layer {i}"
         devices = layer.get("device_list") if isinstance(layer, dict) else None
-        if not isinstance(devices, list) or layer.get("layer_id") != i:
+        if not isinstance(devices, list) or not _is(layer.get("layer_id"), i):
             raise FileFormatError(f"{where} must be an object with layer_id {i}, device_count and device_list.")
         _same(layer.get("device_count"), devices, f"{where}: device_count")
-        row = []
+        row: list[Any] = []
         for j, device in enumerate(devices):
             experts = device.get("device_expert") if isinstance(device, dict) else None
-            if (
-                not isinstance(experts, list)
-                or device.get("device_id") != j
-                or not all(type(e) is int for e in experts)
-            ):
+            if not isinstance(experts, list) or not _is(device.get("device_id"), j):
                 raise FileFormatError(
                     f"{where}, device {j} must have device_id {j} and a list device_expert of experts."
                 )
-            row.append(experts)
+            row += experts
+            sizes.add((len(devices), len(experts)))
         table.append(row)
-    sizes = {len(experts) for row in table for experts in row}
-    if len({len(row) for row in table}) != 1 or len(sizes) != 1:
+    if len(sizes) != 1:
         raise FileFormatError(f"{path}: every layer needs as many devices, and every device as many experts.")
-    try:
-        slots = np.array([[expert for experts in row for expert in experts] for row in table])
-        return LayeredPlacement(slots, tuple(range(len(table))), len(table[0]), str(path))
-    except (InvalidInputError, OverflowError) as error:
-        raise FileFormatError(str(error)) from None
+    slots = whole_numbers(table, f"{path}: a list device_expert of experts")
+    return LayeredPlacement(slots, tuple(range(len(table))), sizes.pop()[0], str(path))
+
+
+def _is(value: Any, number: int) -> bool:
+    """Whether a value of a document is that number; in Python, True is 1 as well."""
+    return type(value) is int and value == number
 
 
 def _same(count: Any, items: Any, where: str) -> None:
-    if not isinstance(items, list) or not items or count != len(items) or isinstance(count, bool):
+    if not isinstance(items, list) or not items or not _is(count, len(items)):
         number = len(items) if isinstance(items, list) else 0
-        raise FileFormatError(f"{where} is {count!r}, and the list holds {number}; they must agree, and be at least 1.")
+        raise FileFormatError(
+            f"{where} is {shown(count)}, and the list holds {number}; they must agree, and be at least 1."
+        )
 
 
 def write_map(placement: LayeredPlacement) -> bytes:

@@ -12,7 +12,7 @@ file                  idea
 ``documents.py``      from a decoded document to the noun; a new JSON or dict layout is one row
 ``numpy_files.py``    .npy and .npz
 ``text_files.py``     JSON and CSV
-``torch_files.py``    .pt, decoded by ``unpickle.py``
+``torch_files.py``    .pt
 ``sglang_files.py``   SGLang's per-pass recordings
 ``tensorrt_llm_...``  TensorRT-LLM's folders of statistics
 ``generate.py``       loads that look like real ones, and the drift of a given one

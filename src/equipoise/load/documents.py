@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arrays import as_numpy, as_windows, is_torch
-from equipoise.errors import FileFormatError, InvalidInputError
+from equipoise.arrays import as_numpy, as_windows
+from equipoise.errors import FileFormatError, listed, shown
 from equipoise.load.sglang_files import is_recording, read_recording
 from equipoise.load.statistics import LoadStatistics
 
@@ -73,37 +73,31 @@ def choose_key(keys: Sequence[Any], key: str | None, path: Path) -> str:
     known = [name for name in COUNT_KEYS if name in keys] if key is None else [key]
     if len(known) == 1 and known[0] in keys:
         return known[0]
-    listed = _listed(keys)
     if key is not None:
-        raise FileFormatError(f"{path} has no key {key!r}; its keys are {listed}.")
+        raise FileFormatError(f"{path} has no key {shown(key)}; its keys are {listed(keys)}.")
     if known:
         raise FileFormatError(f"{path} holds {' and '.join(map(repr, known))}; name one of them as key.")
     raise FileFormatError(
-        f"{path} holds none of the keys {_listed(COUNT_KEYS)}; its keys are {listed}. Name one of them as key."
+        f"{path} holds none of the keys {listed(COUNT_KEYS)}; its keys are {listed(keys)}. Name one of them as key."
     )
 
 
 def no_keys(path: Path, key: str) -> FileFormatError:
     """Return the error for a key where there are none."""
-    return FileFormatError(f"{path} holds one array without keys; leave out key={key!r}.")
+    return FileFormatError(f"{path} holds one array without keys; leave out key={shown(key)}.")
 
 
 def from_array(array: Any, path: Path, place: str = "") -> LoadStatistics:
     """Return the statistics of one array or tensor read from ``path``; ``place`` is its key, if it has one."""
     name = f"{path}: {place or 'the array'}"
-    try:
-        values = as_numpy(array, name)
-        if values.dtype.kind == "b":
-            raise FileFormatError(f"{name} holds booleans; loads must be counts of tokens.")
-        return LoadStatistics(as_windows(values, name, axis="step"), source=str(path))
-    except InvalidInputError as error:
-        raise FileFormatError(str(error)) from None
-    except (TypeError, RuntimeError, NotImplementedError) as error:  # sparse, quantized, meta tensors
-        raise FileFormatError(f"{name} cannot become a plain array; save it as a dense tensor.") from error
+    values = as_numpy(array, name)
+    if values.dtype.kind == "b":
+        raise FileFormatError(f"{name} holds booleans; loads must be counts of tokens.")
+    return LoadStatistics(as_windows(values, name, axis="step"), source=str(path))
 
 
 def _from_values(value: Any, path: Path, place: str) -> LoadStatistics:
-    if is_torch(value) or isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray):
         return from_array(value, path, place)
     if not isinstance(value, list) or not value:
         raise FileFormatError(
@@ -151,20 +145,12 @@ def _layers(rows: Any, where: str) -> NDArray[np.float64]:
 
 
 def _kind(value: Any) -> str:
-    """Return a short name for what stands where something else belongs."""
-    if value is None or isinstance(value, bool | int | float | str):
-        text = json.dumps(value)
-        return text if len(text) <= 40 else f"{text[:37]}..."
+    """Return a short name for what stands where something else belongs, in JSON's words."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     if isinstance(value, list):
         return "a list" if value else "an empty list"
-    return "an object with keys" if isinstance(value, Mapping) else f"a {type(value).__name__}"
-
-
-def _listed(keys: Sequence[Any]) -> str:
-    if not keys:
-        return "none"
-    shown = ", ".join(repr(key) for key in keys[:10])
-    return shown if len(keys) <= 10 else f"{shown} and {len(keys) - 10} more"
+    return "an object with keys" if isinstance(value, Mapping) else shown(value)
 
 
 def _read_counts(document: Mapping[Any, Any], path: Path) -> LoadStatistics:

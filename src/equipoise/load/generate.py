@@ -12,15 +12,16 @@ Windows then drift: the log of every share takes a random walk, and each window 
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arrays import as_load
-from equipoise.errors import InvalidInputError, UnknownNameError
+from equipoise.arguments import as_instance, count, finite
+from equipoise.arrays import as_load, check_loads
+from equipoise.errors import InvalidInputError, UnknownNameError, listed, shown
+from equipoise.limits import MOST_LAYERS
 from equipoise.load.statistics import LoadStatistics
 
 __all__ = ["PRESETS", "LoadPreset", "drift_load", "generate_load"]
@@ -34,20 +35,12 @@ _UNUSED_SPREAD = (0.8, 1.2)
 _COLDEST = -3.0  # in sigmas: colder experts would come out unused in a window of ordinary length
 
 
-def _whole(value: Any, name: str, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least:
-        raise InvalidInputError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
+def _number(value: Any, name: str, low: float, high: float) -> float:
+    rule = f"a number from {low:g} to {high:g}"
+    number = finite(value, name, rule)
+    if not low <= number <= high:
+        raise InvalidInputError(f"{name} is {shown(value)}; it must be {rule}.")
     return number
-
-
-def _sigma(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 10:
-        raise InvalidInputError(f"{name} is {value!r}; it must be a number from 0 to 10.")
-    return float(value)
 
 
 @dataclass(frozen=True)
@@ -88,22 +81,26 @@ class LoadPreset:
     first_layer_id: int = 0
 
     def __post_init__(self) -> None:
+        as_instance(self.name, str, "name", "a text")
         for name in ("num_layers", "num_logical_experts", "experts_per_token", "group_size"):
-            _whole(getattr(self, name), name, 1)
-        _whole(self.first_layer_id, "first_layer_id", 0)
+            object.__setattr__(self, name, count(getattr(self, name), name))
+        check_loads(1, self.num_layers, self.num_logical_experts, "the preset")
+        first = count(self.first_layer_id, "first_layer_id", least=0, most=MOST_LAYERS - self.num_layers)
+        object.__setattr__(self, "first_layer_id", first)
         groups, rest = divmod(self.num_logical_experts, self.group_size)
         if rest or groups < 4:
             raise InvalidInputError(
-                f"{self.num_logical_experts} experts do not form four or more groups of {self.group_size}. "
+                f"{self.num_logical_experts} experts do not form four or more groups of {shown(self.group_size)}. "
                 f"Use a group_size that divides {self.num_logical_experts} into at least four."
             )
-        if not 0 <= self.sigma[0] <= self.sigma[1] <= 4:
-            raise InvalidInputError(f"sigma is {self.sigma}; it must be two ascending numbers from 0 to 4.")
-        low, high = _HOTTEST_RANGE
-        if not low <= self.hottest_to_mean <= high:
-            raise InvalidInputError(f"hottest_to_mean is {self.hottest_to_mean}; it must lie from {low} to {high}.")
-        if not 0 <= self.unused <= 0.1:
-            raise InvalidInputError(f"unused is {self.unused}; it must lie from 0 to 0.1.")
+        sigma: Any = self.sigma
+        if not isinstance(sigma, tuple | list) or len(sigma) != 2:
+            raise InvalidInputError(f"sigma is {shown(sigma)}; it must be two ascending numbers from 0 to 4.")
+        low, high = (_number(value, "sigma", 0, 4) for value in sigma)
+        if low > high:
+            raise InvalidInputError(f"sigma is {shown(sigma)}; it must be two ascending numbers from 0 to 4.")
+        _number(self.hottest_to_mean, "hottest_to_mean", *_HOTTEST_RANGE)
+        _number(self.unused, "unused", 0, 0.1)
 
 
 PRESETS: dict[str, LoadPreset] = {
@@ -167,13 +164,14 @@ def generate_load(
     True
     """
     row = _row(preset)
-    num_windows, seed = _whole(num_windows, "num_windows", 1), _whole(seed, "seed", 0)
-    tokens = _whole(tokens_per_window, "tokens_per_window", 1)
+    num_windows, seed = count(num_windows, "num_windows"), _seed(seed)
+    check_loads(num_windows, row.num_layers, row.num_logical_experts, "the load")
+    tokens = count(tokens_per_window, "tokens_per_window")
     if tokens * row.experts_per_token >= 1 << 53:
         raise InvalidInputError(
-            f"tokens_per_window is {tokens}; float64 counts to {(1 << 53) // row.experts_per_token}."
+            f"tokens_per_window is {shown(tokens)}; float64 counts to {(1 << 53) // row.experts_per_token}."
         )
-    drift = _sigma(drift, "drift")
+    drift = _number(drift, "drift", 0, 10)
     # Two streams, so that the layers' traits do not depend on how windows are drawn.
     traits, walk = (np.random.Generator(np.random.PCG64(child)) for child in np.random.SeedSequence(seed).spawn(2))
     log_share = _draw_log_share(row, traits)
@@ -219,7 +217,7 @@ def drift_load(load: Any, sigma: float, seed: int = 0) -> LoadStatistics:
     ([1000.0, 0.0], 0.0)
     """
     counts = as_load(load)
-    sigma, seed = _sigma(sigma, "sigma"), _whole(seed, "seed", 0)
+    sigma, seed = _number(sigma, "sigma", 0, 10), _seed(seed)
     fractions = np.argwhere(counts != np.floor(counts))
     if len(fractions):
         layer, expert = (int(i) for i in fractions[0])
@@ -301,9 +299,13 @@ def _sample(log_share: Floats, total: NDArray[np.int64], rng: np.random.Generato
     return tokens
 
 
+def _seed(value: Any) -> int:
+    return count(value, "seed", least=0, most=2**64 - 1)
+
+
 def _row(preset: str | LoadPreset) -> LoadPreset:
     if isinstance(preset, LoadPreset):
         return preset
-    if preset not in PRESETS:
-        raise UnknownNameError(f"there is no preset {preset!r}; the presets are {', '.join(map(repr, PRESETS))}.")
+    if not isinstance(preset, str) or preset not in PRESETS:
+        raise UnknownNameError(f"there is no preset {shown(preset)}; the presets are {listed(PRESETS)}.")
     return PRESETS[preset]

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import codecs
 import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from equipoise.arguments import as_instance, as_path
+from equipoise.decode.archive import open_archive
+from equipoise.decode.source import opened, reading
+from equipoise.decode.torch import LEGACY
 from equipoise.errors import FileFormatError
 from equipoise.load.numpy_files import read_npy, read_npz
 from equipoise.load.sglang_files import is_recording_folder, read_recording_folder
@@ -26,8 +29,6 @@ __all__ = ["FORMATS", "Format", "read_load"]
 
 _HEAD = 4096  # bytes a row may look at
 _BYTE_ORDER_MARK = codecs.BOM_UTF8
-# torch before 1.6 wrote a pickle that starts with this number.
-_LEGACY_TORCH = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,14 @@ def read_load(path: str | os.PathLike[str], *, key: str | None = None) -> LoadSt
     FileFormatError
         If the file is missing, empty, truncated, of no known format, or its numbers are ragged, wrongly
         shaped, NaN, infinite or negative. The message names the file, the place and the rule.
-    MissingDependencyError
-        If the file was written by torch and torch is not installed.
+    InvalidInputError
+        If ``path`` or ``key`` is none.
 
     Notes
     -----
-    No content is ever run: pickled objects are refused. A CSV header made of numbers cannot be told from
-    a layer and is read as one.
+    Any file may be given, strangers' too: none of it is run, torch is not needed to read what it wrote, and what a file
+    declares is held to its size and to ``equipoise.limits`` before memory is taken. A CSV header made of numbers
+    cannot be told from a layer and is read as one.
 
     Examples
     --------
@@ -83,17 +85,14 @@ def read_load(path: str | os.PathLike[str], *, key: str | None = None) -> LoadSt
     >>> read_load(path).load.tolist()
     [[5.0, 3.0], [0.0, 0.0]]
     """
-    path = Path(path)
-    try:
+    path = as_path(path)
+    if key is not None:
+        as_instance(key, str, "key", "the name of an array, or None")
+    with reading(path):
         head = _head(path)
         for row in FORMATS:
             if row.matches(path, head):
                 return row.read(path, key)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        if isinstance(error, FileFormatError):
-            raise
-        reason = getattr(error, "strerror", None) or str(error)
-        raise FileFormatError(f"{str(path)!r} cannot be read: {reason[:1].lower()}{reason[1:]}.") from error
     if path.is_dir():
         raise FileFormatError(f"{path} is a folder; name a file in it.")
     if head.startswith(b"\x80"):
@@ -109,11 +108,7 @@ def _head(path: Path) -> bytes:
     """Return the first bytes of a file, none for a folder, or say why there are none."""
     if path.is_dir():
         return b""
-    if not path.exists():
-        raise FileFormatError(f"{path} does not exist. Check the spelling and the folder you are in.")
-    if not path.is_file():  # a pipe can be read only once, and this reader looks twice
-        raise FileFormatError(f"{path} is not an ordinary file; save the load to one first.")
-    with path.open("rb") as stream:
+    with opened(path) as (stream, _):
         head = stream.read(_HEAD)
     if not head.removeprefix(_BYTE_ORDER_MARK).strip():
         raise FileFormatError(f"{path} is empty; it must hold numbers of shape (layers, experts).")
@@ -136,14 +131,8 @@ def _is_text(_: Path, head: bytes) -> bool:
 
 def _read_zip(path: Path, key: str | None) -> LoadStatistics:
     """numpy and torch both write zip files: look at what is inside."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError):  # the latter for a damaged version number
-        raise FileFormatError(
-            f"{path} starts as a .npz or torch file and has no sound table of contents at its end; "
-            "it is truncated or damaged. Copy or write it again."
-        ) from None
+    with open_archive(path) as archive:
+        names = archive.sizes
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         return read_torch(path, key)
     if names and all(name.endswith(".npy") for name in names):
@@ -154,7 +143,7 @@ def _read_zip(path: Path, key: str | None) -> LoadStatistics:
 FORMATS: tuple[Format, ...] = (
     Format(".npy", lambda _, head: head.startswith(b"\x93NUMPY"), read_npy),
     Format(".npz or torch", lambda _, head: head.startswith((b"PK\x03\x04", b"PK\x05\x06")), _read_zip),
-    Format("torch before 1.6", lambda _, head: _LEGACY_TORCH in head[:32], read_torch),
+    Format("torch before 1.6", lambda _, head: LEGACY in head[:32], read_torch),
     Format("JSON", _starts_json, read_json),
     Format("CSV", _is_text, read_csv),
     Format("a TensorRT-LLM folder", lambda path, _: is_statistics_folder(path), read_statistics_folder),

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arrays import as_numpy
-from equipoise.errors import FileFormatError, InvalidInputError
+from equipoise.arrays import as_numpy, check_loads
+from equipoise.decode.torch import decode_torch
+from equipoise.errors import FileFormatError, listed, shown
 from equipoise.load.statistics import LoadStatistics
-from equipoise.load.unpickle import decode_torch
 
 __all__ = ["is_recording", "is_recording_folder", "read_recording", "read_recording_folder"]
 
@@ -48,7 +48,7 @@ def read_recording(document: Mapping[Any, Any], path: Path) -> LoadStatistics:
 def read_recording_folder(path: Path, key: str | None = None) -> LoadStatistics:
     """Return the recordings of all ranks, summed: one window for each forward pass that any of them saw."""
     if key is not None:
-        raise FileFormatError(f"{path} is a folder of recordings, which have no keys; leave out key={key!r}.")
+        raise FileFormatError(f"{path} is a folder of recordings, which have no keys; leave out key={shown(key)}.")
     files = sorted(path.glob("*.pt"))
     documents = []
     for file in files:
@@ -64,10 +64,7 @@ def read_recording_folder(path: Path, key: str | None = None) -> LoadStatistics:
 
 def _gather(documents: list[tuple[Path, Mapping[Any, Any]]], source: Path) -> LoadStatistics:
     first, table = documents[0][0], _slots(documents[0][1], documents[0][0])
-    layers, experts = len(table), int(table.max()) + 1
-    cell = (np.arange(layers)[:, None] * experts + table).reshape(-1)
-    passes: dict[int, NDArray[np.float64]] = {}
-    seen: dict[tuple[int, int], Path] = {}
+    seen: dict[tuple[int, int], tuple[Path, NDArray[Any]]] = {}
     for path, document in documents:
         if not np.array_equal(_slots(document, path), table):
             raise FileFormatError(
@@ -78,17 +75,20 @@ def _gather(documents: list[tuple[Path, Mapping[Any, Any]]], source: Path) -> Lo
             forward, rank = (_whole(record, name, where) for name in ("forward_pass_id", "rank"))
             if (forward, rank) in seen:
                 raise FileFormatError(
-                    f"{where} repeats forward pass {forward} of rank {rank}, already in {seen[forward, rank]}; "
+                    f"{where} repeats forward pass {forward} of rank {rank}, already in {seen[forward, rank][0]}; "
                     "keep one of them."
                 )
-            seen[forward, rank] = path
-            counts = _counts(record, where, table.shape)
-            logical = np.bincount(cell, weights=counts.reshape(-1), minlength=layers * experts)
-            passes.setdefault(forward, np.zeros((layers, experts)))
-            passes[forward] += logical.reshape(layers, experts)
-    if not passes:
+            seen[forward, rank] = path, _counts(record, where, table.shape)
+    if not seen:
         raise FileFormatError(f"{source} holds no record; start the recording, send requests, then dump it.")
-    return LoadStatistics(np.stack([passes[forward] for forward in sorted(passes)]), source=str(source))
+    layers, experts = len(table), int(table.max()) + 1
+    window = {forward: i for i, forward in enumerate(sorted({forward for forward, _ in seen}))}
+    check_loads(len(window), layers, experts, str(source))
+    tokens = np.zeros((len(window), layers * experts))
+    cell = (np.arange(layers)[:, None] * experts + table).reshape(-1)
+    for (forward, _), (_, counts) in seen.items():
+        tokens[window[forward]] += np.bincount(cell, weights=counts.reshape(-1), minlength=layers * experts)
+    return LoadStatistics(tokens.reshape(-1, layers, experts), source=str(source))
 
 
 def _records(document: Mapping[Any, Any], path: Path) -> list[tuple[int, Mapping[Any, Any]]]:
@@ -96,25 +96,34 @@ def _records(document: Mapping[Any, Any], path: Path) -> list[tuple[int, Mapping
     records = document[_RECORDS]
     if not isinstance(records, list) or not all(isinstance(record, Mapping) for record in records):
         raise FileFormatError(f"{path}: {_RECORDS} must be a list of objects, one for each forward pass.")
-    return [(i, record) for i, record in enumerate(records) if record.get("gatherer_key", "primary") == "primary"]
+    return [(i, record) for i, record in enumerate(records) if _is_primary(record.get("gatherer_key", "primary"))]
+
+
+def _is_primary(key: Any) -> bool:
+    return isinstance(key, str) and key == "primary"
 
 
 def _slots(document: Mapping[Any, Any], path: Path) -> Ints:
     if _MAP not in document:
         raise FileFormatError(f"{path} has no {_MAP!r}, without which counts by slot say nothing about experts.")
-    table = _array(document[_MAP], f"{path}: {_MAP}")
+    table = as_numpy(document[_MAP], f"{path}: {_MAP}")
     if table.ndim != 2 or table.size == 0 or table.dtype.kind not in "iu" or table.min() < 0:
         raise FileFormatError(
             f"{path}: {_MAP} has shape {table.shape} and type {table.dtype}; it must hold the expert of each slot, "
             "shape (layers, slots)."
+        )
+    if int(table.max()) >= table.shape[1]:
+        raise FileFormatError(
+            f"{path}: {_MAP} names expert {int(table.max())}, and {table.shape[1]} slots do not hold so many; the file "
+            "is damaged. Record it again."
         )
     return table.astype(np.int64)
 
 
 def _counts(record: Mapping[Any, Any], where: str, shape: tuple[int, ...]) -> NDArray[Any]:
     if _COUNT not in record:
-        raise FileFormatError(f"{where} has no {_COUNT!r}; its keys are {', '.join(map(repr, record))}.")
-    counts = _array(record[_COUNT], f"{where}: {_COUNT}")
+        raise FileFormatError(f"{where} has no {_COUNT!r}; its keys are {listed(record)}.")
+    counts = as_numpy(record[_COUNT], f"{where}: {_COUNT}")
     if counts.shape != shape or counts.dtype.kind not in "iu" or counts.min() < 0:
         raise FileFormatError(
             f"{where}: {_COUNT} has shape {counts.shape} and type {counts.dtype}; it must hold counts in the shape of "
@@ -126,12 +135,5 @@ def _counts(record: Mapping[Any, Any], where: str, shape: tuple[int, ...]) -> ND
 def _whole(record: Mapping[Any, Any], name: str, where: str) -> int:
     value = record.get(name)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise FileFormatError(f"{where}: {name} is {value!r}; it must be a whole number.")
+        raise FileFormatError(f"{where}: {name} is {shown(value)}; it must be a whole number.")
     return value
-
-
-def _array(value: Any, where: str) -> NDArray[Any]:
-    try:
-        return as_numpy(value, where)
-    except InvalidInputError as error:
-        raise FileFormatError(str(error)) from None

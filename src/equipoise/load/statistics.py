@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import as_index, as_instance, as_items
 from equipoise.arrays import as_windows
-from equipoise.errors import InvalidInputError
+from equipoise.errors import InvalidInputError, shown
+from equipoise.limits import MOST_LAYERS
 
 __all__ = ["LoadStatistics"]
 
@@ -58,10 +59,7 @@ class LoadStatistics:
     def __post_init__(self) -> None:
         array = as_windows(self.tokens_per_expert, "tokens_per_expert")
         object.__setattr__(self, "tokens_per_expert", array)
-        if not isinstance(self.source, str):
-            raise InvalidInputError(
-                f"source is {self.source!r}; it must be a string that says where the load came from."
-            )
+        as_instance(self.source, str, "source", "a text that says where the load came from")
         object.__setattr__(self, "layer_ids", _checked_ids(self.layer_ids, array.shape[1]))
 
     @property
@@ -111,15 +109,21 @@ class LoadStatistics:
         Raises
         ------
         InvalidInputError
-            If nothing is selected.
+            If ``selection`` is neither a whole number nor a slice of them, or nothing is selected.
 
         >>> LoadStatistics([[[6, 2]], [[2, 2]], [[1, 0]]]).window(slice(1, None)).load.tolist()
         [[3.0, 2.0]]
         """
-        if not isinstance(selection, slice):
-            index = range(self.num_windows)[selection : selection + 1 or None]
-            selection = slice(index.start, index.stop)
-        chosen = self.tokens_per_expert[selection]
+        try:
+            if not isinstance(selection, slice):
+                number = as_index(selection)
+                index = range(self.num_windows)[number : number + 1 or None]
+                selection = slice(index.start, index.stop)
+            chosen = self.tokens_per_expert[selection]
+        except (TypeError, ValueError):
+            raise InvalidInputError(
+                f"selection is {shown(selection)}; it must be the number of a window, or a slice of numbers."
+            ) from None
         if not len(chosen):
             raise InvalidInputError(
                 f"the selection holds no window; {self.num_windows} are there, numbered 0 to {self.num_windows - 1}."
@@ -131,9 +135,11 @@ def _checked_ids(ids: Any, num_layers: int) -> tuple[int, ...]:
     if ids is None:
         return tuple(range(num_layers))
     try:
-        checked = tuple(operator.index(i) for i in ids)
+        checked = tuple(as_index(i) for i in as_items(ids))
     except TypeError:
-        raise InvalidInputError(f"layer_ids is {ids!r}; it must be a tuple of whole numbers, one a layer.") from None
+        raise InvalidInputError(
+            f"layer_ids is {shown(ids)}; it must be a tuple of whole numbers, one a layer."
+        ) from None
     if len(checked) != num_layers:
         raise InvalidInputError(
             f"{len(checked)} layer_ids cannot name {num_layers} layers; pass one id for each layer."
@@ -141,8 +147,10 @@ def _checked_ids(ids: Any, num_layers: int) -> tuple[int, ...]:
     for before, after in zip((-1, *checked), checked, strict=False):
         if after <= before:
             raise InvalidInputError(
-                f"layer_ids holds {after} after {before}; ids must ascend from 0 or more."
+                f"layer_ids holds {shown(after)} after {shown(before)}; ids must ascend from 0 or more."
                 if before >= 0
-                else f"layer_ids starts at {after}; ids must ascend from 0 or more."
+                else f"layer_ids starts at {shown(after)}; ids must ascend from 0 or more."
             )
+    if checked[-1] >= MOST_LAYERS:
+        raise InvalidInputError(f"layer_ids holds {shown(checked[-1])}; ids lie below {MOST_LAYERS:,}.")
     return checked

@@ -8,7 +8,6 @@ hold token by token what the others count, and are passed over.
 
 from __future__ import annotations
 
-import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.errors import FileFormatError, MissingDependencyError
+from equipoise.arguments import count
+from equipoise.arrays import check_loads
+from equipoise.decode.json import decode_json
+from equipoise.decode.safetensors import decode_safetensors
+from equipoise.errors import FileFormatError, listed, shown
 from equipoise.load.statistics import LoadStatistics
-from equipoise.load.text_files import decode_json
 
 __all__ = ["META", "is_statistics_folder", "read_statistics_folder"]
 
 META = "meta_info.json"
-_FILE, _KEY = re.compile(r"rank(\d+)\.safetensors"), re.compile(r"(\d+)_(\d+)")
+_FILE = re.compile(r"rank([0-9]{1,9})\.safetensors")
+# Each number is written in one way only, so no two keys mean the same iteration and layer.
+_KEY = re.compile("(0|[1-9][0-9]{0,8})_(0|[1-9][0-9]{0,8})")
 
 
 def is_statistics_folder(path: Path) -> bool:
@@ -38,67 +42,69 @@ def read_statistics_folder(path: Path, key: str | None = None) -> LoadStatistics
     ------
     FileFormatError
         If the description, a rank, a layer of an iteration or a count is missing or not as it must be.
-    MissingDependencyError
-        If safetensors is not installed.
     """
     if key is not None:
-        raise FileFormatError(f"{path} is a folder of statistics, which has no keys; leave out key={key!r}.")
+        raise FileFormatError(f"{path} is a folder of statistics, which has no keys; leave out key={shown(key)}.")
     experts = _num_experts(path)
-    files = {int(found[1]): file for file in path.iterdir() if (found := _FILE.fullmatch(file.name))}
+    files = _rank_files(path)
     if sorted(files) != list(range(len(files))) or not files:
         raise FileFormatError(
-            f"{path} holds the statistics of ranks {sorted(files)}; it needs rank0.safetensors and one file for each "
-            "rank after it, without a hole."
+            f"{path} holds the statistics of ranks {listed(sorted(files))}; it needs rank0.safetensors and one file "
+            "for each rank after it, without a hole."
         )
-    total: dict[tuple[int, int], NDArray[np.int64]] = {}
-    first: set[tuple[int, int]] = set()
-    for rank in sorted(files):
-        counts = _read_rank(files[rank], experts)
-        first = first or set(counts)
-        if set(counts) != first:
-            odd = "_".join(map(str, min(set(counts) ^ first)))
-            raise FileFormatError(f"{files[rank]} and rank0.safetensors do not both hold {odd!r}; every rank must.")
-        for place, values in counts.items():
-            total[place] = total.get(place, 0) + values
-    iterations, layers = (sorted({place[i] for place in total}) for i in (0, 1))
+    ranks = [_read_rank(files[rank], experts) for rank in sorted(files)]
+    for rank, counts in enumerate(ranks):
+        odd = set(counts) ^ set(ranks[0])
+        if odd:
+            key = "_".join(map(str, min(odd)))
+            raise FileFormatError(
+                f"{files[rank]} and rank0.safetensors do not both hold {shown(key)}; every rank must."
+            )
+    iterations, layers = (sorted({place[i] for place in ranks[0]}) for i in (0, 1))
     for iteration in iterations:
         for layer in layers:
-            if (iteration, layer) not in total:
+            if (iteration, layer) not in ranks[0]:
                 raise FileFormatError(f"{path} has no counts under '{iteration}_{layer}', and other layers have.")
-    tokens = np.stack([np.stack([total[iteration, layer] for layer in layers]) for iteration in iterations])
-    return LoadStatistics(tokens.astype(np.float64), source=str(path), layer_ids=tuple(layers))
+    check_loads(len(iterations), len(layers), experts, str(path))
+    tokens = np.zeros((len(iterations), len(layers), experts))
+    for counts in ranks:
+        for i, iteration in enumerate(iterations):
+            for row, layer in enumerate(layers):
+                tokens[i, row] += counts[iteration, layer]
+    return LoadStatistics(tokens, source=str(path), layer_ids=tuple(layers))
+
+
+def _rank_files(path: Path) -> dict[int, Path]:
+    """Return the file of each rank; ``rank00.safetensors`` would be a second one of rank 0."""
+    files = {}
+    for file in path.iterdir():
+        found = _FILE.fullmatch(file.name)
+        if found is not None:
+            if found[1] != str(int(found[1])):
+                raise FileFormatError(
+                    f"{file} names rank {int(found[1])} in another way than it is written; rename it."
+                )
+            files[int(found[1])] = file
+    return files
 
 
 def _num_experts(path: Path) -> int:
     meta = decode_json(path / META)
     experts = meta.get("num_experts") if isinstance(meta, dict) else None
-    if isinstance(experts, bool) or not isinstance(experts, int) or experts < 1:
-        raise FileFormatError(f"{path / META}: num_experts is {experts!r}; it must be a whole number of at least 1.")
-    return experts
+    return count(experts, f"{path / META}: num_experts")
 
 
-def _read_rank(path: Path, experts: int) -> dict[tuple[int, int], NDArray[np.int64]]:
-    try:
-        safetensors: Any = importlib.import_module("safetensors")
-        load: Any = importlib.import_module("safetensors.numpy").load
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{path} is a safetensors file, and safetensors is not installed here. Run pip install equipoise[engines]."
-        ) from error
-    try:
-        tensors = load(path.read_bytes())
-    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a type that numpy does not have
-        raise FileFormatError(f"{path} is truncated or damaged ({error}). Copy or write it again.") from None
-    found = {}
-    for name, values in tensors.items():
+def _read_rank(path: Path, experts: int) -> dict[tuple[int, int], NDArray[Any]]:
+    found: dict[tuple[int, int], NDArray[Any]] = {}
+    for name, values in decode_safetensors(path).items():
         place = _KEY.fullmatch(name)
         if place is None:
-            raise FileFormatError(f"{path} has the key {name!r}; keys are '<iteration>_<layer>', such as '100_3'.")
+            raise FileFormatError(f"{path} has the key {shown(name)}; keys are '<iteration>_<layer>', such as '100_3'.")
         if values.shape != (experts,) or values.dtype.kind not in "iu" or values.min() < 0:
             raise FileFormatError(
                 f"{path}: {name} has shape {values.shape} and type {values.dtype}; it must hold {experts} counts."
             )
-        found[int(place[1]), int(place[2])] = values.astype(np.int64)
+        found[int(place[1]), int(place[2])] = values
     if not found:
         raise FileFormatError(f"{path} holds no counts; record at least one iteration.")
     return found

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from equipoise.decode.torch import decode_torch
 from equipoise.load.documents import from_document
 from equipoise.load.statistics import LoadStatistics
-from equipoise.load.unpickle import decode_torch
 
 __all__ = ["read_torch"]
 

@@ -11,10 +11,11 @@ file                  idea
 ``steps.py``          what slots and spares hold as rounds pass
 ``rescue.py``         when ranks are gone, experts without a slot get one
 ``execute.py``        the migration itself, between forward passes
+``keep_slots.py``     a name of before
 ====================  =======================================================================
 """
 
-from equipoise.replan.keep_slots import keep_slots
+from equipoise.migration.keep_slots import keep_slots
 from equipoise.replan.match_ranks import match_ranks
 from equipoise.replan.remainder import count_transfers
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.errors import DisagreementError, InvalidInputError, RanksLostError
+from equipoise.errors import DisagreementError, InvalidInputError, RanksLostError, shown
 from equipoise.migration.tables import Server, Table, ask
 from equipoise.problem import finite
 
@@ -335,5 +335,5 @@ def check_timeout(timeout: Any) -> float:
     rule = f"a number of seconds above 0, up to {LONGEST:g}"
     seconds = finite(timeout, "timeout", rule)
     if not 0 < seconds <= LONGEST:
-        raise InvalidInputError(f"timeout is {timeout!r}; it must be {rule}.")
+        raise InvalidInputError(f"timeout is {shown(timeout)}; it must be {rule}.")
     return seconds

@@ -10,10 +10,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.errors import IndivisibleError, InvalidInputError, InvalidPlacementError
+from equipoise.arguments import count, finite
+from equipoise.arrays import as_numpy
+from equipoise.errors import IndivisibleError, InvalidInputError, InvalidPlacementError, shown
+from equipoise.limits import MOST_SLOTS
 from equipoise.migration.rounds import COLUMNS, join_layers, schedule_layers
 from equipoise.placement import Placement
-from equipoise.problem import count, finite
 from equipoise.replan.in_force import check_lost_ranks
 from equipoise.threads import blocks, for_each, part
 
@@ -44,7 +46,7 @@ class LinkSpeeds:
             value = getattr(self, name)
             number = finite(value, name, "a finite number above 0")
             if number == 0:
-                raise InvalidInputError(f"{name} is {value!r}; it must be a finite number above 0.")
+                raise InvalidInputError(f"{name} is {shown(value)}; it must be a finite number above 0.")
             object.__setattr__(self, name, number)
 
 
@@ -147,18 +149,19 @@ class MigrationSchedule:
         nodes = count(self.num_nodes, "num_nodes")
         if ranks % nodes:
             raise IndivisibleError(
-                f"{ranks} ranks do not spread evenly over {nodes} nodes. Use a number of nodes that divides {ranks}."
+                f"{ranks} ranks do not spread evenly over {shown(nodes)} nodes. Use a number of nodes that divides "
+                f"{ranks}."
             )
         lost = check_lost_ranks(self.lost_ranks, ranks)
-        size = count(self.bytes_per_expert, "bytes_per_expert", least=0)
+        size = count(self.bytes_per_expert, "bytes_per_expert", least=0, most=2**53)
         old, new = _widen(current, ranks, slots), _widen(target, ranks, slots)
         _check_target(target, new, lost)
         old[:, lost] = -1
         checked = {
             "num_nodes": nodes,
             "lost_ranks": tuple(lost),
-            "max_sends": count(self.max_sends, "max_sends"),
-            "max_receives": count(self.max_receives, "max_receives"),
+            "max_sends": count(self.max_sends, "max_sends", most=MOST_SLOTS),
+            "max_receives": count(self.max_receives, "max_receives", most=MOST_SLOTS),
             "bytes_per_expert": size,
             "num_ranks": ranks,
             "slots_per_rank": slots,
@@ -209,7 +212,10 @@ class MigrationSchedule:
 
     def rank_of(self, slot: NDArray[np.int32]) -> NDArray[np.int64]:
         """Return the rank of each slot or spare buffer."""
-        slot = np.asarray(slot, dtype=np.int64)
+        slots = as_numpy(slot, "slot")
+        if slots.dtype.kind not in "iu":
+            raise InvalidInputError(f"slot is {shown(slot)}; it must hold numbers of slots.")
+        slot = slots.astype(np.int64)
         return np.where(slot < self.num_slots, slot // self.slots_per_rank, slot - self.num_slots)
 
     @cached_property
@@ -238,7 +244,7 @@ class MigrationSchedule:
         links = LinkSpeeds() if links is None else links
         if not isinstance(links, LinkSpeeds):
             raise InvalidInputError(
-                f"links is {links!r}; pass a LinkSpeeds(remote=..., ...), or None for its defaults."
+                f"links is {shown(links)}; pass a LinkSpeeds(remote=..., ...), or None for its defaults."
             )
         if not len(self.layer):
             return 0.0

@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 from equipoise.arrays import is_torch
-from equipoise.errors import InvalidInputError
+from equipoise.errors import InvalidInputError, shown
 from equipoise.migration.schedule import MigrationSchedule
 
 __all__ = ["Rows", "Weights", "check_restore", "check_tensors", "copy_rows", "from_bytes", "to_bytes"]
@@ -123,7 +123,7 @@ def _check_layer(tensors: Any, layer: int, slots_per_rank: int) -> list[Any]:
 def check_restore(restore: Any, schedule: MigrationSchedule | None = None) -> Any:
     """Return ``restore``, or say what it must be, or for what the schedule needs it."""
     if restore is not None and not callable(restore):
-        raise InvalidInputError(f"restore is {restore!r}; pass a function restore(layer, slot, expert), or None.")
+        raise InvalidInputError(f"restore is {shown(restore)}; pass a function restore(layer, slot, expert), or None.")
     if restore is None and schedule is not None and len(schedule.restores):
         layer, _, expert = schedule.restores[0].tolist()
         raise InvalidInputError(

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 from weakref import WeakValueDictionary
 
-from equipoise.errors import InvalidInputError
+from equipoise.arguments import real
+from equipoise.errors import InvalidInputError, shown
 
 __all__ = ["Counters"]
 
@@ -54,12 +55,15 @@ class Counters:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise InvalidInputError(f"name is {self.name!r}; it must be a text that is not empty.")
+            raise InvalidInputError(f"name is {shown(self.name)}; it must be a text that is not empty.")
+        for number in fields(self):
+            if number.name != "name":
+                real(getattr(self, number.name), number.name)
         asked = self.name
-        for number in itertools.count(2):
+        for again in itertools.count(2):
             if _named.setdefault(self.name, self) is self:
                 break
-            self.name = f"{asked}/{number}"
+            self.name = f"{asked}/{again}"
 
     def publish(self) -> None:
         """Set the gauges ``equipoise_<number>``, labelled by balancer; without prometheus_client, do nothing."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import flag
 from equipoise.arrays import as_numpy
 from equipoise.errors import InvalidInputError
 from equipoise.placement import Placement
@@ -32,6 +33,7 @@ def as_expert_counts(counts: Any, placement: Placement, physical: bool) -> Float
     InvalidInputError
         If the shape is another, or a count is not finite, negative or above 2**53; the message names the first such.
     """
+    flag(physical, "physical")
     array = np.asarray(as_numpy(counts, "counts"), dtype=np.float64)
     layers, experts = placement.num_layers, placement.num_logical_experts
     shape = (layers, placement.num_slots if physical else experts)

@@ -16,11 +16,11 @@ and pays for itself when the load stays as it is for ``horizon`` steps with ``sa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
-from equipoise.errors import InvalidInputError
-from equipoise.problem import count, finite
+from equipoise.arguments import as_instance, count, finite, real
+from equipoise.errors import InvalidInputError, shown
 
 __all__ = ["FixedInterval", "Outlook", "Policy", "Threshold", "TokenGain"]
 
@@ -49,6 +49,14 @@ class Outlook:
     transfers: int
     migration_seconds: float
     step_seconds: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            real(getattr(self, field.name), field.name)
+
+
+def _check_outlook(outlook: Any) -> None:
+    as_instance(outlook, Outlook, "outlook", "an Outlook(...)")
 
 
 class Policy(Protocol):
@@ -80,18 +88,21 @@ class TokenGain:
     margin: float = 0.1
 
     def __post_init__(self) -> None:
-        count(self.horizon, "horizon")
+        object.__setattr__(self, "horizon", count(self.horizon, "horizon", most=2**53))
         for name, rule, allowed in (
             ("expert_share", "a number above 0, up to 1", lambda share: 0 < share <= 1),
             ("overlap", "a number from 0 to 1", lambda part: part <= 1),
             ("margin", "a finite number, not negative", lambda _: True),
         ):
             value = getattr(self, name)
-            if not allowed(finite(value, name, rule)):
-                raise InvalidInputError(f"{name} is {value!r}; it must be {rule}.")
+            number = finite(value, name, rule)
+            if not allowed(number):
+                raise InvalidInputError(f"{name} is {shown(value)}; it must be {rule}.")
+            object.__setattr__(self, name, number)
 
     def weigh(self, outlook: Outlook) -> tuple[bool, str]:
         """Compare what is saved over the horizon with the delay."""
+        _check_outlook(outlook)
         if outlook.tokens <= 0:
             return False, "there is no load"
         part = 1 - outlook.planned_tokens / outlook.tokens
@@ -110,6 +121,7 @@ class FixedInterval:
 
     def weigh(self, outlook: Outlook) -> tuple[bool, str]:
         """Compare the busiest ranks."""
+        _check_outlook(outlook)
         better = outlook.planned_tokens < outlook.tokens
         return better, "the interval is over" if better else "no plan is better than what is in force"
 
@@ -128,11 +140,14 @@ class Threshold:
 
     def __post_init__(self) -> None:
         rule = "a number above 0, up to 1"
-        if not 0 < finite(self.balancedness, "balancedness", rule) <= 1:
-            raise InvalidInputError(f"balancedness is {self.balancedness!r}; it must be {rule}.")
+        number = finite(self.balancedness, "balancedness", rule)
+        if not 0 < number <= 1:
+            raise InvalidInputError(f"balancedness is {shown(self.balancedness)}; it must be {rule}.")
+        object.__setattr__(self, "balancedness", number)
 
     def weigh(self, outlook: Outlook) -> tuple[bool, str]:
         """Compare the balancedness in force with the threshold."""
+        _check_outlook(outlook)
         now = f"balancedness is {outlook.balancedness:.4f}, the threshold {self.balancedness:g}"
         if outlook.balancedness >= self.balancedness:
             return False, now

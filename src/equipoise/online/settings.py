@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from equipoise.errors import InvalidInputError
+from equipoise.arguments import as_ranks, count
+from equipoise.errors import InvalidInputError, shown
 from equipoise.migration.peers import check_peers, check_timeout
 from equipoise.migration.schedule import LinkSpeeds
 from equipoise.migration.weights import check_restore, check_tensors
 from equipoise.online.policy import Policy
 from equipoise.placement import Placement
-from equipoise.problem import Cluster, check_counts, count
+from equipoise.problem import Cluster, check_counts
 
 __all__ = ["Movers", "Settings", "as_in_force", "as_ranks", "check_window"]
 
@@ -33,16 +33,18 @@ class Settings:
 
     def __post_init__(self) -> None:
         if isinstance(self.policy, type) or not callable(getattr(self.policy, "weigh", None)):
-            raise InvalidInputError(f"policy is {self.policy!r}; pass one with a method weigh, such as TokenGain().")
+            raise InvalidInputError(
+                f"policy is {shown(self.policy)}; pass one with a method weigh, such as TokenGain()."
+            )
         if self.links is not None and not isinstance(self.links, LinkSpeeds):
-            raise InvalidInputError(f"links is {self.links!r}; pass LinkSpeeds(...), or None.")
+            raise InvalidInputError(f"links is {shown(self.links)}; pass LinkSpeeds(...), or None.")
         checked = {
-            "check_every": count(self.check_every, "check_every"),
-            "bytes_per_expert": _whole(self.bytes_per_expert, "bytes_per_expert"),
+            "check_every": count(self.check_every, "check_every", most=2**31),
+            "bytes_per_expert": count(self.bytes_per_expert, "bytes_per_expert", least=0, most=2**53),
             "timeout": check_timeout(self.timeout),
         }
         if self.max_transfers is not None:
-            checked["max_transfers"] = _whole(self.max_transfers, "max_transfers", ", or None")
+            checked["max_transfers"] = count(self.max_transfers, "max_transfers", least=0, otherwise=", or None")
         for name in ("num_expert_groups", "rounds_per_step"):
             if getattr(self, name) is not None:
                 checked[name] = count(getattr(self, name), name)
@@ -102,29 +104,10 @@ def as_in_force(placement: Any, cluster: Any, num_expert_groups: int | None) -> 
     return placement
 
 
-def as_ranks(lost_ranks: Any) -> tuple[Any, ...]:
-    """Return the lost ranks as a tuple, or say that they must be several; which of them are none is not looked at."""
-    try:
-        return tuple(lost_ranks)
-    except TypeError:
-        raise InvalidInputError(f"lost_ranks is {lost_ranks!r}; pass a list of ranks, such as [0].") from None
-
-
 def check_window(window: Any) -> None:
     """Insist that ``window`` takes counts and knows their mean."""
     methods = (getattr(window, name, None) for name in ("add", "tokens_per_step"))
     if isinstance(window, type) or not all(callable(method) for method in methods):
         raise InvalidInputError(
-            f"window is {window!r}; pass one with the methods add and tokens_per_step, such as SlidingSum(100)."
+            f"window is {shown(window)}; pass one with the methods add and tokens_per_step, such as SlidingSum(100)."
         )
-
-
-def _whole(value: Any, name: str, otherwise: str = "") -> int:
-    """Return ``value`` as an int of at least 0, or say what is wrong with it."""
-    try:
-        number = -1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = -1
-    if number < 0:
-        raise InvalidInputError(f"{name} is {value!r}; it must be a whole number of at least 0{otherwise}.")
-    return number

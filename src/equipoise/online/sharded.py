@@ -15,7 +15,7 @@ from equipoise.migration.peers import check_peers, check_timeout
 from equipoise.online.settings import as_ranks
 from equipoise.placement import Placement
 from equipoise.plan import Plan
-from equipoise.problem import PlacementProblem
+from equipoise.problem import PlacementProblem, as_problem
 from equipoise.solver import solve
 from equipoise.strategies import DEFAULT
 
@@ -107,8 +107,7 @@ def _check_sharable(problem: Any, parameters: dict[str, Any]) -> None:
                 f"{name} is for all layers together, and here each rank plans some of them; leave it out, or call "
                 "solve on every rank."
             )
-    if not isinstance(problem, PlacementProblem):
-        raise InvalidInputError(f"problem is a {type(problem).__name__}; pass a PlacementProblem(load, cluster).")
+    as_problem(problem)
 
 
 def _digest(problem: Any, current: Any, lost: tuple[int, ...], arguments: dict[str, Any]) -> str:

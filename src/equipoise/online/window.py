@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import count, finite
 from equipoise.arrays import as_numpy
-from equipoise.errors import InvalidInputError
-from equipoise.problem import count, finite
+from equipoise.errors import InvalidInputError, shown
 
 __all__ = ["ExponentialAverage", "SlidingSum", "Window", "load_of"]
 
 Floats = NDArray[np.float64]
+
+
+def _like(counts: Any, before: Floats | None) -> Floats:
+    """Return the counts of one step as floats in the shape of those before, or say what they must be."""
+    array = np.asarray(as_numpy(counts, "counts"), dtype=np.float64)
+    if array.ndim != 2 or array.size == 0 or (before is not None and array.shape != before.shape):
+        shape = "(layers, experts)" if before is None else f"that of the steps before, {before.shape}"
+        raise InvalidInputError(f"counts has shape {array.shape}; it must be {shape}.")
+    if not (np.isfinite(array.sum()) and array.min() >= 0):
+        raise InvalidInputError("counts holds a number that is negative or not finite; tokens are neither.")
+    return array
 
 
 class Window(Protocol):
@@ -61,6 +72,7 @@ class SlidingSum:
 
     def add(self, counts: Floats) -> None:
         """Take the counts of one step; the oldest leave when there are too many."""
+        counts = _like(counts, self._sum)
         self._kept.append(counts)
         self._sum = counts.copy() if self._sum is None else self._sum + counts
         if len(self._kept) > self.steps:
@@ -92,11 +104,14 @@ class ExponentialAverage:
 
     def __post_init__(self) -> None:
         rule = "a finite number of steps above 0"
-        if not finite(self.half_life, "half_life", rule) > 0:
-            raise InvalidInputError(f"half_life is {self.half_life!r}; it must be {rule}.")
+        number = finite(self.half_life, "half_life", rule)
+        if number == 0:
+            raise InvalidInputError(f"half_life is {shown(self.half_life)}; it must be {rule}.")
+        self.half_life = number
 
     def add(self, counts: Floats) -> None:
         """Take the counts of one step; what came before weighs less by one step's worth."""
+        counts = _like(counts, self._sum)
         keep = 0.5 ** (1.0 / self.half_life)
         self._sum = counts.copy() if self._sum is None else self._sum * keep + counts
         self._weight = self._weight * keep + 1.0

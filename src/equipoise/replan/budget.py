@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from equipoise.problem import count, finite
+from equipoise.arguments import count, finite, flag
 
 __all__ = ["Budget"]
 
@@ -59,6 +59,7 @@ class Budget:
             value: Any = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, count(value, name, least=0, otherwise=", or None"))
+        flag(self.separate, "separate")
         if self.min_gain is not None:
             object.__setattr__(self, "min_gain", finite(self.min_gain, "min_gain"))
 

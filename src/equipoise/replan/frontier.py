@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import count
+from equipoise.arrays import as_numpy
 from equipoise.errors import InvalidInputError
 from equipoise.how import How
-from equipoise.problem import PlacementProblem, count
+from equipoise.problem import PlacementProblem, as_problem
 from equipoise.replan.curves import Curves
 from equipoise.replan.in_force import InForce
 from equipoise.replan.levelling.numba import MAX
@@ -39,6 +41,20 @@ class Frontier:
     balancedness: Floats
     transfers: NDArray[np.int64]
     bytes_per_expert: int | None
+
+    def __post_init__(self) -> None:
+        balancedness, transfers = as_numpy(self.balancedness, "balancedness"), as_numpy(self.transfers, "transfers")
+        if balancedness.ndim != 2 or balancedness.shape[1:] != transfers.shape or 0 in balancedness.shape:
+            raise InvalidInputError(
+                f"balancedness has shape {balancedness.shape} and transfers {transfers.shape}; they must be (layers, "
+                "budgets) and (budgets,)."
+            )
+        if transfers.dtype.kind not in "iu" or transfers.min() < 0 or np.isnan(balancedness[:, -1]).any():
+            raise InvalidInputError("transfers are whole numbers, and with the most of them every layer is known.")
+        if self.bytes_per_expert is not None:
+            count(self.bytes_per_expert, "bytes_per_expert", most=2**53)
+        object.__setattr__(self, "balancedness", balancedness)
+        object.__setattr__(self, "transfers", transfers)
 
     @property
     def mean_balancedness(self) -> Floats:
@@ -119,9 +135,8 @@ def frontier(
     [[0.625, 0.625, 1.0]]
     """
     if bytes_per_expert is not None:
-        bytes_per_expert = count(bytes_per_expert, "bytes_per_expert")
-    if not isinstance(problem, PlacementProblem):
-        raise InvalidInputError(f"problem is a {type(problem).__name__}; pass a PlacementProblem(load, cluster).")
+        bytes_per_expert = count(bytes_per_expert, "bytes_per_expert", most=2**53)
+    as_problem(problem)
     start = InForce.of(problem, current, lost_ranks)
     curves = Curves(start, How.of(threads=threads))
     _, curve, _ = curves.descend(problem.cluster.num_slots)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.errors import InfeasibleError, InvalidInputError, InvalidPlacementError
+from equipoise.arguments import as_index, as_ranks
+from equipoise.errors import InfeasibleError, InvalidInputError, InvalidPlacementError, shown
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
 
@@ -122,17 +122,11 @@ class InForce:
 
 def check_lost_ranks(lost_ranks: Iterable[int], num_ranks: int) -> list[int]:
     """Return the lost ranks ascending, each once, or say which of them is no rank."""
-    if not isinstance(lost_ranks, Iterable):
-        raise InvalidInputError(f"lost_ranks is {lost_ranks!r}; it must list ranks, such as [0], or be ().")
     lost: set[int] = set()
-    for rank in lost_ranks:
-        try:
-            number = operator.index(rank)
-        except TypeError:
-            number = -1
-        if isinstance(rank, bool) or not 0 <= number < num_ranks:
-            raise InvalidInputError(f"lost_ranks names {rank!r}; it must name ranks from 0 to {num_ranks - 1}.")
-        lost.add(number)
+    for rank in as_ranks(lost_ranks):
+        if not 0 <= as_index(rank, -1) < num_ranks:
+            raise InvalidInputError(f"lost_ranks names {shown(rank)}; it must name ranks from 0 to {num_ranks - 1}.")
+        lost.add(as_index(rank))
     return sorted(lost)
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import count
 from equipoise.arrays import as_numpy
-from equipoise.errors import IndivisibleError, InvalidPlacementError
+from equipoise.errors import IndivisibleError, InvalidPlacementError, shown
 from equipoise.kernels.native import native
-from equipoise.problem import count
+from equipoise.limits import MOST_SLOTS
 
 __all__ = ["keep_slots", "reorder"]
 
@@ -40,7 +41,7 @@ def keep_slots(physical_to_logical: Any, current: Any, num_ranks: int) -> Ints:
     Raises
     ------
     InvalidPlacementError
-        If an array does not hold integers in two axes, or the two have different numbers of layers.
+        If an array does not hold experts or -1 in two axes, or the two have different numbers of layers.
     IndivisibleError
         If the ranks do not divide the slots.
 
@@ -70,6 +71,13 @@ def slot_tables(physical_to_logical: Any, current: Any, num_ranks: int) -> tuple
                 f"{name} has shape {array.shape} and type {array.dtype}; it must hold integers in the shape "
                 "(layers, slots)."
             )
+        wrong = (array < -1) | (array >= MOST_SLOTS)
+        if wrong.any():
+            layer, slot = (int(i) for i in np.argwhere(wrong)[0])
+            raise InvalidPlacementError(
+                f"{name} is {array[layer, slot]} at layer {layer}, slot {slot}; it must be an expert below "
+                f"{MOST_SLOTS:,}, or -1 for an empty slot."
+            )
         # A copy, because the native code would be compiled once more for a read-only array.
         tables.append(np.array(array, dtype=np.int32, order="C"))
     new, old = tables
@@ -79,8 +87,8 @@ def slot_tables(physical_to_logical: Any, current: Any, num_ranks: int) -> tuple
         )
     if new.shape[1] % num_ranks or not new.shape[1]:
         raise IndivisibleError(
-            f"{new.shape[1]} slots do not spread evenly over {num_ranks} ranks. "
-            f"Use a number of slots that {num_ranks} divides."
+            f"{new.shape[1]} slots do not spread evenly over {shown(num_ranks)} ranks. "
+            f"Use a number of slots that {shown(num_ranks)} divides."
         )
     return new, old, new.shape[1] // num_ranks
 

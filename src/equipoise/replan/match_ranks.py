@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.errors import IndivisibleError
+from equipoise.errors import IndivisibleError, shown
 from equipoise.kernels.assignment.numba import assign
 from equipoise.kernels.native import native
 from equipoise.problem import count
@@ -61,11 +61,11 @@ def match_ranks(
     [[0, 1, 2, 3]]
     """
     new, old, slots_per_rank = slot_tables(physical_to_logical, current, num_ranks)
-    num_nodes = count(num_nodes, "num_nodes")
+    num_ranks, num_nodes = new.shape[1] // slots_per_rank, count(num_nodes, "num_nodes")
     if num_ranks % num_nodes:
         raise IndivisibleError(
-            f"{num_ranks} ranks do not spread evenly over {num_nodes} nodes. "
-            f"Use a number of ranks that {num_nodes} divides."
+            f"{num_ranks} ranks do not spread evenly over {shown(num_nodes)} nodes. "
+            f"Use a number of ranks that {shown(num_nodes)} divides."
         )
     return _run(new, old, slots_per_rank, num_ranks // num_nodes, False, threads)
 

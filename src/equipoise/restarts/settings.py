@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from equipoise.errors import InvalidInputError
+from equipoise.arguments import count, finite
 
 __all__ = ["Settings"]
+
+MOST = 2**24  # of anything: restarts beyond it would take more memory than there is
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, least in (("restarts", 1), ("refined", 1), ("swaps", 0), ("extremes", 1)):
-            value: Any = getattr(self, name)
-            if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < least:
-                raise InvalidInputError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
-            object.__setattr__(self, name, value.__index__())
-        if self.restarts > 2**31:
-            raise InvalidInputError(f"restarts is {self.restarts}; at most {2**31} have a number of their own.")
-        noise: Any = self.noise
-        if not hasattr(noise, "__float__") or not 0 <= float(noise) < float("inf"):
-            raise InvalidInputError(f"noise is {noise!r}; it must be a finite number, not negative.")
-        object.__setattr__(self, "noise", float(noise))
+            object.__setattr__(self, name, count(getattr(self, name), name, least, most=MOST))
+        object.__setattr__(self, "noise", finite(self.noise, "noise"))
 
     def scale(self, restart: int) -> float:
         """Noise scale of one restart."""
-        return self.noise * restart / max(self.restarts - 1, 1)
+        return self.noise * count(restart, "restart", least=0, most=MOST) / max(self.restarts - 1, 1)

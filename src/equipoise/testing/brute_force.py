@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import combinations, combinations_with_replacement
-from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import count, flag
 from equipoise.errors import InvalidInputError
-from equipoise.problem import PlacementProblem
+from equipoise.limits import MOST_CELLS
+from equipoise.problem import PlacementProblem, as_problem
 
 __all__ = ["brute_force_optimum", "every_share"]
 
@@ -48,7 +49,7 @@ def brute_force_optimum(problem: PlacementProblem, *, allow_duplicates: bool = T
     >>> brute_force_optimum(problem).tolist()
     [4.0, 4.5]
     """
-    cluster, load = problem.cluster, problem.load
+    cluster, load = as_problem(problem).cluster, problem.load
     if not problem.is_hierarchical:
         return _optimum(load, cluster.num_ranks, cluster.slots_per_rank, allow_duplicates)
     assert problem.num_expert_groups is not None
@@ -68,7 +69,6 @@ def brute_force_optimum(problem: PlacementProblem, *, allow_duplicates: bool = T
     return best
 
 
-@lru_cache(maxsize=256)
 def every_share(num_experts: int, num_ranks: int, slots_per_rank: int, allow_duplicates: bool = True) -> Floats:
     """Return every placement that holds all experts, as the share of each expert's load that each rank carries.
 
@@ -83,14 +83,22 @@ def every_share(num_experts: int, num_ranks: int, slots_per_rank: int, allow_dup
     >>> every_share(2, 1, 3).tolist()  # two ways to fill three slots of one rank
     [[[1.0, 1.0]], [[1.0, 1.0]]]
     """
+    named = {"num_experts": num_experts, "num_ranks": num_ranks, "slots_per_rank": slots_per_rank}
+    shape = [count(value, name, most=LIMIT) for name, value in named.items()]
+    return _every_share(*shape, flag(allow_duplicates, "allow_duplicates"))
+
+
+@lru_cache(maxsize=256)
+def _every_share(num_experts: int, num_ranks: int, slots_per_rank: int, allow_duplicates: bool) -> Floats:
+    items = num_experts + slots_per_rank - 1 if allow_duplicates else num_experts
+    number = _choose(_choose(items, slots_per_rank) + num_ranks - 1, num_ranks)
+    if number > LIMIT or number * num_ranks * num_experts > MOST_CELLS:
+        raise InvalidInputError(
+            f"{num_experts} experts on {num_ranks} ranks of {slots_per_rank} slots can be placed in more ways than the "
+            f"{LIMIT:,} that brute force tries at most. Use a smaller instance."
+        )
     choose = combinations_with_replacement if allow_duplicates else combinations
     contents = list(choose(range(num_experts), slots_per_rank))
-    number = comb(len(contents) + num_ranks - 1, num_ranks)
-    if number > LIMIT:
-        raise InvalidInputError(
-            f"{num_experts} experts on {num_ranks} ranks of {slots_per_rank} slots can be placed in up to {number:,} "
-            f"ways; brute force tries at most {LIMIT:,}. Use a smaller instance."
-        )
     held = np.array([np.bincount(content, minlength=num_experts) for content in contents], dtype=np.float64)
     held = held.reshape(len(contents), num_experts)
     index = np.array(list(combinations_with_replacement(range(len(contents)), num_ranks)), dtype=np.int64)
@@ -100,6 +108,16 @@ def every_share(num_experts: int, num_ranks: int, slots_per_rank: int, allow_dup
     share: Floats = placements[complete] / replicas[complete]
     share.setflags(write=False)
     return share
+
+
+def _choose(items: int, number: int) -> int:
+    """Return in how many ways ``number`` of the items can be chosen, or ``LIMIT + 1`` if there are more."""
+    ways = 1
+    for i in range(min(number, items - number)):
+        ways = ways * (items - i) // (i + 1)
+        if ways > LIMIT:
+            return LIMIT + 1
+    return ways if number <= items else 0
 
 
 def _optimum(load: Floats, num_ranks: int, slots_per_rank: int, allow_duplicates: bool) -> Floats:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import as_instance, count
+from equipoise.arrays import check_table
 from equipoise.problem import Cluster, PlacementProblem
 
 __all__ = ["TINY_SHAPES", "random_load", "random_problems"]
@@ -27,18 +29,20 @@ def random_load(num_layers: int, num_experts: int, rng: np.random.Generator) -> 
 
     Even, skewed, tied small integers, mostly unused, one hot expert, powers of two, all zeros.
     """
-    shape = (num_layers, num_experts)
+    shape = (count(num_layers, "num_layers"), count(num_experts, "num_experts"))
+    check_table(*shape, "the load")
+    as_instance(rng, np.random.Generator, "rng", "a numpy.random.default_rng(seed)")
     kinds = (
         rng.uniform(0.5, 1.5, shape),
         rng.gamma(0.3, size=shape),
         rng.integers(0, 4, shape).astype(np.float64),
         rng.integers(0, 1000, shape) * (rng.random(shape) < 0.4),
-        np.eye(num_experts)[rng.integers(num_experts, size=num_layers)] * 7.0 + 0.01,
+        np.eye(shape[1])[rng.integers(shape[1], size=shape[0])] * 7.0 + 0.01,
         2.0 ** rng.integers(-20, 20, shape),
         rng.pareto(0.8, shape),
         np.zeros(shape),
     )
-    layer = np.arange(num_layers)
+    layer = np.arange(len(kinds[0]))
     load: NDArray[np.float64] = np.stack(kinds)[layer % len(kinds), layer]
     return load
 
@@ -51,7 +55,16 @@ def random_problems(
     >>> [problem.cluster.num_slots for problem in random_problems(3)]
     [28, 5, 24]
     """
-    rng = np.random.default_rng(seed)
+    number, seed = count(number, "number", least=0), count(seed, "seed", least=0, most=2**64 - 1)
+    most_ranks, most_slots = count(most_ranks, "most_ranks"), count(most_slots, "most_slots")
+    Cluster(most_ranks, most_slots)  # or it says that these are too many
+    check_table(count(num_layers, "num_layers"), most_ranks * most_slots, "a problem")
+    return _random_problems(number, np.random.default_rng(seed), most_ranks, most_slots, num_layers)
+
+
+def _random_problems(
+    number: int, rng: np.random.Generator, most_ranks: int, most_slots: int, num_layers: int
+) -> Iterator[PlacementProblem]:
     for _ in range(number):
         ranks, slots = int(rng.integers(1, most_ranks + 1)), int(rng.integers(1, most_slots + 1))
         nodes = int(rng.choice([n for n in range(1, ranks + 1) if ranks % n == 0]))

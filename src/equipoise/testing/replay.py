@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import as_instance
 from equipoise.migration.schedule import MigrationSchedule
 from equipoise.placement import Placement
 
@@ -33,6 +34,7 @@ def replay(schedule: MigrationSchedule) -> Placement:
     >>> replay(MigrationSchedule(Placement([[0, 1]], 2, 2), Placement([[1, 0]], 2, 2))).physical_to_logical.tolist()
     [[1, 0]]
     """
+    as_instance(schedule, MigrationSchedule, "schedule", "a MigrationSchedule(current, target)")
     ranks, width = schedule.num_ranks, schedule.slots_per_rank
     ends = [_replay_layer(schedule, layer) for layer in range(schedule.num_layers)]
     return Placement(np.stack(ends), ranks, schedule.current.num_logical_experts) if width else schedule.target

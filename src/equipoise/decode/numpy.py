@@ -1,0 +1,78 @@
+"""numpy's own files: one array, whose header is held to the bytes that follow it before memory is taken."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from equipoise.decode.source import opened
+from equipoise.errors import FileFormatError, shown
+
+__all__ = ["decode_npy", "read_array"]
+
+LONGEST_HEADER = 10_000  # bytes; numpy parses no longer one, but would read it
+
+
+def decode_npy(path: Path) -> NDArray[Any]:
+    """Return the array in a .npy file, or a ``FileFormatError`` that says how it is damaged."""
+    with opened(path) as (stream, size):
+        return read_array(stream, size, str(path))
+
+
+def read_array(stream: IO[bytes], num_bytes: int, name: str) -> NDArray[Any]:
+    """Return the array of numbers that ``stream`` holds in ``num_bytes`` bytes, read-only.
+
+    Raises
+    ------
+    FileFormatError
+        If the header is damaged, describes no plain array of numbers, or promises other than so many bytes hold.
+        Pickled objects are refused, never run.
+    """
+    shape, fortran_order, dtype, length = _read_header(stream, name)
+    if dtype.hasobject:
+        raise FileFormatError(
+            f"{name} holds Python objects, which are not loaded because unpickling runs code; "
+            "save a plain array of numbers."
+        )
+    if dtype.kind not in "biuf":
+        raise FileFormatError(f"{name} holds {shown(str(dtype))[1:-1]} values; it must hold integers or floats.")
+    if len(shape) > 32 or min(shape, default=0) < 0:
+        raise FileFormatError(f"{name} has the shape {shown(shape)}, which no array has; write the file again.")
+    promised, there = math.prod(shape) * dtype.itemsize, num_bytes - length
+    if there != promised:
+        what = "is truncated" if there < promised else "has bytes left over"
+        raise FileFormatError(
+            f"{name} {what}: its header promises shape {shown(shape)} of {dtype}, {shown(promised)} bytes, "
+            f"and {there} follow. Copy or write the file again."
+        )
+    content = stream.read(promised)
+    if len(content) < promised:
+        raise FileFormatError(f"{name} is truncated; copy or write the file again.")
+    try:
+        return np.frombuffer(content, dtype=dtype).reshape(shape, order="F" if fortran_order else "C")
+    except ValueError:  # of an empty array, an axis may be longer than numpy counts
+        raise FileFormatError(
+            f"{name} has the shape {shown(shape)}, which no array has; write the file again."
+        ) from None
+
+
+def _read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Return shape, order, type, and how many bytes said so."""
+    start = stream.read(npy.MAGIC_LEN)
+    field = stream.read(2 if start[6:] == b"\1\0" else 4)
+    length = int.from_bytes(field, "little")
+    header = stream.read(min(length, LONGEST_HEADER))
+    try:
+        version = npy.read_magic(io.BytesIO(start))
+        # Version 3 differs from 2 only in the names of record fields, which no load has.
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran_order, dtype = read(io.BytesIO(field + header))
+    except Exception as error:  # numpy parses the header as Python source, which damaged can raise anything
+        raise FileFormatError(f"{name} has a damaged or truncated .npy header; write the file again.") from error
+    return tuple(map(int, shape)), fortran_order, dtype, len(start) + len(field) + length
