@@ -114,6 +114,17 @@ def test_both_leave_out_the_same(stage: str) -> None:
             assert_same(load, eq.Cluster(ranks, slots), effort, 0.001, without=(stage,), most=300_000)
 
 
+@pytest.mark.parametrize("slots", [2, 3, 4, 5])
+@pytest.mark.parametrize("effort", EFFORTS)
+def test_both_plan_small_layers_alike_where_experts_meet_themselves(slots: int, effort: str) -> None:
+    """With few experts of many replicas, nearly every deal would give some rank an expert twice."""
+    for ranks in (2, 3, 5):
+        for experts in {slots - 1, slots, slots + 1, 3 * ranks * slots // 4}:
+            random = np.random.default_rng([ranks, slots, experts])
+            load = np.concatenate([random.poisson(3, (5, experts)) + 0.0, random.lognormal(0, 1, (5, experts))])
+            assert_same(load, eq.Cluster(ranks, slots), effort, 0.0, most=20_000)
+
+
 @pytest.mark.parametrize("slots", [1, 2, 3, 4])
 @pytest.mark.parametrize("sigma", [0.5, 1.5])
 def test_both_plan_many_ranks_alike(slots: int, sigma: float) -> None:

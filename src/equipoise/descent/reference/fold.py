@@ -10,8 +10,8 @@ __all__ = ["fold"]
 def fold(layer: Layer) -> None:
     """Deal all replicas, the largest first, in rounds: each round every rank gets one, the lightest the largest.
 
-    A rank that would get an expert again changes with the nearest rank of the round that suits both, which can only be
-    needed for an expert whose replicas run on from the round before.
+    Only an expert whose replicas run on from the round before can come to a rank that has it. That rank changes with
+    the nearest behind it in the round that may: those before it have the same expert, of this round or the last.
     """
     each, ranks = layer.each, range(layer.num_ranks)
     queue = [e for e in sorted(range(len(each)), key=lambda e: (-each[e], e)) for _ in range(layer.replicas[e])]
@@ -20,24 +20,12 @@ def fold(layer: Layer) -> None:
     for start in range(0, len(queue), layer.num_ranks):
         order = sorted(ranks, key=lambda g: (load[g], g))
         dealt = queue[start : start + layer.num_ranks]
-        carried = [i for i in ranks if dealt[: i + 1] == [last] * (i + 1)]
-        last = dealt[-1]
-        for i in carried:
-            if dealt[i] in held[order[i]]:
-                clean &= _change_in_round(held, order, dealt, i)
+        for i in [i for i in ranks if dealt[i] == last and last in held[order[i]]]:
+            j = next((j for j in range(i + 1, len(order)) if dealt[j] != last and last not in held[order[j]]), i)
+            dealt[i], dealt[j] = dealt[j], dealt[i]
+            clean &= j > i
+        last = queue[start + layer.num_ranks - 1]
         for g, e in zip(order, dealt, strict=True):
             held[g].insert(0, e)
             load[g] += each[e]
     layer.place(held if clean else layer.apart(held))
-
-
-def _change_in_round(held: Held, order: list[int], dealt: list[int], i: int) -> bool:
-    """Let the rank at ``i`` in the round change what it is dealt with the nearest that can; return whether one can."""
-    for off in range(1, len(order)):
-        for j in (i + off, i - off):
-            if not 0 <= j < len(order) or dealt[j] == dealt[i]:
-                continue
-            if dealt[i] not in held[order[j]] and dealt[j] not in held[order[i]]:
-                dealt[i], dealt[j] = dealt[j], dealt[i]
-                return True
-    return False
