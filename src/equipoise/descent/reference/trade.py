@@ -77,7 +77,7 @@ def _find_trades(layer: Layer, target: int, fresh: set[int], poor: set[int]) -> 
     for b in range(len(weight)):
         if replicas[b] < 2 or b in fresh or weight[b] > target * (replicas[b] - 1):
             continue
-        if not layer.goes_on(25 * len(weight)):
+        if not layer.goes_on(5 * len(weight)):
             break
         less = replica_cost(weight[b], replicas[b])
         grown = replica_cost(weight[b], replicas[b] - 1) - less  # how much its other replicas get heavier
@@ -89,6 +89,7 @@ def _find_trades(layer: Layer, target: int, fresh: set[int], poor: set[int]) -> 
                 continue
             if a not in wanted and heaviest not in where[b]:
                 continue
+            layer.spend(10 + 5 * replicas[a] + (5 + layer.slots) * replicas[b])
             own, once = replica_cost(weight[a], replicas[a] + 1), replica_cost(weight[a], replicas[a])
             after = without
             for h in where[a]:
