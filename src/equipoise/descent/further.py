@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from equipoise.descent import tuning
+from equipoise.descent.company import find_company
 from equipoise.descent.counts import count_relaxed, set_target
 from equipoise.descent.exact import search_all
 from equipoise.descent.facts import (
@@ -138,6 +139,7 @@ def _finish(layer):
         most = facts[BOUND] + FITTED_AIM[attempt] * room
         relaxed = facts[LARGEST] + FITTED_SHARE[attempt] * max(most - facts[LARGEST], 1)
         count_relaxed(layer, relaxed, most, FITTED_RULE[attempt])
+        find_company(layer, most)
         fold(layer)
         improve(layer, most, NEVER)
         before = facts[REACHED]

@@ -14,6 +14,7 @@ from equipoise.kernels.native import inlined, native
 
 __all__ = ["level"]
 
+MOST_CHAINED = 3  # slots of a rank; with more, swaps and pairs find nearly all that chains would
 FIRST = 16  # first swaps of each replica that a chain begins with
 FAR = 8  # a rank stuck above the cutoff by one part in so many of what that is above the target is given up
 
@@ -31,7 +32,8 @@ def level(layer, target, cutoff):
     while True:
         _swap_all(layer, target, cutoff)
         heaviest = busiest(layer)
-        if heaviest <= target or heaviest >= cutoff or skips(layer, CHAINS) or not _chain(layer, target):
+        chains = layer.best.shape[1] <= MOST_CHAINED and not skips(layer, CHAINS)
+        if heaviest <= target or heaviest >= cutoff or not chains or not _chain(layer, target):
             return facts[SWAPS] + facts[CHAINS] - before
         facts[CHAINS] += 1
 

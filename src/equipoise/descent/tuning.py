@@ -100,6 +100,7 @@ POLISH = np.array([
 """How a placement is polished: how near the target it must be for deals, then deals, then trades, each by effort."""
 POLISH_FIRST, POLISH_FITTED, POLISH_LAST, POLISH_AGAIN, POLISH_PACKED = range(5)
 
+MOVES = 32  # of slots, to make company for the large replicas of a fitted start
 SMALL_TRADES = 60  # in small layers, after all else
 PAIRING_TRIES = np.array([3, 4, 16])  # values of T, by effort, where ranks have two slots
 EXACT_STEPS = np.array([0, 12_000, 200_000])  # of 75 ns, by effort, where slots are so few that all is tried

@@ -17,6 +17,7 @@ from equipoise.descent.facts import (
     TARGET,
     TRADED,
 )
+from equipoise.descent.reference.company import find_company
 from equipoise.descent.reference.counts import count_relaxed, set_target
 from equipoise.descent.reference.exact import search_all
 from equipoise.descent.reference.fold import fold
@@ -61,12 +62,6 @@ def _room(layer: Layer) -> int:
     return layer.facts[TARGET] - layer.facts[BOUND]
 
 
-def _start_again(layer: Layer, largest: float, target: int, rule: int) -> None:
-    """Deal the replicas of other counts, whose largest replica may be ``largest``."""
-    layer.set_counts(count_relaxed(layer, largest, target, rule))
-    fold(layer)
-
-
 def _relax(layer: Layer, aim: int, effort: int) -> None:
     """Start again from other counts; keep what is better than the best."""
     facts, slots = layer.facts, layer.slots
@@ -88,7 +83,9 @@ def _relax(layer: Layer, aim: int, effort: int) -> None:
             return
         if not layer.goes_on(50 * layer.num_ranks * slots):
             return
-        _start_again(layer, largest + float(shares[attempt]) * max(aim - largest, 1), target, int(rules[attempt]))
+        relaxed = largest + float(shares[attempt]) * max(aim - largest, 1)
+        layer.set_counts(count_relaxed(layer, relaxed, target, int(rules[attempt])))
+        fold(layer)
         improve(layer, goal, facts[REACHED])
         facts[RELAXED] += layer.keep()
         if squeezes and target < layer.busiest() <= target + tuning.NEAR * room and squeeze(layer, goal):
@@ -109,7 +106,9 @@ def _finish(layer: Layer) -> None:
         if facts[REACHED] <= target or not layer.goes_on(50 * layer.num_ranks * layer.slots):
             break
         most = facts[BOUND] + int(aim) * room
-        _start_again(layer, facts[LARGEST] + float(share) * max(most - facts[LARGEST], 1), most, int(rule))
+        largest = facts[LARGEST] + float(share) * max(most - facts[LARGEST], 1)
+        layer.set_counts(find_company(layer, count_relaxed(layer, largest, most, int(rule)), most))
+        fold(layer)
         improve(layer, most, NEVER)
         champion, before = layer.best, facts[REACHED]
         facts[REACHED] = NEVER

@@ -7,6 +7,7 @@ from equipoise.descent.reference.layer import Held, Layer
 
 __all__ = ["level"]
 
+MOST_CHAINED = 3  # slots of a rank
 FIRST = 16  # first swaps of each replica that a chain begins with
 FAR = 8  # a rank stuck above the cutoff by one part in so many of what that is above the target is given up
 
@@ -53,7 +54,8 @@ def level(layer: Layer, target: int, cutoff: int) -> int:
     before = facts[SWAPS] + facts[CHAINS]
     while True:
         _swap_all(layer, line, target, cutoff)
-        if not target < layer.busiest() < cutoff or layer.skips(CHAINS) or not _chain(layer, line, target):
+        chains = layer.slots <= MOST_CHAINED and not layer.skips(CHAINS)
+        if not target < layer.busiest() < cutoff or not chains or not _chain(layer, line, target):
             return facts[SWAPS] + facts[CHAINS] - before
         facts[CHAINS] += 1
 
