@@ -75,23 +75,27 @@ def plan_next(
     Returns
     -------
     Next
-        The same for the same arguments in every process. With ``current`` it is what ``solve(current=current,
-        min_gain=0)`` decides: nodes, and the ranks of a node, are renamed so that most experts stay, an expert that
-        stays on its rank keeps its slot, and a layer keeps its placement whole if the new one would not make its
-        busiest rank lighter.
+        The same for the same arguments in every process. With ``current`` no more moves than pays, by the limits of
+        ``settings``: see ``Settings.budget``. Whatever the limits, every slot holds an expert and every expert has a
+        slot.
 
     Raises
     ------
     PreconditionError
         An ``AssertionError``: if the counts do not divide, or there are fewer slots than experts.
     InvalidInputError
-        If the load, a setting or the placement in force breaks its rule.
+        If the load, a setting or the placement in force breaks its rule; or whole groups on nodes were asked for, and
+        the nodes do not divide them.
     """
-    from equipoise.replan.budget import Budget
     from equipoise.replan.replan import next_placement
 
     groups = num_groups or 1
-    hierarchical = groups % num_nodes == 0
+    hierarchical = settings.hierarchy != "global" and groups % num_nodes == 0
+    if settings.hierarchy == "hierarchical" and not hierarchical:
+        raise InvalidInputError(
+            f"hierarchical planning was asked for, and {groups} expert groups do not spread evenly over {num_nodes} "
+            "nodes. Set the hierarchy to auto or global."
+        )
     cluster = Cluster.from_slots(num_ranks, num_slots, num_nodes if hierarchical else 1)
     problem = PlacementProblem(load, cluster, groups if hierarchical else None)
     how = settings.how()
@@ -99,7 +103,7 @@ def plan_next(
         found, placement = how.place(problem)
         return Next(problem, placement, 0, f"{found.strategy.name}, {found.implementation}")
     held = _as_placement(current, cluster.slots_per_rank, problem.num_logical_experts)
-    then = next_placement(problem, held, Budget(min_gain=0.0, separate=separate), how)
+    then = next_placement(problem, held, settings.budget(separate), how)
     return Next(problem, then.placement, int(then.stays.sum()), f"{how.strategy.name}, {then.implementation}")
 
 
