@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from equipoise.certificate import ROUNDING, Certificate, certify
 from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError
 from equipoise.files import write_atomically
+from equipoise.load import LoadStatistics
 from equipoise.metrics import Metrics
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem, count
@@ -93,6 +94,8 @@ class Plan:
     certificate : Certificate
     metrics : Metrics
     provenance : Provenance
+    layer_ids : tuple of int or None, default None
+        The model's own id of each layer; None where layers count from 0. See ``named``.
 
     Examples
     --------
@@ -108,6 +111,20 @@ class Plan:
     certificate: Certificate
     metrics: Metrics
     provenance: Provenance
+    layer_ids: tuple[int, ...] | None = None
+
+    def named(self, layer_ids: Sequence[int]) -> Plan:
+        """Return the same plan with the model's ids of its layers, which its file then has too.
+
+        Raises
+        ------
+        InvalidInputError
+            If there is not one id for each layer, or they do not ascend from 0 or more.
+        """
+        layers = self.placement.num_layers
+        # LoadStatistics knows the rules of layer ids; they are the same here.
+        ids = LoadStatistics(np.zeros((layers, 1)), layer_ids=tuple(layer_ids)).layer_ids
+        return dataclasses.replace(self, layer_ids=None if ids == tuple(range(layers)) else ids)
 
     @classmethod
     def of(
@@ -230,6 +247,7 @@ class Plan:
 
     def to_json(self) -> str:
         """Return the plan as JSON text: the same text for the same plan."""
+        ids = {} if self.layer_ids is None else {"layer_ids": list(self.layer_ids)}
         return json.dumps(
             {
                 "format": FORMAT,
@@ -237,6 +255,7 @@ class Plan:
                 "cluster": dataclasses.asdict(self.cluster),
                 "num_expert_groups": self.num_expert_groups,
                 "num_logical_experts": self.placement.num_logical_experts,
+                **ids,
                 "provenance": dataclasses.asdict(self.provenance),
                 "lower_bound": self.certificate.lower_bound.tolist(),
                 "bound": list(self.certificate.bound),
@@ -290,7 +309,8 @@ class Plan:
                 raise FileFormatError(f"{groups} groups do not divide its {placement.num_logical_experts} experts")
             metrics = Metrics(mean, largest, placement.num_duplicates)
             provenance = Provenance(**data["provenance"])
-            return cls(cluster, groups, placement, certificate, metrics, provenance)
+            plan = cls(cluster, groups, placement, certificate, metrics, provenance)
+            return plan.named(data["layer_ids"]) if "layer_ids" in data else plan
         except KeyError as error:
             raise FileFormatError(f"{name} has no key {error}, which every plan has.") from None
         except (EquipoiseError, TypeError, ValueError) as error:

@@ -10,6 +10,7 @@ import numpy as np
 
 from equipoise.arrays import as_numpy
 from equipoise.certificate import Certificate, certify
+from equipoise.engines.sentences import Balance, held_up
 from equipoise.engines.settings import Settings
 from equipoise.errors import InvalidInputError
 from equipoise.placement import Placement
@@ -27,14 +28,17 @@ class Next:
     ----------
     problem : PlacementProblem
     placement : Placement
+    held : Placement or None
+        What was in force, None if that is not known.
     stayed : int
-        Layers that keep the placement in force, because none better was found.
+        Layers that keep the placement in force because the limits say so.
     how : str
         For people: what planned.
     """
 
     problem: PlacementProblem
     placement: Placement
+    held: Placement | None
     stayed: int
     how: str
 
@@ -101,10 +105,10 @@ def plan_next(
     how = settings.how()
     if current is None:
         found, placement = how.place(problem)
-        return Next(problem, placement, 0, f"{found.strategy.name}, {found.implementation}")
+        return Next(problem, placement, None, 0, f"{found.strategy.name}, {found.implementation}")
     held = _as_placement(current, cluster.slots_per_rank, problem.num_logical_experts)
     then = next_placement(problem, held, settings.budget(separate), how)
-    return Next(problem, then.placement, int(then.stays.sum()), f"{how.strategy.name}, {then.implementation}")
+    return Next(problem, then.placement, held, int(then.stays.sum()), f"{how.strategy.name}, {then.implementation}")
 
 
 def _as_placement(current: Any, slots_per_rank: int, num_experts: int) -> Placement:
@@ -116,13 +120,21 @@ def _as_placement(current: Any, slots_per_rank: int, num_experts: int) -> Placem
     return Placement(table, max(table.shape[-1] // slots_per_rank, 1), num_experts)
 
 
-def describe(found: Next | Plan) -> str:
-    """Return one line for a log: the shape, the gap, and what planned."""
+def describe(found: Next | Plan, prefix: str | None = None) -> str:
+    """Return what is said of a model's first plan: shape, balance, gap, what holds the busiest ranks up, what planned.
+
+    ``prefix`` is that of the variables, to name one that helps.
+    """
     placement, certificate = found.placement, found.certificate
-    how = found.how if isinstance(found, Next) else f"a saved plan by {found.provenance.strategy}"
+    if isinstance(found, Next):
+        mean, how = found.problem.load.sum(axis=1) / placement.num_ranks, found.how
+    else:
+        mean, how = found.metrics.mean_rank_load, f"a saved plan by {found.provenance.strategy}"
+    each = np.divide(mean, certificate.max_rank_load, out=np.ones_like(mean), where=certificate.max_rank_load > 0)
     return (
-        f"{placement.num_layers} layers, {placement.num_slots} slots; gap to the proved lower bound mean "
-        f"{certificate.mean_gap:.3%}, worst layer {certificate.max_gap:.3%} ({how})"
+        f"{placement.num_layers} layers, {placement.num_slots} slots; balancedness "
+        f"{Balance(float(each.mean()), float(each.min()))}; gap to the proved lower bound mean "
+        f"{certificate.mean_gap:.3%}, worst layer {certificate.max_gap:.3%}{held_up(certificate, mean, prefix)} ({how})"
     )
 
 

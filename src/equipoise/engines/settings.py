@@ -149,7 +149,7 @@ def _refuse_unknown(prefix: str, given: Mapping[str, str]) -> None:
     for name in sorted(given):
         if not name.startswith(others):
             nearest = difflib.get_close_matches(name, known, 1, 0.0)[0]
-            raise InvalidInputError(f"{name} is no variable of this plug-in; the nearest is {nearest}. Correct or unset it.")
+            raise InvalidInputError(f"{name} is no variable of this plug-in; {nearest} is. Correct or unset it.")
 
 
 def _switch(text: str) -> bool:

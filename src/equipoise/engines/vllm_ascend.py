@@ -50,8 +50,9 @@ class EquipoisePolicy:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = Settings.from_environment(PREFIX) if settings is None else settings
-        self.settings.check()
-        self._first = True
+        from equipoise.engines.planner import Planner
+
+        self._planner = Planner(self.settings, PREFIX, log)
 
     def rebalance_experts(
         self, current_expert_table: Any, expert_workload: Any
@@ -80,7 +81,6 @@ class EquipoisePolicy:
         InvalidInputError
             If the table is not full and complete, or the workload has another shape.
         """
-        from equipoise.engines.planning import describe, plan_next
         from equipoise.placement import Placement
 
         table, tokens = _checked(current_expert_table, expert_workload)
@@ -89,13 +89,9 @@ class EquipoisePolicy:
         experts = int(held.max()) + 1
         load = np.zeros((layers, experts))
         np.add.at(load, (np.arange(layers)[:, None], held), tokens.reshape(layers, -1))
-        result = plan_next(load, ranks * slots_per_rank, 1, 1, ranks, self.settings, held, separate=True)
-        new = result.placement.physical_to_logical
+        new = self._planner.place(load, ranks * slots_per_rank, 1, 1, ranks, held, separate=True).physical_to_logical
         before, after = (Placement(t, ranks, experts).rank_load(load).max(axis=1) for t in (held, new))
         ratio = np.divide(after, before, out=np.ones(layers), where=before > 0)
-        if self._first and before.any():
-            self._first = False
-            log.info("equipoise's first plan: %s.", describe(result))
         change = int(not np.array_equal(new, held))
         return change, np.argsort(ratio, kind="stable"), new.astype(np.int64).reshape(table.shape)
 
@@ -154,38 +150,57 @@ def read_map(document: dict[Any, Any], path: Path) -> LayeredPlacement:
     Raises
     ------
     FileFormatError
-        If a key is missing, a count contradicts its list, or devices differ in size.
+        If a key is missing, a count contradicts its list, ids are not all there or not all different, or devices differ
+        in size.
+
+    Notes
+    -----
+    Layers and devices are taken by their ids, or in the order of the list where none has one, as the engine does.
     """
     layers = document["layer_list"]
-    _same(document.get("moe_layer_count"), layers, f"{path}: moe_layer_count")
-    table = []
-    for i, layer in enumerate(layers):
+    _same(
+        document.get("moe_layer_count", len(layers) if isinstance(layers, list) else 0),
+        layers,
+        f"{path}: moe_layer_count",
+    )
+    ids, table = [], []
+    for i, layer in _by_id(layers, "layer_id", str(path)):
         where = f"{path}: layer {i}"
-        devices = layer.get("device_list") if isinstance(layer, dict) else None
-        if not isinstance(devices, list) or layer.get("layer_id") != i:
-            raise FileFormatError(f"{where} must be an object with layer_id {i}, device_count and device_list.")
-        _same(layer.get("device_count"), devices, f"{where}: device_count")
+        devices = layer.get("device_list")
+        if not isinstance(devices, list):
+            raise FileFormatError(f"{where} must have a list device_list.")
+        _same(layer.get("device_count", len(devices)), devices, f"{where}: device_count")
         row = []
-        for j, device in enumerate(devices):
-            experts = device.get("device_expert") if isinstance(device, dict) else None
-            if (
-                not isinstance(experts, list)
-                or device.get("device_id") != j
-                or not all(type(e) is int for e in experts)
-            ):
-                raise FileFormatError(
-                    f"{where}, device {j} must have device_id {j} and a list device_expert of experts."
-                )
+        for j, device in _by_id(devices, "device_id", where):
+            experts = device.get("device_expert")
+            if not isinstance(experts, list) or not all(type(e) is int for e in experts):
+                raise FileFormatError(f"{where}, device {j} must have a list device_expert of experts.")
             row.append(experts)
+        ids.append(i)
         table.append(row)
     sizes = {len(experts) for row in table for experts in row}
     if len({len(row) for row in table}) != 1 or len(sizes) != 1:
         raise FileFormatError(f"{path}: every layer needs as many devices, and every device as many experts.")
     try:
         slots = np.array([[expert for experts in row for expert in experts] for row in table])
-        return LayeredPlacement(slots, tuple(range(len(table))), len(table[0]), str(path))
+        return LayeredPlacement(slots, tuple(ids), len(table[0]), str(path))
     except (InvalidInputError, OverflowError) as error:
         raise FileFormatError(str(error)) from None
+
+
+def _by_id(items: list[Any], key: str, where: str) -> list[tuple[int, dict[Any, Any]]]:
+    """Return objects with their ids, ascending; without ids they count from 0."""
+    if not all(isinstance(item, dict) for item in items):
+        raise FileFormatError(f"{where}: every item with a {key} must be an object.")
+    ids = [item.get(key) for item in items]
+    if all(i is None for i in ids):
+        return list(enumerate(items))
+    wrong = [i for i in ids if type(i) is not int or i < 0]
+    if wrong or len(set(ids)) < len(ids):
+        raise FileFormatError(
+            f"{where}: {key} is {wrong[0] if wrong else ids}; give all different ids of at least 0, or none."
+        )
+    return sorted(zip(ids, items, strict=True), key=lambda pair: pair[0])
 
 
 def _same(count: Any, items: Any, where: str) -> None:

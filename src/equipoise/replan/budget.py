@@ -45,8 +45,8 @@ class Budget:
 
     Notes
     -----
-    By ``min_gain``, ``max_layers`` and ``separate`` a layer stays only where it can: on the same ranks and slots, none of them lost, with every
-    slot filled, every expert held, and groups whole on their nodes.
+    By ``min_gain``, ``max_layers`` and ``separate`` a layer stays only where it can: on the same ranks and slots, none
+    of them lost, with every slot filled, every expert held, and groups whole on their nodes.
     """
 
     max_transfers: int | None = None

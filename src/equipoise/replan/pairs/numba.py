@@ -80,7 +80,7 @@ def _level(held, weight, node, target, replicas, on, each, load):
             break
         peak, g, j, i = _best_exchange(h, held, node, target, on, each, load)
         if peak - target > (top - target) >> 1:
-            low, to, at, own = _best_lend(h, peak, held, weight, node, replicas, on, each, load)
+            _, to, at, own = _best_lend(h, peak, held, weight, node, replicas, on, each, load)
             if to >= 0:
                 _lend(held[h, own], to, at, held, weight, replicas, on, each, load)
                 continue
