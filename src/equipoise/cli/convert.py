@@ -80,7 +80,7 @@ def convert(
     if placement is not None:
         if to in LOAD_FORMATS:
             raise InvalidInputError(
-                f"{source} is a placement, and {to} is a format for loads; placements go to "
+                f"{source} is a placement, and {to} is a format for loads, which holds no placement; placements go to "
                 f"{', '.join(PLACEMENT_FORMATS)}."
             )
         if skip_empty:
@@ -90,7 +90,8 @@ def convert(
         load = read_load(source, key=key)
         if to in PLACEMENT_FORMATS:
             raise InvalidInputError(
-                f"{source} is a load, and {to} is a format for placements; loads go to {', '.join(LOAD_FORMATS)}."
+                f"{source} is a load, and {to} is a format for placements, which holds no load; loads go to "
+                f"{', '.join(LOAD_FORMATS)}."
             )
         if mtp_layers:
             raise InvalidInputError(f"{source} is a load, and draft layers have none here; leave out --mtp-layers.")

@@ -148,7 +148,7 @@ def _refuse_unknown(prefix: str, given: Mapping[str, str]) -> None:
     others = tuple(other for other in OTHERS if other.startswith(prefix) and other != prefix)
     for name in sorted(given):
         if not name.startswith(others):
-            nearest = difflib.get_close_matches(name, known, 1, 0.0)[0]
+            nearest = difflib.get_close_matches(name.upper(), known, 1, 0.0)[0]
             raise InvalidInputError(f"{name} is no variable of this plug-in; {nearest} is. Correct or unset it.")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import json
 import logging
 import os
@@ -150,57 +151,45 @@ def read_map(document: dict[Any, Any], path: Path) -> LayeredPlacement:
     Raises
     ------
     FileFormatError
-        If a key is missing, a count contradicts its list, ids are not all there or not all different, or devices differ
-        in size.
+        If a key is missing, a count contradicts its list, or devices differ in size.
 
     Notes
     -----
-    Layers and devices are taken by their ids, or in the order of the list where none has one, as the engine does.
+    Layers and devices are taken in the order of their lists, as the engine takes them: it looks at no id. Layers keep
+    their ids where those ascend.
     """
     layers = document["layer_list"]
-    _same(
-        document.get("moe_layer_count", len(layers) if isinstance(layers, list) else 0),
-        layers,
-        f"{path}: moe_layer_count",
-    )
-    ids, table = [], []
-    for i, layer in _by_id(layers, "layer_id", str(path)):
+    _same(document.get("moe_layer_count"), layers, f"{path}: moe_layer_count")
+    table = []
+    for i, layer in enumerate(layers):
         where = f"{path}: layer {i}"
-        devices = layer.get("device_list")
+        devices = layer.get("device_list") if isinstance(layer, dict) else None
         if not isinstance(devices, list):
-            raise FileFormatError(f"{where} must have a list device_list.")
+            raise FileFormatError(f"{where} must be an object with a list device_list.")
         _same(layer.get("device_count", len(devices)), devices, f"{where}: device_count")
         row = []
-        for j, device in _by_id(devices, "device_id", where):
-            experts = device.get("device_expert")
+        for j, device in enumerate(devices):
+            experts = device.get("device_expert") if isinstance(device, dict) else None
             if not isinstance(experts, list) or not all(type(e) is int for e in experts):
                 raise FileFormatError(f"{where}, device {j} must have a list device_expert of experts.")
             row.append(experts)
-        ids.append(i)
         table.append(row)
     sizes = {len(experts) for row in table for experts in row}
     if len({len(row) for row in table}) != 1 or len(sizes) != 1:
         raise FileFormatError(f"{path}: every layer needs as many devices, and every device as many experts.")
     try:
         slots = np.array([[expert for experts in row for expert in experts] for row in table])
-        return LayeredPlacement(slots, tuple(ids), len(table[0]), str(path))
+        return LayeredPlacement(slots, _names(layers), len(table[0]), str(path))
     except (InvalidInputError, OverflowError) as error:
         raise FileFormatError(str(error)) from None
 
 
-def _by_id(items: list[Any], key: str, where: str) -> list[tuple[int, dict[Any, Any]]]:
-    """Return objects with their ids, ascending; without ids they count from 0."""
-    if not all(isinstance(item, dict) for item in items):
-        raise FileFormatError(f"{where}: every item with a {key} must be an object.")
-    ids = [item.get(key) for item in items]
-    if all(i is None for i in ids):
-        return list(enumerate(items))
-    wrong = [i for i in ids if type(i) is not int or i < 0]
-    if wrong or len(set(ids)) < len(ids):
-        raise FileFormatError(
-            f"{where}: {key} is {wrong[0] if wrong else ids}; give all different ids of at least 0, or none."
-        )
-    return sorted(zip(ids, items, strict=True), key=lambda pair: pair[0])
+def _names(layers: list[Any]) -> tuple[int, ...]:
+    """Return the ids of layers where they ascend, else their positions, which is all that the engine goes by."""
+    ids = [layer.get("layer_id") for layer in layers]
+    whole = all(type(i) is int for i in ids)
+    ascends = whole and ids[0] >= 0 and all(a < b for a, b in itertools.pairwise(ids))
+    return tuple(ids) if ascends else tuple(range(len(layers)))
 
 
 def _same(count: Any, items: Any, where: str) -> None:

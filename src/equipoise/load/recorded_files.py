@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import io
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def read_record_folder(path: Path, key: str | None = None) -> LoadStatistics:
     chosen = next(iter(kinds)) if key is None else key
     if chosen not in kinds:
         raise FileFormatError(f"{path} holds no load {chosen!r}; it holds {listed}.")
-    windows = [read_npz(path / name, "load") for name in kinds[chosen]]
+    windows = [_read(path / name) for name in kinds[chosen]]
     expected = tuple(int(number) for number in chosen.split("-")[0].split("x"))
     for name, window in zip(kinds[chosen], windows, strict=True):
         if window.tokens_per_expert.shape != (1, *expected):
@@ -88,6 +89,13 @@ def read_record_folder(path: Path, key: str | None = None) -> LoadStatistics:
                 "remove it."
             )
     return LoadStatistics(np.concatenate([window.tokens_per_expert for window in windows]), str(path))
+
+
+def _read(path: Path) -> LoadStatistics:
+    try:
+        return read_npz(path, "load")
+    except zipfile.BadZipFile:
+        raise FileFormatError(f"{path} is truncated or damaged; remove it.") from None
 
 
 def _by_kind(folder: Path) -> dict[str, list[str]]:
