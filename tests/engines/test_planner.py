@@ -131,7 +131,7 @@ def test_loads_of_two_models_are_told_apart(tmp_path):
     planner = Planner(Settings(record=str(tmp_path)), "X", LOG, lambda: True)
     call(planner, load())
     call(planner, load(layers=1))
-    with pytest.raises(InvalidInputError, match="1x32-rank0, 3x32-rank0. Name one as key"):
+    with pytest.raises(InvalidInputError, match=r"1x32-rank0, 3x32-rank0\. Name one as key"):
         read_load(tmp_path)
     assert read_load(tmp_path, key="1x32-rank0").num_layers == 1
     with pytest.raises(InvalidInputError, match="holds no load '2x32'"):
