@@ -2,10 +2,10 @@
 
     python benchmarks/transfers.py [--threads 1] [--repeats 7]
 
-The placement in force is planned on recorded prefill of DeepSeek-V3; then every expert's load drifts by a factor that is
-log-normal, of the sigma given, or becomes that of recorded decoding. Every answer is checked before it is timed: complete, no
-expert twice on a rank, what stays in its slot. Both ways are timed in turn. Prints a table and appends it to
-benchmarks/results/transfers.jsonl.
+The placement in force is planned on recorded prefill of DeepSeek-V3; then every expert's load drifts by a factor that
+is log-normal, of the sigma given, or becomes that of recorded decoding. Every answer is checked before it is timed:
+complete, no expert twice on a rank, what stays in its slot. Both ways are timed in turn. Prints a table and appends it
+to benchmarks/results/transfers.jsonl.
 """
 
 from __future__ import annotations
