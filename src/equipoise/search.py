@@ -32,14 +32,16 @@ def pack_replicas(
     physical_to_logical: NDArray[np.int32],
     replica_count: NDArray[np.int32],
     pack: Pack,
+    apart: bool = True,
 ) -> NDArray[np.int32]:
-    """Return the expert in each slot: the given replicas as ``pack`` puts them on ranks, duplicates moved apart."""
+    """Return the expert in each slot: the given replicas as ``pack`` puts them on ranks, duplicates moved ``apart``."""
     item = replica_weight(weight, replica_count, physical_to_logical)
     rank, place = pack(item, rows.num_ranks)
     slot = (rank * (rows.num_slots // rows.num_ranks) + place).astype(np.int64)
     held = np.empty_like(physical_to_logical)
     np.put_along_axis(held, slot, physical_to_logical, axis=1)
-    separate_duplicates(held, rows.num_ranks, weight)
+    if apart:
+        separate_duplicates(held, rows.num_ranks, weight)
     return held
 
 
@@ -77,13 +79,15 @@ class Search:
 
     ``held`` int32 [rows, slots], the logical expert in each slot; ``busiest`` int64 [rows], what the busiest rank
     carries; ``within`` bool [rows], whether that is proved to be within ``max_gap``, and ``passed`` bool [rows],
-    whether to be no more than in the plain greedy plan; ``steps`` int64 [rows], the work spent so far.
+    whether to be no more than in the plain greedy plan; ``steps`` int64 [rows], the work spent so far. ``parts`` rows
+    make one layer, and share the work that it may take.
     """
 
     rows: NodeRows
     floor: NDArray[np.int64]
     max_gap: float
     threads: int | None
+    parts: int = 1
     without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -122,7 +126,7 @@ class Search:
         weight, names = self.rows.weight[whole], self.rows.expert[whole]
         facts = new_facts(self.floor[whole], effort, self.without)
         facts[:, STEPS] = self.steps[whole] + 2  # so that a search that was stopped at once differs from none
-        facts[:, MOST] += facts[:, STEPS]
+        facts[:, MOST] = facts[:, MOST] // self.parts + facts[:, STEPS]
         if ended is not None:
             facts[:, MOST] = np.minimum(facts[:, MOST], ended[whole])
         allowed = facts[:, MOST].copy()

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.backends import BACKENDS, Backend
-from equipoise.bounds.grouping import best_groupings
+from equipoise.bounds.grouping import all_groupings, best_groupings
 from equipoise.bounds.table import first_floor
 from equipoise.descent import EFFORTS
 from equipoise.errors import InvalidInputError, UnknownNameError
 from equipoise.fixed_point import to_fixed_point
 from equipoise.hierarchy import NodeRows, split_by_node
 from equipoise.problem import PlacementProblem, finite
+from equipoise.regroup import find_regroupings
 from equipoise.restarts import Settings, pack_items
 from equipoise.search import Pack, Search, busiest_rank, pack_replicas, stopped_at
 
@@ -97,18 +98,19 @@ class PlainGreedy:
         )
 
 
-def _place_plainly(problem: PlacementProblem, fixed: NDArray[np.int64]) -> NDArray[np.int32]:
+def _place_plainly(problem: PlacementProblem, fixed: NDArray[np.int64], most: int | None = None) -> NDArray[np.int32]:
     from equipoise.kernels.greedy.numba import pack
 
-    return _replicate_then_pack(problem, fixed, pack)[0]
+    return _replicate_then_pack(problem, fixed, pack, most)[0]
 
 
 def _replicate_then_pack(
-    problem: PlacementProblem, fixed: NDArray[np.int64], pack: Pack
+    problem: PlacementProblem, fixed: NDArray[np.int64], pack: Pack, most: int | None = None
 ) -> tuple[NDArray[np.int32], int]:
     """Return the expert in each slot, and how many rows (layers, or nodes of layers) were packed.
 
-    Groups go to nodes and replicas to ranks as ``pack`` says; replica counts are d'Hondt's.
+    Groups go to nodes and replicas to ranks as ``pack`` says; replica counts are d'Hondt's, no more than ``most`` of an
+    expert. By default that is one a rank, and replicas that meet on a rank are moved apart.
     """
     from equipoise.kernels.replication.numba import replicate
 
@@ -118,8 +120,8 @@ def _replicate_then_pack(
         group_weight = fixed.reshape(len(fixed), problem.num_expert_groups, -1).sum(axis=2)
         node_of_group, _ = pack(group_weight, problem.cluster.num_nodes)
     rows = split_by_node(problem, fixed, node_of_group)
-    counts = replicate(rows.weight, rows.num_slots, rows.num_ranks)
-    held = rows.name(pack_replicas(rows.weight, rows, *counts, pack))
+    counts = replicate(rows.weight, rows.num_slots, most or rows.num_ranks)
+    held = rows.name(pack_replicas(rows.weight, rows, *counts, pack, apart=most is None))
     return held.reshape(problem.num_layers, -1), len(held)
 
 
@@ -171,28 +173,80 @@ class JointDescent:
         fixed = to_fixed_point(problem.load, problem.cluster.num_ranks)
         node_of_group, floor = self._group(problem, fixed, threads)
         rows = split_by_node(problem, fixed, node_of_group)
-        search = Search(rows, floor, self.max_gap, threads)
+        layers, nodes = problem.num_layers, len(rows.weight) // problem.num_layers
+        search = Search(rows, floor, self.max_gap, threads, nodes)
         with stopped_at(None if self.deadline is None else start + self.deadline) as stop:
-            ended = search.run(self.effort, stop, self._limits(len(rows.weight)))
+            ended = search.run(self.effort, stop, self._limits(0, len(rows.weight), nodes > 1))
+            found, busiest = search.held.reshape(layers, -1), search.busiest.reshape(layers, -1)
+            reached = busiest.max(axis=1)
+            if node_of_group is not None:
+                ended = self._regroup(problem, fixed, search, found, reached, stop, ended)
         strategy = self
         if self.deadline is not None:
             strategy = dataclasses.replace(self, deadline=None, stop_after=_listed(ended))
-        layers = problem.num_layers
-        found, busiest = search.held.reshape(layers, -1), search.busiest.reshape(layers, -1)
-        doubtful = ~(search.within | search.passed).reshape(layers, -1).all(axis=1)
+        open_ = ~search.within.reshape(layers, -1).all(axis=1)
+        doubtful = open_ & ~search.passed.reshape(layers, -1).all(axis=1)
         if node_of_group is not None:
             doubtful |= _may_group_better(problem, fixed, node_of_group, busiest)
-        _keep_plain(problem, fixed, found, busiest.max(axis=1), np.flatnonzero(doubtful))
+            open_ |= reached > floor.reshape(layers, -1)[:, 0] * (1 + self.max_gap)
+        _keep_plain(problem, fixed, found, reached, np.flatnonzero(doubtful))
+        if node_of_group is not None:
+            # Two replicas on one rank give it a larger share, or take up a slot that nothing else should have. Where a
+            # node has few ranks, nothing without duplicates need come near that.
+            slots = problem.cluster.num_slots
+            _keep_plain(problem, fixed, found, reached, np.flatnonzero(open_), slots, self.max_gap)
         return Found(found, "numba", search.stages, strategy)
 
-    def _limits(self, rows: int) -> NDArray[np.int64] | None:
-        """Return after how many steps the search of each row ends, or None for no limit."""
+    def _regroup(
+        self,
+        problem: PlacementProblem,
+        fixed: NDArray[np.int64],
+        search: Search,
+        found: NDArray[np.int32],
+        reached: NDArray[np.int64],
+        stop: NDArray[np.bool_],
+        ended: NDArray[np.int64] | None,
+    ) -> NDArray[np.int64] | None:
+        """Try other groupings where that of a layer stays above the target; return where all searches ended."""
+        groups = problem.num_expert_groups
+        assert groups is not None
+        first = len(search.held)
+        was_stopped = bool(stop[0]) or (isinstance(self.stop_after, tuple) and len(self.stop_after) == first)
+        if was_stopped or all_groupings(groups, problem.cluster.num_nodes) is None:
+            return ended
+        promised = search.floor.reshape(problem.num_layers, -1)[:, 0]  # by the best grouping
+        open_ = np.flatnonzero(reached > promised * (1 + self.max_gap))
+        others = find_regroupings(problem, fixed, reached, open_, self.effort)
+        if others is None:
+            return ended
+        number = len(others.layer)
+        parts = int(np.bincount(others.layer).max())
+        again = Search(others.rows, promised[others.layer], self.max_gap, search.threads, parts)
+        last = again.run(self.effort, stop, self._limits(first, number))
+        others.choose(again.held, again.busiest, found, reached)
+        for stage, times in again.stages.items():
+            search.stages[stage] += times
+        if ended is None and last is None:
+            return None
+        whole = np.full(first + number, np.iinfo(np.int64).max)
+        whole[:first] = whole[:first] if ended is None else ended
+        whole[first:] = whole[first:] if last is None else last
+        return whole
+
+    def _limits(self, first: int, rows: int, more: bool = False) -> NDArray[np.int64] | None:
+        """Return after how many steps the search of each of ``rows`` from ``first`` on ends, or None for no limit.
+
+        There may be numbers for ``more`` rows than these.
+        """
         if self.stop_after is None:
             return None
         limits = np.array(self.stop_after, np.int64)
-        if limits.ndim and len(limits) != rows:
-            raise InvalidInputError(f"stop_after has {len(limits)} numbers, and {rows} are planned; give one for each.")
-        return np.where(limits < 0, np.iinfo(np.int64).max, np.broadcast_to(limits, rows))
+        if limits.ndim and (len(limits) < first + rows or (len(limits) > first + rows and not more)):
+            raise InvalidInputError(
+                f"stop_after has {len(limits)} numbers, and {first + rows} are planned; give one for each."
+            )
+        limits = limits[first : first + rows] if limits.ndim else np.broadcast_to(limits, rows)
+        return np.where(limits < 0, np.iinfo(np.int64).max, limits)
 
     def _group(
         self, problem: PlacementProblem, fixed: NDArray[np.int64], threads: int | None
@@ -244,19 +298,23 @@ def _keep_plain(
     problem: PlacementProblem,
     fixed: NDArray[np.int64],
     found: NDArray[np.int32],
-    busiest: NDArray[np.int64],
+    reached: NDArray[np.int64],
     layers: NDArray[np.int64],
+    most: int | None = None,
+    margin: float = 0.0,
 ) -> None:
     """Put the plain greedy plan into ``found`` for those of ``layers`` where its busiest rank carries less.
 
-    ``busiest`` int64 [all layers] is what that of ``found`` carries. Elsewhere descent has looked at the plain answer
-    itself; here that may group, or move apart, otherwise.
+    ``reached`` int64 [all layers] is what that of ``found`` carries, and by more than ``margin`` the plain plan must be
+    better. Elsewhere descent has looked at the plain answer itself; here that may group, or move apart, otherwise. With
+    ``most`` replicas of an expert, those that meet on a rank stay there.
     """
-    if not len(layers):
-        return
-    plain = _place_plainly(problem.of_layers(layers), fixed[layers])
-    better = busiest_rank(plain, fixed[layers], problem.cluster.num_ranks) < busiest[layers]
-    found[layers[better]] = plain[better]
+    if len(layers):
+        plain = _place_plainly(problem.of_layers(layers), fixed[layers], most)
+        carried = busiest_rank(plain, fixed[layers], problem.cluster.num_ranks)
+        better = carried * (1 + margin) < reached[layers]
+        found[layers[better]] = plain[better]
+        reached[layers[better]] = carried[better]
 
 
 def _may_group_better(

@@ -66,8 +66,7 @@ def first_floor(problem: PlacementProblem, fixed: NDArray[np.int64]) -> NDArray[
             best = np.maximum(best, row.prove(problem, best, np.full_like(best, np.inf)))
     largest = problem.load.max(axis=1)
     share = best / np.where(largest > 0, largest, 1.0)
-    rounding = problem.cluster.slots_per_rank * (best > 0)  # each load was rounded to a whole number
-    floor: NDArray[np.int64] = np.ceil(share * fixed.max(axis=1)).astype(np.int64) + rounding
+    floor: NDArray[np.int64] = np.floor(share * fixed.max(axis=1)).astype(np.int64)
     return floor
 
 

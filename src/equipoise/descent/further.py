@@ -79,6 +79,8 @@ def _search(layer, max_gap):
         _relax(layer, aim, 2 if small else facts[EFFORT])
     if facts[REACHED] > facts[TARGET] and _worth_squeezing(num_ranks, slots):
         _finish(layer)
+    if small and spare:
+        trade(layer, facts[TARGET], 0, tuning.SMALL_TRADES)
     if facts[REACHED] > facts[TARGET] and num_ranks * slots <= tuning.FEW and slots <= len(weight):
         search_all(layer, tuning.EXACT_STEPS[facts[EFFORT]])
 
@@ -122,10 +124,12 @@ def _finish(layer):
     """Polish the best placement, then what fitted starts lead to, then the best of all."""
     facts, best = layer.facts, layer.best
     target, room = facts[TARGET], facts[TARGET] - facts[BOUND]
+    if best.size == len(layer.weight):
+        _polish(layer, tuning.POLISH_PACKED)
+        return
     _polish(layer, tuning.POLISH_FIRST)
     first, champion = facts[REACHED], best.copy()
-    spare = best.size > len(layer.weight)
-    starts = tuning.STARTS[tuning.STARTS_FITTED, facts[EFFORT]] if spare and not skips(layer, FITTED) else 0
+    starts = 0 if skips(layer, FITTED) else tuning.STARTS[tuning.STARTS_FITTED, facts[EFFORT]]
     for attempt in range(starts):
         if facts[REACHED] <= target or not goes_on(layer, 50 * best.size):
             break

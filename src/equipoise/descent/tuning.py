@@ -95,9 +95,11 @@ POLISH = np.array([
     [[NEAR, NEAR, NEAR], [0, 8, 8], [0, 24, 24]],  # what a fitted start led to
     [[0, 0, 0], [0, 0, 0], [0, 200, 400]],  # the best of all these, if it is still above the target
     [[4, 4, 4], [0, 32, 32], [0, 0, 0]],  # and once more, if any of it helped
+    [[NEAR, NEAR, NEAR], [0, 1, 128], [0, 0, 0]],  # all that there is where no slot is spare; it seldom helps
 ])  # fmt: skip
 """How a placement is polished: how near the target it must be for deals, then deals, then trades, each by effort."""
-POLISH_FIRST, POLISH_FITTED, POLISH_LAST, POLISH_AGAIN = range(4)
+POLISH_FIRST, POLISH_FITTED, POLISH_LAST, POLISH_AGAIN, POLISH_PACKED = range(5)
 
+SMALL_TRADES = 60  # in small layers, after all else
 PAIRING_TRIES = np.array([3, 4, 16])  # values of T, by effort, where ranks have two slots
 EXACT_STEPS = np.array([0, 12_000, 200_000])  # of 75 ns, by effort, where slots are so few that all is tried

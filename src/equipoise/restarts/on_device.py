@@ -7,7 +7,7 @@ from typing import Any
 from equipoise.arrays import is_torch, like
 from equipoise.backends import Backend
 from equipoise.errors import InvalidInputError
-from equipoise.fixed_point import fixed_point_scale
+from equipoise.fixed_point import fixed_point_steps
 from equipoise.kernels.separate.numba import separate_duplicates
 from equipoise.problem import Cluster
 from equipoise.restarts.pack import KEY_SHIFT, check_seed
@@ -25,7 +25,7 @@ def pack_tensors(weight: Any, num_packs: int, settings: Settings, seed: int, bac
     """Return the pack of each item and its place there: int64 tensors [rows, items], where ``weight`` is."""
     from equipoise.restarts import tensors
 
-    fixed, right = tensors.to_fixed_point(weight, fixed_point_scale(weight.shape[1], num_packs))
+    fixed, right = tensors.to_fixed_point(weight, *fixed_point_steps(weight.shape[1], num_packs))
     packed = tensors.pack(fixed, num_packs, settings, check_seed(seed), KEY_SHIFT, backend.load())
     _insist(right)
     return packed
@@ -44,7 +44,7 @@ def place_tensors(
     kernel, seed = backend.load(), check_seed(seed)
     layers, experts = weight.shape
     nodes = cluster.num_nodes if num_groups is not None else 1
-    fixed, right = tensors.to_fixed_point(weight, fixed_point_scale(experts, cluster.num_ranks))
+    fixed, right = tensors.to_fixed_point(weight, *fixed_point_steps(experts, cluster.num_ranks))
     rows, expert = fixed, None
     if num_groups is not None:
         group_weight = fixed.reshape(layers, num_groups, -1).sum(2)

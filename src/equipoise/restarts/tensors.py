@@ -18,8 +18,8 @@ from equipoise.restarts.settings import Settings
 __all__ = ["group_by_node", "maps", "pack", "replicate", "slots_of", "to_fixed_point"]
 
 
-def to_fixed_point(load: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-    """Return integers with the largest of each row at ``scale``, and whether all loads were finite and not negative.
+def to_fixed_point(load: Tensor, steps: int, shift: int) -> tuple[Tensor, Tensor]:
+    """Return integers, the largest of each row ``steps`` shifted, and whether all loads were finite and not negative.
 
     The answer is a tensor, to be read when something has to wait anyway; wrong loads count as zero until then.
     """
@@ -28,7 +28,7 @@ def to_fixed_point(load: Tensor, scale: int) -> tuple[Tensor, Tensor]:
     load = torch.where(right, load, 0.0)
     largest = load.amax(-1, keepdim=True)
     share = torch.where(largest > 0, load / torch.where(largest > 0, largest, 1.0), 0.0)
-    return torch.round(share * float(scale)).long(), right.all()
+    return torch.round(share * float(steps)).long() << shift, right.all()
 
 
 def replicate(weight: Tensor, num_slots: int, most: int) -> tuple[Tensor, Tensor]:

@@ -50,8 +50,10 @@ def assert_valid_placement(problem: PlacementProblem, placement: Placement) -> N
 def avoidable_duplicates(problem: PlacementProblem, placement: Placement) -> NDArray[np.int64]:
     """Return the duplicates of each layer, 0 where some expert has more replicas than ranks to put them on.
 
-    int64, shape (num_layers,). In a hierarchical problem an expert has the ranks of one node.
+    int64, shape (num_layers,). In a hierarchical problem an expert has the ranks of one node, and there two of its
+    replicas on one rank can be better than anything else: they give that rank a larger share. So they are not counted.
     """
-    ranks = problem.cluster.ranks_per_node if problem.is_hierarchical else problem.cluster.num_ranks
-    fits = placement.replica_count.max(axis=1) <= ranks
+    if problem.is_hierarchical:
+        return np.zeros(placement.num_layers, np.int64)
+    fits = placement.replica_count.max(axis=1) <= problem.cluster.num_ranks
     return np.where(fits, placement.num_duplicates, 0)
