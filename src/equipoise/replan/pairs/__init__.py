@@ -17,9 +17,9 @@ after as many steps as a layer has slots. There are two kinds:
 
 exchange
     Expert u on h and v on g take each other's slots. g carries less than the target, does not hold u, and h does not
-    hold v. The ranks are asked in turn, the lightest first (ties to the lowest), then from the lowest on, until one
-    lets both end level. The best exchange leaves least to the busier of the two; then the first rank asked, the
-    lowest slot of g and the lowest slot of h.
+    hold v. The ranks are asked in turn, the lightest of the node first (ties to the lowest), then from the lowest on,
+    until one lets both end level. The best exchange leaves least to the busier of the two; then the first rank asked,
+    the lowest slot of g and the lowest slot of h.
 lend
     Only where no exchange takes away half of what h carries above the target. Expert a on h takes a slot of b on
     another rank g: a has one replica more, b one less. g does not hold a, h does not hold b, and b has several

@@ -98,7 +98,10 @@ def _level(held, weight, node, target, replicas, on, each, load):
 def _best_exchange(h, held, node, target, on, each, load):
     """Return what the best exchange leaves to the busier of both, and its rank, slot there and slot of h; or -1."""
     ranks, slots = held.shape
-    top, lightest = load[h], int(np.argmin(load))
+    top, lightest = load[h], h
+    for g in range(ranks):
+        if load[g] < load[lightest] and node[g] == node[h]:
+            lightest = g
     best, best_g, best_j, best_i = top, -1, -1, -1
     for k in range(-1, ranks):
         g = lightest if k < 0 else k

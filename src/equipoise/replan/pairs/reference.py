@@ -57,7 +57,7 @@ class _Layer:
 
     def best_exchange(self, held: Slots, h: int, now: list[int]) -> tuple[int, Slots]:
         best: tuple[int, Any] = now[h], held
-        lightest = now.index(min(now))
+        lightest = min((g for g in range(len(held)) if self.node[g] == self.node[h]), key=lambda g: now[g])
         for g in [lightest, *(g for g in range(len(held)) if g != lightest)]:
             if g == h or self.node[g] != self.node[h] or now[g] >= self.target:
                 continue
