@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from equipoise.engines import sentences
 from equipoise.engines.leader import leads
 from equipoise.engines.planning import Next, SavedPlans, describe, plan_next
 from equipoise.engines.record import Recorder
-from equipoise.engines.sentences import Balance
+from equipoise.engines.sentences import Balance, Moved
 
 if TYPE_CHECKING:
     from equipoise.engines.settings import Settings
@@ -25,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Planner"]
 
 Shape = tuple[int, int, int, int]  # layers, experts, slots, ranks
+Key = tuple[tuple[int, ...], bytes]  # a map: its shape and all of it
 PENDING = 8  # plans whose next window is waited for, at most
 
 
@@ -58,7 +56,7 @@ class Planner:
         self._saved = SavedPlans.read(settings.plans)
         self._recorder = None if settings.record is None else Recorder(settings.record, settings.record_mb, log)
         self._seen: set[Shape] = set()  # whose first plan is in the log
-        self._pending: OrderedDict[bytes, Balance] = OrderedDict()  # what was promised, by the map that was returned
+        self._pending: OrderedDict[Key, Balance] = OrderedDict()  # what was promised, by the map that was returned
         self._counters: dict[Shape, Counters] = {}
 
     def place(
@@ -93,23 +91,23 @@ class Planner:
 
     def _report(self, found: Next, seconds: float, shape: Shape) -> None:
         before, after = sentences.balances(found)
-        promised = None if found.held is None else self._pending.pop(_digest(found.held), None)
+        promised = None if found.held is None else self._pending.pop(_key(found.held), None)
         if promised is not None and before is not None:
             self._say("%s", sentences.realised(before, promised))
-        changed, transfers = sentences.changes(found)
-        if found.held is None or changed:
-            self._pending[_digest(found.placement)] = after
+        moved = Moved.of(found)
+        if found.held is None or moved.changed:
+            self._pending[_key(found.placement)] = after
             if len(self._pending) > PENDING:
                 self._pending.popitem(last=False)
         if shape not in self._seen:
             self._seen.add(shape)
-            was = "" if before is None else f"; before it {before}; {sentences.moved(found)}"
+            was = "" if before is None else f"; before it {before}; {moved}"
             text = f"{describe(found, self._prefix)}{was}; planned in {seconds * 1e3:.1f} ms"
             self._say("equipoise's first plan: %s.", text)
         else:
-            self._say("%s", sentences.rearrangement(found, before, after, seconds, self._prefix))
+            self._say("%s", sentences.rearrangement(found, moved, before, after, seconds, self._prefix))
         if self.settings.metrics:
-            self._count(shape, before, after, promised, changed, transfers, seconds)
+            self._count(shape, before, after, promised, moved, seconds)
 
     def _count(
         self,
@@ -117,8 +115,7 @@ class Planner:
         before: Balance | None,
         after: Balance,
         promised: Balance | None,
-        changed: int,
-        transfers: int,
+        moved: Moved,
         seconds: float,
     ) -> None:
         from equipoise.online.counters import Counters
@@ -132,9 +129,9 @@ class Planner:
         counters.planning_seconds = seconds
         if promised is not None and before is not None:
             counters.balancedness_realised = before.mean
-        if changed:
+        if moved.changed:
             counters.migrations += 1
-            counters.transfers += transfers
+            counters.transfers += moved.transfers
             counters.balancedness_before = float("nan") if before is None else before.mean
             counters.balancedness_planned = after.mean
         else:
@@ -145,6 +142,6 @@ class Planner:
         self._log.log(logging.INFO if self._is_first() else logging.DEBUG, text, *parts)
 
 
-def _digest(placement: Placement) -> bytes:
-    table = np.ascontiguousarray(placement.physical_to_logical)
-    return hashlib.blake2b(table.tobytes(), digest_size=16).digest() + repr(table.shape).encode()
+def _key(placement: Placement) -> Key:
+    table = placement.physical_to_logical
+    return table.shape, table.tobytes()

@@ -16,7 +16,7 @@ from equipoise.replan.remainder import count_transfers
 if TYPE_CHECKING:
     from equipoise.engines.planning import Next
 
-__all__ = ["Balance", "balances", "changes", "held_up", "moved", "realised", "rearrangement"]
+__all__ = ["Balance", "Moved", "balances", "held_up", "realised", "rearrangement"]
 
 FAR = 0.98
 """A balancedness below which a line says what holds the busiest ranks up."""
@@ -39,6 +39,30 @@ class Balance:
         return f"mean {self.mean:.4f}, worst layer {self.worst:.4f}"
 
 
+@dataclass(frozen=True)
+class Moved:
+    """Layers that change, of how many, and the transfers that takes; none where nothing is known to be in force."""
+
+    changed: int
+    layers: int
+    transfers: int
+
+    @classmethod
+    def of(cls, found: Next) -> Moved:
+        """Return that of a plan."""
+        held, placement = found.held, found.placement
+        layers = placement.num_layers
+        if held is None:
+            return cls(0, layers, 0)
+        changed = layers
+        if held.num_slots == placement.num_slots:
+            changed = int((held.physical_to_logical != placement.physical_to_logical).any(axis=1).sum())
+        return cls(changed, layers, int(count_transfers(held, placement).sum()) if changed else 0)
+
+    def __str__(self) -> str:
+        return f"{self.transfers:,} transfers in {self.changed} of {self.layers} layers"
+
+
 def balances(found: Next) -> tuple[Balance | None, Balance]:
     """Return how level the ranks are by the placement in force, if one is, and by the next."""
     load = found.problem.load
@@ -46,38 +70,23 @@ def balances(found: Next) -> tuple[Balance | None, Balance]:
     return before, Balance.of(_rank_load(found.placement, load))
 
 
-def changes(found: Next) -> tuple[int, int]:
-    """Return the layers that change, and the transfers that takes; 0 and 0 where nothing is known to be in force."""
-    held, placement = found.held, found.placement
-    if held is None:
-        return 0, 0
-    if held.num_slots != placement.num_slots:
-        return placement.num_layers, int(count_transfers(held, placement).sum())
-    changed = int((held.physical_to_logical != placement.physical_to_logical).any(axis=1).sum())
-    return changed, int(count_transfers(held, placement).sum()) if changed else 0
-
-
-def rearrangement(found: Next, before: Balance | None, after: Balance, seconds: float, prefix: str) -> str:
+def rearrangement(
+    found: Next, moved: Moved, before: Balance | None, after: Balance, seconds: float, prefix: str
+) -> str:
     """Return the line on a later plan."""
     took = f"planned in {seconds * 1e3:.1f} ms"
     if before is None:
         return f"equipoise planned anew, as nothing is known to be in force: balancedness {after}; {took}."
-    layers = found.placement.num_layers
     mean = found.problem.load.sum(axis=1) / found.placement.num_ranks
     why = held_up(found.certificate, mean, prefix) if after.mean < FAR else ""
-    if not changes(found)[0]:
-        return f"equipoise leaves all {layers} layers as they are: balancedness {before}{why}; {took}."
-    return f"equipoise rearranges: {moved(found)}; balancedness {before} -> {after}{why}; {took}."
+    if not moved.changed:
+        return f"equipoise leaves all {moved.layers} layers as they are: balancedness {before}{why}; {took}."
+    return f"equipoise rearranges: {moved}; balancedness {before} -> {after}{why}; {took}."
 
 
 def realised(now: Balance, promised: Balance) -> str:
     """Return the line on what a plan was worth over the window after it."""
     return f"equipoise's last plan, over the window since: balancedness {now}; planned {promised}."
-
-
-def moved(found: Next) -> str:
-    changed, transfers = changes(found)
-    return f"{transfers:,} transfers in {changed} of {found.placement.num_layers} layers"
 
 
 def held_up(certificate: Certificate, mean: NDArray[np.float64], prefix: str | None) -> str:
