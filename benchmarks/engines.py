@@ -91,6 +91,8 @@ def inside(name: str, repeats: int) -> None:
             "off certificate": f"{checked['off']:.2e}",
             "built-in duplicates": theirs["duplicates"],
             "ours duplicates": checked["duplicates"],
+            "built-in transfers a layer": round((slots * len(after) - theirs["stayed"]) / len(after), 1),
+            "ours transfers a layer": round((slots * len(after) - checked["stayed"]) / len(after), 1),
             "ours kept / stayed": f"{checked['kept']}/{checked['stayed']}",
             "built-in kept / stayed": f"{theirs['kept']}/{theirs['stayed']}",
         })  # fmt: skip

@@ -158,6 +158,7 @@ CLOCKS = {
     "threads": "to sleep",
     "migration": "to give up on ranks that do not answer",
     "online": "how long a step takes, which all ranks take from the first of them",
+    "engines": "how long planning took, for the log, and when a load was kept",
     "cli": "to show how long planning took",
 }
 """Rooms that read a clock, and what for: nothing else may depend on the time."""

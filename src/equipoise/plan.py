@@ -16,8 +16,10 @@ from equipoise.arguments import as_instance, as_path, as_ranks, count, finite
 from equipoise.certificate import Certificate, certify
 from equipoise.decode.json import decode_json, parse_json
 from equipoise.decode.source import reading
+from equipoise.decode.tables import whole_numbers
 from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError, listed, shown
 from equipoise.files import write_atomically
+from equipoise.load import LoadStatistics
 from equipoise.metrics import Metrics
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
@@ -121,6 +123,8 @@ class Plan:
     certificate : Certificate
     metrics : Metrics
     provenance : Provenance
+    layer_ids : tuple of int or None, default None
+        The model's own id of each layer; None where layers count from 0. See ``named``.
 
     Examples
     --------
@@ -136,6 +140,20 @@ class Plan:
     certificate: Certificate
     metrics: Metrics
     provenance: Provenance
+    layer_ids: tuple[int, ...] | None = None
+
+    def named(self, layer_ids: Sequence[int]) -> Plan:
+        """Return the same plan with the model's ids of its layers, which its file then has too.
+
+        Raises
+        ------
+        InvalidInputError
+            If there is not one id for each layer, or they do not ascend from 0 or more.
+        """
+        layers = self.placement.num_layers
+        # LoadStatistics knows the rules of layer ids; they are the same here.
+        ids = LoadStatistics(np.zeros((layers, 1)), layer_ids=tuple(layer_ids)).layer_ids
+        return dataclasses.replace(self, layer_ids=None if ids == tuple(range(layers)) else ids)
 
     def __post_init__(self) -> None:
         for field, kind in PARTS.items():
@@ -274,6 +292,7 @@ class Plan:
 
     def to_json(self) -> str:
         """Return the plan as JSON text: the same text for the same plan."""
+        ids = {} if self.layer_ids is None else {"layer_ids": list(self.layer_ids)}
         return json.dumps(
             {
                 "format": FORMAT,
@@ -281,6 +300,7 @@ class Plan:
                 "cluster": dataclasses.asdict(self.cluster),
                 "num_expert_groups": self.num_expert_groups,
                 "num_logical_experts": self.placement.num_logical_experts,
+                **ids,
                 "provenance": dataclasses.asdict(self.provenance),
                 "lower_bound": self.certificate.lower_bound.tolist(),
                 "bound": list(self.certificate.bound),
@@ -354,7 +374,10 @@ class Plan:
                 raise FileFormatError(f"{name} has no key {shown(key)}, which every plan has.")
         try:
             provenance = Provenance(**fields_of(document["provenance"], Provenance, "provenance"))
-            return cls(*verified(document), provenance)
+            plan = cls(*verified(document), provenance)
+            if "layer_ids" not in document:
+                return plan
+            return plan.named(whole_numbers([document["layer_ids"]], "layer_ids")[0].tolist())
         except EquipoiseError as error:
             raise FileFormatError(f"{name} is not a valid plan: {str(error).rstrip('.')}.") from None
 

@@ -87,3 +87,12 @@ def test_warming_up_says_what_is_compiled(run) -> None:
     result = run("warmup")
     assert result.exit_code == 0
     assert "joint-descent" in result.stdout
+
+
+def test_what_holds_nothing_known_is_named_and_not_the_format_that_was_asked_for(run, tmp_path: Path) -> None:
+    (tmp_path / "options.yaml").write_text("backend: pytorch\nnum_slots: 4\n")
+    for to in ("sglang", "lmdeploy"):
+        result = run("convert", tmp_path / "options.yaml", "--to", to, "--out", tmp_path / "map.json")
+        assert result.exit_code == 2
+        assert "options.yaml" in result.stderr
+        assert "is a format" not in result.stderr

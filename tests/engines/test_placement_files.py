@@ -138,7 +138,10 @@ HOSTILE = {
     "sglang: truncated": (SGLANG[:40], "truncated"),
     "ascend: no count": (edited(VLLM_ASCEND, lambda d: d.pop("moe_layer_count")), "moe_layer_count is None"),
     "ascend: a wrong count": (edited(VLLM_ASCEND, lambda d: d.update(moe_layer_count=3)), "the list holds 2"),
-    "ascend: layers out of order": (edited(VLLM_ASCEND, lambda d: d["layer_list"].reverse()), "with layer_id 0"),
+    "ascend: a wrong count of devices": (
+        edited(VLLM_ASCEND, lambda d: d["layer_list"][1].update(device_count=3)),
+        "layer 1: device_count is 3, and the list holds 2",
+    ),
     "ascend: no experts": (
         edited(VLLM_ASCEND, lambda d: d["layer_list"][0]["device_list"][1].pop("device_expert")),
         "device 1 must have",
@@ -162,6 +165,46 @@ HOSTILE = {
     "omni: uneven": (OMNI_INFER[:-4] + struct.pack("<i", 0), "holds 2 experts of layer 1"),
     "omni: truncated": (OMNI_INFER[:-3], "truncated"),
 }  # fmt: skip
+
+
+def bare(document):
+    for layer in document["layer_list"]:
+        del layer["layer_id"], layer["device_count"]
+        for device in layer["device_list"]:
+            del device["device_id"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "ids"),
+    [
+        (bare, (0, 1)),
+        (lambda d: [layer.update(layer_id=3 + 2 * i) for i, layer in enumerate(d["layer_list"])], (3, 5)),
+        (lambda d: [layer.update(layer_id=7) for layer in d["layer_list"]], (0, 1)),
+        (lambda d: d["layer_list"][0]["device_list"][0].update(device_id=1), (0, 1)),
+    ],
+    ids=["no ids", "the model's ids", "one id for all", "a device's id twice"],
+)
+def test_an_expert_map_is_read_by_position_as_the_engine_reads_it(edit, ids, tmp_path):
+    (tmp_path / "whole").write_bytes(VLLM_ASCEND)
+    (tmp_path / "edited").write_bytes(edited(VLLM_ASCEND, edit))
+    whole, found = read_placement(tmp_path / "whole"), read_placement(tmp_path / "edited")
+    assert found.physical_to_logical.tolist() == whole.physical_to_logical.tolist()
+    assert (found.num_ranks, found.layer_ids) == (whole.num_ranks, ids)
+
+
+def test_a_balancer_is_found_in_the_options_that_it_is_usually_written_in(tmp_path):
+    (tmp_path / "alone").write_bytes(TENSORRT_LLM)
+    inner = TENSORRT_LLM.decode().replace("\n", "\n    ").rstrip()
+    (tmp_path / "options").write_text(f"backend: pytorch\nmoe_config:\n  load_balancer:\n    {inner}\n")
+    alone, found = read_placement(tmp_path / "alone"), read_placement(tmp_path / "options")
+    assert found.physical_to_logical.tolist() == alone.physical_to_logical.tolist()
+    assert found.layer_ids == alone.layer_ids
+
+
+def test_draft_layers_follow_the_last_one_with_experts_in_order():
+    held = LayeredPlacement(np.array([[1, 0, 2, 1]]), (7,), 2).with_draft_layers(2)
+    assert held.layer_ids == (7, 8, 9)
+    assert held.physical_to_logical.tolist() == [[1, 0, 2, 1], [0, 1, 2, 0], [0, 1, 2, 0]]
 
 
 @pytest.mark.parametrize("case", HOSTILE)

@@ -11,6 +11,7 @@ import pytest
 import equipoise as eq
 from engines.fake_engines import Algorithm, HookType, add_module, add_sglang
 from equipoise.engines import sglang
+from equipoise.engines.settings import VARIABLES
 from equipoise.errors import IndivisibleError, InvalidInputError, MissingDependencyError
 
 torch = pytest.importorskip("torch")
@@ -18,7 +19,7 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch, caplog):
-    for suffix in ("", "_STRATEGY", "_MAX_GAP", "_EFFORT", "_THREADS", "_PLAN"):
+    for suffix in VARIABLES:
         monkeypatch.delenv(sglang.PREFIX + suffix, raising=False)
     caplog.set_level(logging.INFO, "sglang.equipoise")
 
@@ -117,9 +118,11 @@ def test_one_line_says_what_was_replaced_and_one_how_good_the_first_plan_is(hook
     for seed in (0, 1):
         hook(**asked(seed))
     lines = [record.getMessage() for phase in ("setup", "call") for record in caplog.get_records(phase)]
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert "replaced sglang.srt.eplb.eplb_algorithms.rebalance_experts" in lines[0]
+    assert "balancedness mean" in lines[1]
     assert "gap to the proved lower bound mean" in lines[1]
+    assert "balancedness mean" in lines[2]
 
 
 def test_an_sglang_of_another_contract_is_left_alone_with_one_line(monkeypatch, caplog):

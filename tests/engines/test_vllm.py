@@ -10,6 +10,7 @@ import pytest
 import equipoise as eq
 from engines.fake_engines import BuiltinPolicy, add_module, add_vllm
 from equipoise.engines import vllm
+from equipoise.engines.settings import VARIABLES
 from equipoise.errors import InvalidInputError, MissingDependencyError, UnknownNameError
 
 torch = pytest.importorskip("torch")
@@ -17,7 +18,7 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch, caplog):
-    for suffix in ("", "_STRATEGY", "_MAX_GAP", "_EFFORT", "_THREADS", "_PLAN"):
+    for suffix in VARIABLES:
         monkeypatch.delenv(vllm.PREFIX + suffix, raising=False)
     caplog.set_level(logging.INFO, "vllm.equipoise")
 
@@ -123,9 +124,11 @@ def test_one_line_says_what_was_replaced_and_one_how_good_the_first_plan_is(poli
     for seed in (0, 1):
         policy.rebalance_experts(load(seed=seed), 24, 1, 1, 8)
     lines = [record.getMessage() for phase in ("setup", "call") for record in caplog.get_records(phase)]
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert "replaced BuiltinPolicy" in lines[0]
+    assert "balancedness mean" in lines[1]
     assert "gap to the proved lower bound mean" in lines[1]
+    assert "balancedness mean" in lines[2]
 
 
 @pytest.mark.parametrize("change", ["renamed", "one more", "no table", "no default"])

@@ -49,6 +49,7 @@ def convert(
     experts_per_token: TopK = None,
     first_layer: options.FirstLayer = None,
     skip_empty: options.SkipEmpty = False,
+    mtp_layers: options.MtpLayers = 0,
     key: options.Key = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -61,23 +62,42 @@ def convert(
 
     What IN is, is told by its content. What the other format cannot express is refused with the reason.
     """
-    from equipoise.engines.formats import find_load_format, find_placement_format, read_placement, save_load
+    from equipoise.engines.formats import (
+        LOAD_FORMATS,
+        PLACEMENT_FORMATS,
+        find_load_format,
+        find_placement_format,
+        read_placement,
+        save_load,
+    )
     from equipoise.engines.formats import save_placement as save
     from equipoise.errors import InvalidInputError
     from equipoise.load import read_load
 
     placement = read_placement(source)
+    # A name that is none is refused by itself; else the file is named, which may not be what it was taken for.
+    (find_load_format if to in LOAD_FORMATS else find_placement_format)(to)
     if placement is not None:
-        find_placement_format(to)
+        if to in LOAD_FORMATS:
+            raise InvalidInputError(
+                f"{source} is a placement, and {to} is a format for loads, which holds no placement; placements go to "
+                f"{', '.join(PLACEMENT_FORMATS)}."
+            )
         if skip_empty:
             raise InvalidInputError(f"{source} is a placement, which says nothing of tokens; leave out --skip-empty.")
-        save(placement.with_ranks(ranks).starting_at(first_layer), to, out)
+        save(placement.with_ranks(ranks).starting_at(first_layer).with_draft_layers(mtp_layers), to, out)
     else:
-        find_load_format(to)
+        load = read_load(source, key=key)
+        if to in PLACEMENT_FORMATS:
+            raise InvalidInputError(
+                f"{source} is a load, and {to} is a format for placements, which holds no load; loads go to "
+                f"{', '.join(LOAD_FORMATS)}."
+            )
+        if mtp_layers:
+            raise InvalidInputError(f"{source} is a load, and draft layers have none here; leave out --mtp-layers.")
         if ranks is not None:
             raise InvalidInputError(f"{source} is a load, which is on no ranks; leave out --ranks.")
-        load = _named(read_load(source, key=key), first_layer, skip_empty)
-        save_load(load, to, out, experts_per_token=experts_per_token)
+        save_load(_named(load, first_layer, skip_empty), to, out, experts_per_token=experts_per_token)
     if as_json:
         print_json({"to": to, "holds": "load" if placement is None else "placement", "written_to": str(out)})
     else:

@@ -31,6 +31,7 @@ def export(
     out: Out,
     first_layer: options.FirstLayer = None,
     skip_empty: options.SkipEmpty = False,
+    mtp_layers: options.MtpLayers = 0,
     as_json: options.AsJson = False,
 ) -> None:
     """Write a plan as the file that an engine reads.
@@ -47,10 +48,11 @@ def export(
 
     find_placement_format(engine)
     loaded = Plan.load(plan)
-    layered = LayeredPlacement.of(loaded.placement, source=str(plan))
+    layered = LayeredPlacement.of(loaded.placement, loaded.layer_ids, str(plan))
     if skip_empty:
         layered = layered.select(loaded.metrics.mean_rank_load > 0)
-    save_placement(layered.starting_at(first_layer), engine, out)
+    layered = layered.starting_at(first_layer).with_draft_layers(mtp_layers)
+    save_placement(layered, engine, out)
     if as_json:
         print_json({"engine": engine, "num_layers": len(layered.layer_ids), "written_to": str(out)})
     else:

@@ -17,6 +17,7 @@ __all__ = [
     "Key",
     "Loads",
     "MaxGap",
+    "MtpLayers",
     "Nodes",
     "Parameters",
     "Ranks",
@@ -102,6 +103,15 @@ FirstLayer = Annotated[
         metavar="N",
         help="The model's id of the first layer, 3 for DeepSeek-V3 planned without its dense layers. Left out: as IN "
         "says, else 0.",
+    ),
+]
+MtpLayers = Annotated[
+    int,
+    typer.Option(
+        "--mtp-layers",
+        metavar="N",
+        help="Add rows for N draft layers (multi-token prediction) after the last, which nothing is known of: expert i "
+        "in every slot that is i modulo the experts.",
     ),
 ]
 SkipEmpty = Annotated[

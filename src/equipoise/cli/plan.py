@@ -82,6 +82,7 @@ def plan(
         start = time.perf_counter()
         found = solve(problem, chosen, seed=seed, backend=backend, threads=threads, **given)
         elapsed = time.perf_counter() - start
+    found = found.named(statistics.layer_ids)
     if out is not None:
         found.save(out)
     if as_json:

@@ -22,7 +22,30 @@ __all__ = ["replan"]
 
 Current = Annotated[
     Path,
-    typer.Option("--current", metavar="FILE", help="The plan in force, as --out wrote it.", show_default=False),
+    typer.Option(
+        "--current", metavar="FILE", help="The placement in force: a plan, or a map of any engine.", show_default=False
+    ),
+]
+CurrentRanks = Annotated[
+    int | None,
+    typer.Option(
+        "--current-ranks",
+        metavar="N",
+        help="EP ranks of --current, if its file does not say. Left out: those of --ranks.",
+    ),
+]
+Ranks = Annotated[int | None, typer.Option("--ranks", metavar="N", help="EP ranks to plan for. Left out: as they are.")]
+Slots = Annotated[
+    int | None,
+    typer.Option("--slots", metavar="N", help="Slots in a layer to plan for. Left out: as many a rank as now."),
+]
+Nodes = Annotated[
+    int | None,
+    typer.Option("--nodes", metavar="N", help="Nodes that the ranks are spread over. Left out: as in --current."),
+]
+Groups = Annotated[
+    int | None,
+    typer.Option("--groups", metavar="N", help="Expert groups that stay whole on a node. Left out: as in --current."),
 ]
 Most = Annotated[
     int | None, typer.Option("--max-transfers", metavar="K", help="Plan with at most K transfers in each layer.")
@@ -54,24 +77,29 @@ def replan(
     max_transfers: Most = None,
     max_transfers_total: Total = None,
     lost_ranks: Lost = None,
+    ranks: Ranks = None,
+    slots: Slots = None,
+    nodes: Nodes = None,
+    groups: Groups = None,
+    current_ranks: CurrentRanks = None,
     bytes_per_expert: Bytes = None,
     threads: options.Threads = None,
     key: options.Key = None,
     out: Out = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show balancedness against transfers, from the plan in force; with a limit, plan within it.
+    """Show balancedness against transfers, from the placement in force; with a limit, plan within it.
 
     \b
     equipoise replan counts.json --current plan.json
     equipoise replan counts.json --current plan.json --max-transfers 16 --out next.json
     equipoise replan counts.json --current plan.json --lost-ranks 3,7 --max-transfers 32
+    equipoise replan counts.json --current map.json --current-ranks 32 --ranks 40 --max-transfers 80 --out next.json
     """
+    from equipoise.cli.in_force import read_in_force
     from equipoise.files import check_writable
     from equipoise.load import read_load
     from equipoise.migration.schedule import MigrationSchedule
-    from equipoise.plan import Plan
-    from equipoise.problem import PlacementProblem
     from equipoise.replan.frontier import frontier
     from equipoise.solver import solve
 
@@ -82,24 +110,25 @@ def replan(
         check_writable(out)
     lost = _ranks(lost_ranks)
     with progress("reading"):
-        in_force = Plan.load(current)
-        load = read_load(loads, key=key).load
-    problem = PlacementProblem(load, in_force.cluster, in_force.num_expert_groups)
+        in_force = read_in_force(current, current_ranks, ranks)
+        load = read_load(loads, key=key)
+    held = in_force.placement
+    problem = in_force.problem(load, ranks, slots, nodes, groups)
     found, schedule = None, None
     with progress("planning"):
         warm_up([options.strategy_or_default(None)], threads=threads, problem=problem)
-        curve = frontier(problem, in_force, lost_ranks=lost, bytes_per_expert=bytes_per_expert, threads=threads)
+        curve = frontier(problem, held, lost_ranks=lost, bytes_per_expert=bytes_per_expert, threads=threads)
         if limited:
             found = solve(
                 problem,
                 threads=threads,
-                current=in_force,
+                current=held,
                 max_transfers=max_transfers,
                 max_transfers_total=max_transfers_total,
                 lost_ranks=lost,
-            )
+            ).named(in_force.layer_ids)
             schedule = MigrationSchedule(
-                in_force.placement,
+                held,
                 found.placement,
                 problem.cluster.num_nodes,
                 lost,

@@ -5,6 +5,10 @@ file                   idea
 =====================  ==================================================================================
 ``settings.py``        what the environment says to a plug-in
 ``planning.py``        from an engine's counts and its placement in force to the next one
+``planner.py``           what a plug-in does with each call: plan, keep the load, say what came of it
+``sentences.py``         what it says in the log
+``record.py``            the loads that it keeps
+``leader.py``            which of the processes says and keeps that
 ``warming.py``           compile what a plug-in calls before an engine waits for it
 ``layered.py``           a placement as files have it: with the model's layer ids
 ``vllm.py``            plug-in: takes the place of vLLM's default policy

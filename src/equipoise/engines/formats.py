@@ -33,6 +33,7 @@ __all__ = [
     "find_load_format",
     "find_placement_format",
     "read_placement",
+    "read_plan",
     "save_load",
     "save_placement",
 ]
@@ -154,12 +155,24 @@ def read_placement(path: str | os.PathLike[str]) -> LayeredPlacement | None:
         if kind is None:
             return None
         document = _DECODERS[kind](path)
-        if kind == "JSON" and isinstance(document, dict) and document.get("format") == PLAN:
-            return LayeredPlacement.of(Plan.load(path).placement, source=str(path))
+        if is_plan(document):
+            plan = Plan.load(path)
+            return LayeredPlacement.of(plan.placement, plan.layer_ids, str(path))
         for row in PLACEMENT_FORMATS.values():
             if row.kind == kind and row.matches(document):
                 return row.read(document, path)
     return None
+
+
+def is_plan(document: Any) -> bool:
+    """Whether a decoded document is a plan of ours."""
+    return isinstance(document, dict) and document.get("format") == PLAN
+
+
+def read_plan(path: str | os.PathLike[str]) -> Plan | None:
+    """Return the plan in a file, None if it holds none; errors are those of ``read_placement``."""
+    path = Path(path)
+    return Plan.load(path) if _kind(path) == "JSON" and is_plan(decode_json(path)) else None
 
 
 _DECODERS: dict[str, Callable[[Path], Any]] = {

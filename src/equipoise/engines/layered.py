@@ -126,6 +126,17 @@ class LayeredPlacement:
         """Return the same placement with ids that count from ``first_layer``; None keeps them."""
         return replace(self, layer_ids=shifted(self.layer_ids, first_layer))
 
+    def with_draft_layers(self, number: int) -> LayeredPlacement:
+        """Return the same placement with so many layers more after the last, slot s of them for expert s modulo all."""
+        if number < 0:
+            raise InvalidInputError(f"mtp_layers is {number}; it must be a whole number of at least 0.")
+        if not number:
+            return self
+        row = np.arange(self.num_slots, dtype=np.int32) % self.num_logical_experts
+        table = np.concatenate([self.physical_to_logical, np.tile(row, (number, 1))])
+        ids = (*self.layer_ids, *range(self.layer_ids[-1] + 1, self.layer_ids[-1] + 1 + number))
+        return replace(self, physical_to_logical=table, layer_ids=ids)
+
     def by_rank(self, wanted_by: str) -> NDArray[np.int32]:
         """Return the experts of each rank: int32, shape (num_layers, num_ranks, slots_per_rank)."""
         if self.num_ranks is None:

@@ -11,6 +11,7 @@ import numpy as np
 from equipoise.arguments import as_instance, as_names, count
 from equipoise.arrays import as_numpy
 from equipoise.certificate import Certificate, certify
+from equipoise.engines.sentences import Balance, held_up
 from equipoise.engines.settings import Settings
 from equipoise.errors import InvalidInputError, shown
 from equipoise.placement import Placement
@@ -28,14 +29,17 @@ class Next:
     ----------
     problem : PlacementProblem
     placement : Placement
+    held : Placement or None
+        What was in force, None if that is not known.
     stayed : int
-        Layers that keep the placement in force, because none better was found.
+        Layers that keep the placement in force because the limits say so.
     how : str
         For people: what planned.
     """
 
     problem: PlacementProblem
     placement: Placement
+    held: Placement | None
     stayed: int
     how: str
 
@@ -76,34 +80,38 @@ def plan_next(
     Returns
     -------
     Next
-        The same for the same arguments in every process. With ``current`` it is what ``solve(current=current,
-        min_gain=0)`` decides: nodes, and the ranks of a node, are renamed so that most experts stay, an expert that
-        stays on its rank keeps its slot, and a layer keeps its placement whole if the new one would not make its
-        busiest rank lighter.
+        The same for the same arguments in every process. With ``current`` no more moves than pays, by the limits of
+        ``settings``: see ``Settings.budget``. Whatever the limits, every slot holds an expert and every expert has a
+        slot.
 
     Raises
     ------
     PreconditionError
         An ``AssertionError``: if the counts do not divide, or there are fewer slots than experts.
     InvalidInputError
-        If the load, a setting or the placement in force breaks its rule.
+        If the load, a setting or the placement in force breaks its rule; or whole groups on nodes were asked for, and
+        the nodes do not divide them.
     """
-    from equipoise.replan.budget import Budget
     from equipoise.replan.replan import next_placement
 
     as_instance(settings, Settings, "settings", "a Settings(...)")
     groups = 1 if num_groups is None else max(count(num_groups, "num_groups", least=0), 1)
     num_nodes = count(num_nodes, "num_nodes")
-    hierarchical = groups % num_nodes == 0
+    hierarchical = settings.hierarchy != "global" and groups % num_nodes == 0
+    if settings.hierarchy == "hierarchical" and not hierarchical:
+        raise InvalidInputError(
+            f"hierarchical planning was asked for, and {groups} expert groups do not spread evenly over {num_nodes} "
+            "nodes. Set the hierarchy to auto or global."
+        )
     cluster = Cluster.from_slots(num_ranks, num_slots, num_nodes if hierarchical else 1)
     problem = PlacementProblem(load, cluster, groups if hierarchical else None)
     how = settings.how()
     if current is None:
         found, placement = how.place(problem)
-        return Next(problem, placement, 0, f"{found.strategy.name}, {found.implementation}")
+        return Next(problem, placement, None, 0, f"{found.strategy.name}, {found.implementation}")
     held = _as_placement(current, cluster.slots_per_rank, problem.num_logical_experts)
-    then = next_placement(problem, held, Budget(min_gain=0.0, separate=separate), how)
-    return Next(problem, then.placement, int(then.stays.sum()), f"{how.strategy.name}, {then.implementation}")
+    then = next_placement(problem, held, settings.budget(separate), how)
+    return Next(problem, then.placement, held, int(then.stays.sum()), f"{how.strategy.name}, {then.implementation}")
 
 
 def _as_placement(current: Any, slots_per_rank: int, num_experts: int) -> Placement:
@@ -117,15 +125,23 @@ def _as_placement(current: Any, slots_per_rank: int, num_experts: int) -> Placem
     return Placement(table, max(table.shape[1] // slots_per_rank, 1), num_experts)
 
 
-def describe(found: Next | Plan) -> str:
-    """Return one line for a log: the shape, the gap, and what planned."""
+def describe(found: Next | Plan, prefix: str | None = None) -> str:
+    """Return what is said of a model's first plan: shape, balance, gap, what holds the busiest ranks up, what planned.
+
+    ``prefix`` is that of the variables, to name one that helps.
+    """
     if not isinstance(found, Next | Plan):
         raise InvalidInputError(f"found is a {type(found).__name__}; pass a Plan, or what plan_next returns.")
     placement, certificate = found.placement, found.certificate
-    how = found.how if isinstance(found, Next) else f"a saved plan by {found.provenance.strategy}"
+    if isinstance(found, Next):
+        mean, how = found.problem.load.sum(axis=1) / placement.num_ranks, found.how
+    else:
+        mean, how = found.metrics.mean_rank_load, f"a saved plan by {found.provenance.strategy}"
+    each = np.divide(mean, certificate.max_rank_load, out=np.ones_like(mean), where=certificate.max_rank_load > 0)
     return (
-        f"{placement.num_layers} layers, {placement.num_slots} slots; gap to the proved lower bound mean "
-        f"{certificate.mean_gap:.3%}, worst layer {certificate.max_gap:.3%} ({how})"
+        f"{placement.num_layers} layers, {placement.num_slots} slots; balancedness "
+        f"{Balance(float(each.mean()), float(each.min()))}; gap to the proved lower bound mean "
+        f"{certificate.mean_gap:.3%}, worst layer {certificate.max_gap:.3%}{held_up(certificate, mean, prefix)} ({how})"
     )
 
 

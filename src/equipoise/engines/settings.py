@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,8 +14,18 @@ from equipoise.threads import num_threads
 
 if TYPE_CHECKING:
     from equipoise.how import How
+    from equipoise.replan.budget import Budget
 
 __all__ = ["VARIABLES", "Settings"]
+
+LEVEL = 0.004
+"""A rank that carries at most this part more than the mean is left alone.
+
+What balance that gives up is less than what a drift of a percent takes, and to gain it would move half of the slots.
+"""
+
+OTHERS = ("EQUIPOISE_VLLM_ASCEND",)
+"""Prefixes of plug-ins that begin like another's."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,19 @@ class Settings:
         Most threads for one plan; None uses all processors that the process may run on.
     plans : tuple of str
         Files of plans to hold instead of planning.
+    max_transfers, max_transfers_total, max_layers : int or None, default None
+        Of one rearrangement, at most: transfers in each layer, transfers in all layers together, layers that change.
+    min_gain : float, default 0.004
+        The part of its load by which a layer's busiest rank must get lighter, or the layer stays as it is. 0 plans
+        anew each time, as if transfers cost nothing.
+    hierarchy : str, default "auto"
+        Whether expert groups stay whole on a node: as the engine asks, never ("global") or always ("hierarchical").
+    record : str or None, default None
+        A folder in which the loads are kept.
+    record_mb : int, default 256
+        Megabytes of it, at most.
+    metrics : bool, default False
+        Whether Prometheus gauges are set.
 
     Examples
     --------
@@ -45,6 +69,14 @@ class Settings:
     parameters: dict[str, Any] = field(default_factory=dict)
     threads: int | None = None
     plans: tuple[str, ...] = ()
+    max_transfers: int | None = None
+    max_transfers_total: int | None = None
+    max_layers: int | None = None
+    min_gain: float = LEVEL
+    hierarchy: str = "auto"
+    record: str | None = None
+    record_mb: int = 256
+    metrics: bool = False
 
     def __post_init__(self) -> None:
         flag(self.enabled, "enabled")
@@ -63,23 +95,30 @@ class Settings:
         Raises
         ------
         InvalidInputError
-            If a variable does not say what its row in ``VARIABLES`` expects.
+            If a variable does not say what its row in ``VARIABLES`` expects, or begins with ``prefix`` and has no row.
         """
         environment = os.environ if environment is None else environment
         as_instance(prefix, str, "prefix", "how the names of the variables begin")
         if not isinstance(environment, Mapping):
             raise InvalidInputError(f"environment is {shown(environment)}; pass a mapping of names to texts, or None.")
+        given = {
+            name: as_instance(text, str, name, "a text").strip()
+            for name, text in environment.items()
+            if isinstance(name, str) and name.startswith(prefix)
+        }
+        given = {name: text for name, text in given.items() if text}
         found: dict[str, Any] = {}
         for suffix, (name, read, rule) in VARIABLES.items():
-            text = as_instance(environment.get(prefix + suffix, ""), str, prefix + suffix, "a text").strip()
+            text = given.pop(prefix + suffix, "")
             if not text:
                 continue
             try:
                 found[name] = read(text)
             except ValueError:
                 raise InvalidInputError(f"{prefix}{suffix} is {shown(text)}; {rule}.") from None
-        given = [name for name in ("max_gap", "effort") if name in found]
-        return cls(parameters={name: found.pop(name) for name in given}, **found)
+        _refuse_unknown(prefix, given)
+        of_strategy = [name for name in ("max_gap", "effort") if name in found]
+        return cls(parameters={name: found.pop(name) for name in of_strategy}, **found)
 
     def check(self) -> None:
         """Refuse a strategy or parameter that does not exist when the engine starts, not at its first plan.
@@ -105,35 +144,82 @@ class Settings:
 
         return How.of(self.strategy or DEFAULT, threads=self.threads, **self.parameters)
 
+    def budget(self, separate: bool = False) -> Budget:
+        """Return how far the next placement may be from the one in force; ``separate`` as in ``Budget``.
+
+        A rank within ``min_gain`` of the mean, and within 0.4 % whatever that is, counts as level.
+        """
+        from equipoise.replan.budget import Budget
+
+        return Budget(
+            self.max_transfers,
+            self.max_transfers_total,
+            self.min_gain,
+            self.max_layers,
+            tolerance=min(self.min_gain, LEVEL) or None,
+            complete=True,
+            separate=separate,
+        )
+
+
+def _refuse_unknown(prefix: str, given: Mapping[str, str]) -> None:
+    """Refuse what begins with ``prefix`` and is no variable: a misspelt one would be passed over in silence."""
+    known = [prefix + suffix for suffix in VARIABLES]
+    others = tuple(other for other in OTHERS if other.startswith(prefix) and other != prefix)
+    for name in sorted(given):
+        if not name.startswith(others):
+            nearest = difflib.get_close_matches(name.upper(), known, 1, 0.0)[0]
+            raise InvalidInputError(f"{name} is no variable of this plug-in; {nearest} is. Correct or unset it.")
+
 
 def _switch(text: str) -> bool:
     return text == "1" if text in ("0", "1") else _refuse()
 
 
-def _gap(text: str) -> float:
+def _fraction(text: str) -> float:
     value = float(text)
     return value if 0 <= value < float("inf") else _refuse()
 
 
-def _threads(text: str) -> int:
+def _positive(text: str) -> int:
     value = int(text)
     return value if value >= 1 else _refuse()
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    return value if value >= 0 else _refuse()
+
+
+def _hierarchy(text: str) -> str:
+    return text if text in ("auto", "global", "hierarchical") else _refuse()
 
 
 def _refuse() -> Any:
     raise ValueError
 
 
+_WHOLE = "it must be a whole number of at least 0"
+_POSITIVE = "it must be a whole number of at least 1"
+
 # suffix: (attribute or parameter, how to read it, the rule that an error states)
 VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "": ("enabled", _switch, "set it to 0 to switch equipoise off, or leave it out"),
     "_STRATEGY": ("strategy", str, "name a strategy"),
-    "_MAX_GAP": ("max_gap", _gap, "it must be a number of at least 0, such as 0.01 for one percent"),
+    "_MAX_GAP": ("max_gap", _fraction, "it must be a number of at least 0, such as 0.01 for one percent"),
     "_EFFORT": ("effort", str, "name an effort of the strategy"),
-    "_THREADS": ("threads", _threads, "it must be a whole number of at least 1"),
+    "_THREADS": ("threads", _positive, _POSITIVE),
     "_PLAN": (
         "plans",
         lambda text: tuple(text.split(os.pathsep)),
         f"name a plan file, or several with {os.pathsep!r} between",
     ),
+    "_MAX_TRANSFERS": ("max_transfers", _whole, _WHOLE),
+    "_MAX_TRANSFERS_TOTAL": ("max_transfers_total", _whole, _WHOLE),
+    "_MAX_LAYERS": ("max_layers", _whole, _WHOLE),
+    "_MIN_GAIN": ("min_gain", _fraction, "it must be a number of at least 0, such as 0.01 for one percent"),
+    "_HIERARCHY": ("hierarchy", _hierarchy, "it must be auto, global or hierarchical"),
+    "_RECORD": ("record", str, "name a folder"),
+    "_RECORD_MB": ("record_mb", _positive, _POSITIVE),
+    "_METRICS": ("metrics", _switch, "set it to 1 to set Prometheus gauges, or leave it out"),
 }

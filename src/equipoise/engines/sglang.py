@@ -9,10 +9,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from equipoise.engines.settings import Settings
 from equipoise.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from equipoise.engines.planner import Planner
 
 __all__ = ["PARAMETERS", "PREFIX", "TARGET", "register"]
 
@@ -110,11 +113,10 @@ def _refuse(reason: str) -> None:
 
 
 def _make_hook(builtin: Any, settings: Settings) -> Any:
-    from equipoise.engines.planning import SavedPlans
+    from equipoise.engines.planner import Planner
 
-    settings.check()
-    saved = SavedPlans.read(settings.plans)
-    seen: set[Any] = set()  # shapes and algorithms that are in the log
+    planner = Planner(settings, PREFIX, log)
+    seen: set[str] = set()  # algorithms that are in the log
 
     def rebalance_experts(
         tokens_per_expert: Any,
@@ -138,48 +140,37 @@ def _make_hook(builtin: Any, settings: Settings) -> Any:
                 num_nodes=num_nodes,
                 algorithm=algorithm,
             )
-        groups, nodes = (num_groups, num_nodes) if HIERARCHICAL[name] else (1, 1)
-        return _rebalance(
-            (tokens_per_expert, num_physical_experts, num_local_physical_experts, groups, nodes), settings, saved, seen
-        )
+        hierarchical = HIERARCHICAL[name] if settings.hierarchy == "auto" else settings.hierarchy == "hierarchical"
+        groups, nodes = (num_groups, num_nodes) if hierarchical else (1, 1)
+        return _rebalance(tokens_per_expert, num_physical_experts, num_local_physical_experts, groups, nodes, planner)
 
     rebalance_experts.by_equipoise = True  # type: ignore[attr-defined]
     return rebalance_experts
 
 
-def _rebalance(arguments: tuple[Any, ...], settings: Settings, saved: Any, seen: set[Any]) -> tuple[Any, Any, Any]:
+def _rebalance(
+    tokens: Any, num_slots: int, slots_per_rank: int, num_groups: int | None, num_nodes: int, planner: Planner
+) -> tuple[Any, Any, Any]:
     import numpy as np
     import torch
 
-    from equipoise.engines.planning import describe, plan_next
     from equipoise.errors import IndivisibleError
 
-    tokens, num_slots, slots_per_rank, num_groups, num_nodes = arguments
     if num_slots % slots_per_rank:
         raise IndivisibleError(
             f"{num_slots} slots do not divide into ranks of {slots_per_rank}. Use a number of slots that "
             f"{slots_per_rank} divides."
         )
-    num_ranks = num_slots // slots_per_rank
-    shape = (*tokens.shape[-2:], num_slots, num_ranks)
-    if saved.plans:
-        found = saved.find(*shape)
-    else:
-        current = _in_force(shape)
-        # Windows are summed on the tensor's own device: what comes back is one window, not all of them.
-        load = tokens.sum(dim=0) if tokens.ndim == 3 else tokens
-        found = plan_next(load, num_slots, num_groups, num_nodes, num_ranks, settings, current)
-    # The proof costs time: once is enough.
-    if shape not in seen and (saved.plans or bool(tokens.any())):
-        seen.add(shape)
-        log.info("equipoise's first plan: %s.", describe(found))
-    placement = found.placement
+    # Windows are summed on the tensor's own device: what comes back is one window, not all of them.
+    load = tokens.sum(dim=0) if tokens.ndim == 3 else tokens
+    current = _in_force(load.shape[0], num_slots)
+    placement = planner.place(load, num_slots, num_groups, num_nodes, num_slots // slots_per_rank, current)
     maps = placement.physical_to_logical, placement.logical_to_physical, placement.replica_count
     slots, places, counts = (torch.from_numpy(array.astype(np.int64)) for array in maps)
     return slots, places, counts
 
 
-def _in_force(shape: tuple[int, ...]) -> Any:
+def _in_force(num_layers: int, num_slots: int) -> Any:
     """Return the placement that SGLang holds now, or None: it is not passed, but every rank holds the same one.
 
     SGLang copies no weights into a slot that already holds its expert, so keeping slots saves transfers. Anything
@@ -192,6 +183,6 @@ def _in_force(shape: tuple[int, ...]) -> Any:
     if get is None:
         return None
     held = getattr(get(), "physical_to_logical_map_cpu", None)
-    if held is None or tuple(held.shape) != (shape[0], shape[2]):
+    if held is None or tuple(held.shape) != (num_layers, num_slots):
         return None
     return held.numpy()

@@ -27,12 +27,21 @@ from equipoise.load.tensorrt_llm_files import META
 
 __all__ = ["is_config", "read_config", "write_config", "write_statistics"]
 
+_WAY = ("moe_config", "load_balancer")
 _KEYS = ("num_slots", "initial_global_assignments", "layer_updates_per_iter")
 
 
 def is_config(document: Any) -> bool:
-    """Whether a decoded YAML document is a load-balancer configuration."""
-    return isinstance(document, dict) and "initial_global_assignments" in document
+    """Whether a decoded YAML document is a load-balancer configuration, or the engine's options with one in them."""
+    return "initial_global_assignments" in _section(document)
+
+
+def _section(document: Any) -> dict[Any, Any]:
+    """Return the load-balancer configuration in the engine's options, where it is one; else the document."""
+    for key in _WAY:
+        if isinstance(document, dict) and isinstance(document.get(key), dict):
+            document = document[key]
+    return document if isinstance(document, dict) else {}
 
 
 def read_config(document: dict[Any, Any], path: Path) -> LayeredPlacement:
@@ -43,6 +52,7 @@ def read_config(document: dict[Any, Any], path: Path) -> LayeredPlacement:
     FileFormatError
         If a key is missing or unknown, or a row does not hold ``num_slots`` experts.
     """
+    document = _section(document)
     for key in document:
         if key not in _KEYS:
             raise FileFormatError(f"{path} has the key {shown(key)}; TensorRT-LLM allows only {', '.join(_KEYS)}.")

@@ -10,8 +10,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import sys
 from typing import Any
 
+from equipoise.engines.leader import leads
 from equipoise.engines.settings import Settings
 from equipoise.errors import MissingDependencyError
 
@@ -91,11 +93,9 @@ def _refuse(reason: str) -> None:
 
 def _make_policy(builtin: type, settings: Settings) -> type:
     """Return a policy class in the place of ``builtin``, whose other methods it inherits."""
-    from equipoise.engines.planning import SavedPlans
+    from equipoise.engines.planner import Planner
 
-    settings.check()
-    saved = SavedPlans.read(settings.plans)
-    seen: set[tuple[int, ...]] = set()  # shapes whose first plan is in the log
+    planner = Planner(settings, PREFIX, log, _leads)
 
     def rebalance_experts(
         cls: type,
@@ -107,9 +107,13 @@ def _make_policy(builtin: type, settings: Settings) -> type:
         old_global_expert_indices: Any = None,
     ) -> Any:
         """Return the next physical_to_logical map: int64 on the CPU, shape (num_layers, num_replicas)."""
-        return _rebalance(
-            (weight, num_replicas, num_groups, num_nodes, num_ranks, old_global_expert_indices), settings, saved, seen
-        )
+        import numpy as np
+        import torch
+
+        held = old_global_expert_indices
+        held = None if held is None else held.detach().cpu().numpy()
+        placement = planner.place(weight, num_replicas, num_groups, num_nodes, num_ranks, held)
+        return torch.from_numpy(placement.physical_to_logical.astype(np.int64))
 
     members = {
         "__doc__": "vLLM's EPLB policy, planned by equipoise.",
@@ -120,21 +124,10 @@ def _make_policy(builtin: type, settings: Settings) -> type:
     return type("EquipoisePolicy", (builtin,), members)
 
 
-def _rebalance(arguments: tuple[Any, ...], settings: Settings, saved: Any, seen: set[tuple[int, ...]]) -> Any:
-    import numpy as np
-    import torch
-
-    from equipoise.engines.planning import describe, plan_next
-
-    weight, num_replicas, num_groups, num_nodes, num_ranks, current = arguments
-    shape = (*weight.shape, num_replicas, num_ranks)
-    if saved.plans:
-        found = saved.find(*shape)
-    else:
-        held = None if current is None else current.detach().cpu().numpy()
-        found = plan_next(weight, num_replicas, num_groups, num_nodes, num_ranks, settings, held)
-    # The profiling run has no load, and a plan for it says nothing. The proof costs time: once is enough.
-    if shape not in seen and (saved.plans or bool(weight.any())):
-        seen.add(shape)
-        log.info("equipoise's first plan: %s.", describe(found))
-    return torch.from_numpy(found.placement.physical_to_logical.astype(np.int64))
+def _leads() -> bool:
+    """Whether this process is the first of its EP group, which sees the layers that the group holds."""
+    state = sys.modules.get("vllm.distributed.parallel_state")
+    try:
+        return leads(state.get_ep_group() if state is not None else None)
+    except Exception:  # before the group is there, vLLM asserts
+        return leads()

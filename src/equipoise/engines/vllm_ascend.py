@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import json
 import logging
 import os
@@ -51,10 +52,12 @@ class EquipoisePolicy:
     by_equipoise = True
 
     def __init__(self, settings: Settings | None = None) -> None:
+        from equipoise.engines.planner import Planner
+
         settings = Settings.from_environment(PREFIX) if settings is None else settings
         self.settings = as_instance(settings, Settings, "settings", "a Settings(...), or None")
         self.settings.check()
-        self._first = True
+        self._planner = Planner(self.settings, PREFIX, log)
 
     def rebalance_experts(
         self, current_expert_table: Any, expert_workload: Any
@@ -83,7 +86,6 @@ class EquipoisePolicy:
         InvalidInputError
             If the table is not full and complete, or the workload has another shape.
         """
-        from equipoise.engines.planning import describe, plan_next
         from equipoise.placement import Placement
 
         table, tokens = _checked(current_expert_table, expert_workload)
@@ -92,13 +94,9 @@ class EquipoisePolicy:
         experts = int(held.max()) + 1
         load = np.zeros((layers, experts))
         np.add.at(load, (np.arange(layers)[:, None], held), tokens.reshape(layers, -1))
-        result = plan_next(load, ranks * slots_per_rank, 1, 1, ranks, self.settings, held, separate=True)
-        new = result.placement.physical_to_logical
+        new = self._planner.place(load, ranks * slots_per_rank, 1, 1, ranks, held, separate=True).physical_to_logical
         before, after = (Placement(t, ranks, experts).rank_load(load).max(axis=1) for t in (held, new))
         ratio = np.divide(after, before, out=np.ones(layers), where=before > 0)
-        if self._first and before.any():
-            self._first = False
-            log.info("equipoise's first plan: %s.", describe(result))
         change = int(not np.array_equal(new, held))
         return change, np.argsort(ratio, kind="stable"), new.astype(np.int64).reshape(table.shape)
 
@@ -158,6 +156,11 @@ def read_map(document: dict[Any, Any], path: Path) -> LayeredPlacement:
     ------
     FileFormatError
         If a key is missing, a count contradicts its list, or devices differ in size.
+
+    Notes
+    -----
+    Layers and devices are taken in the order of their lists, as the engine takes them: it looks at no id. Layers keep
+    their ids where those ascend.
     """
     layers = document["layer_list"]
     _same(document.get("moe_layer_count"), layers, f"{path}: moe_layer_count")
@@ -165,32 +168,33 @@ def read_map(document: dict[Any, Any], path: Path) -> LayeredPlacement:
     for i, layer in enumerate(layers):
         where = f"{path}: layer {i}"
         devices = layer.get("device_list") if isinstance(layer, dict) else None
-        if not isinstance(devices, list) or not _is(layer.get("layer_id"), i):
-            raise FileFormatError(f"{where} must be an object with layer_id {i}, device_count and device_list.")
-        _same(layer.get("device_count"), devices, f"{where}: device_count")
+        if not isinstance(devices, list):
+            raise FileFormatError(f"{where} must be an object with a list device_list.")
+        _same(layer.get("device_count", len(devices)), devices, f"{where}: device_count")
         row: list[Any] = []
         for j, device in enumerate(devices):
             experts = device.get("device_expert") if isinstance(device, dict) else None
-            if not isinstance(experts, list) or not _is(device.get("device_id"), j):
-                raise FileFormatError(
-                    f"{where}, device {j} must have device_id {j} and a list device_expert of experts."
-                )
+            if not isinstance(experts, list):
+                raise FileFormatError(f"{where}, device {j} must have a list device_expert of experts.")
             row += experts
             sizes.add((len(devices), len(experts)))
         table.append(row)
     if len(sizes) != 1:
         raise FileFormatError(f"{path}: every layer needs as many devices, and every device as many experts.")
     slots = whole_numbers(table, f"{path}: a list device_expert of experts")
-    return LayeredPlacement(slots, tuple(range(len(table))), sizes.pop()[0], str(path))
+    return LayeredPlacement(slots, _names(layers), sizes.pop()[0], str(path))
 
 
-def _is(value: Any, number: int) -> bool:
-    """Whether a value of a document is that number; in Python, True is 1 as well."""
-    return type(value) is int and value == number
+def _names(layers: list[Any]) -> tuple[int, ...]:
+    """Return the ids of layers where they ascend, else their positions, which is all that the engine goes by."""
+    ids = [layer.get("layer_id") for layer in layers]
+    whole = all(type(i) is int for i in ids)
+    ascends = whole and ids[0] >= 0 and all(a < b for a, b in itertools.pairwise(ids))
+    return tuple(ids) if ascends else tuple(range(len(layers)))
 
 
 def _same(count: Any, items: Any, where: str) -> None:
-    if not isinstance(items, list) or not items or not _is(count, len(items)):
+    if not isinstance(items, list) or not items or type(count) is not int or count != len(items):
         number = len(items) if isinstance(items, list) else 0
         raise FileFormatError(
             f"{where} is {shown(count)}, and the list holds {number}; they must agree, and be at least 1."

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from equipoise.engines.planning import describe, plan_next
+from equipoise.engines.sentences import balances
 from equipoise.engines.settings import Settings
 
 __all__ = ["warm_up"]
@@ -24,8 +25,12 @@ def warm_up(strategies: Iterable[str | None] = (None,)) -> None:
     load = np.array([[9.0, 4.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0], [0.0] * 8, [5.0, 5.0, 4.0, 3.0, 9.0, 1.0, 1.0, 2.0]])
     current = np.tile(np.arange(16) % 8, (3, 1))
     for strategy in strategies:
-        settings = Settings(strategy=strategy)
+        told = Settings(strategy=strategy), Settings(strategy=strategy, min_gain=0.0)
+        limited = Settings(strategy=strategy, max_transfers=2, max_transfers_total=4)
         for groups, nodes in ((1, 1), (4, 2), (3, 2)):
             for held in (None, current[:, :12], current):
-                describe(plan_next(load, 12, groups, nodes, 4, settings, held))
-        describe(plan_next(load, 12, 1, 1, 6, settings))
+                for settings in (*told, limited):
+                    found = plan_next(load, 12, groups, nodes, 4, settings, held)
+                    describe(found)
+                    balances(found)
+        describe(plan_next(load, 12, 1, 1, 6, told[0]))

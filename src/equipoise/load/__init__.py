@@ -14,6 +14,7 @@ file                  idea
 ``text_files.py``     JSON and CSV
 ``torch_files.py``    .pt
 ``sglang_files.py``   SGLang's per-pass recordings
+``recorded_files.py``  what our own plug-ins keep while an engine runs
 ``tensorrt_llm_...``  TensorRT-LLM's folders of statistics
 ``generate.py``       loads that look like real ones, and the drift of a given one
 ====================  =======================================================================

@@ -19,6 +19,7 @@ from equipoise.decode.source import opened, reading
 from equipoise.decode.torch import LEGACY
 from equipoise.errors import FileFormatError
 from equipoise.load.numpy_files import read_npy, read_npz
+from equipoise.load.recorded_files import is_record_folder, read_record_folder
 from equipoise.load.sglang_files import is_recording_folder, read_recording_folder
 from equipoise.load.statistics import LoadStatistics
 from equipoise.load.tensorrt_llm_files import is_statistics_folder, read_statistics_folder
@@ -53,7 +54,8 @@ def read_load(path: str | os.PathLike[str], *, key: str | None = None) -> LoadSt
         A .npy or .npz array, JSON (a nested list, or an object with ``logical_count``), CSV (a line a
         layer), or a torch file (a tensor, or a dict with ``logical_count``). The numbers have shape
         (layers, experts) or (steps, layers, experts); each step becomes one window. Of engines: what SGLang's
-        recorder dumps (``sglang_files.py``) and TensorRT-LLM's statistics (``tensorrt_llm_files.py``).
+        recorder dumps (``sglang_files.py``), TensorRT-LLM's statistics (``tensorrt_llm_files.py``), and what our own
+        plug-ins keep (``recorded_files.py``).
     key : str or None, default None
         Which array to read where there are several. ``None`` takes the only array of a .npz, else the one
         called ``logical_count``, ``counts`` or ``load``.
@@ -148,4 +150,5 @@ FORMATS: tuple[Format, ...] = (
     Format("CSV", _is_text, read_csv),
     Format("a TensorRT-LLM folder", lambda path, _: is_statistics_folder(path), read_statistics_folder),
     Format("a folder of SGLang recordings", lambda path, _: is_recording_folder(path), read_recording_folder),
+    Format("a folder of loads that a plug-in kept", lambda path, _: is_record_folder(path), read_record_folder),
 )

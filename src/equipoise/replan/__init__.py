@@ -8,6 +8,9 @@ file                  idea
 ``replan.py``         the next placement within a budget, or anew with the fewest transfers; all re-planning ends here
 ``anew.py``           a plan made anew, with ranks and nodes renamed so that most stays
 ``remainder.py``      what is left of the placement in force, with every expert placed
+``fill.py``           slots that nobody is in get the experts that have most to carry
+``settle.py``         level enough with few transfers, quickly: what engines ask for by default
+``pairs/``            the steps of that: contract, reference, native
 ``curves.py``         levelling the ranks within a budget, and what else the budget admits
 ``levelling/``        the steps by which ranks are levelled: contract, reference, native
 ``frontier.py``       what each budget would buy

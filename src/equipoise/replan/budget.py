@@ -25,6 +25,11 @@ class Budget:
         takes what was found, lighter or not.
     max_layers : int or None, default None
         Layers that change, at most: those whose busiest rank loses most tokens, ties to the lowest. None sets no limit.
+    tolerance : float or None, default None
+        A rank that carries at most this part more than the mean counts as level, and nothing moves for less. With it
+        and no limit on transfers, nothing is planned anew but layers that need it: see ``equipoise.replan.settle``.
+    complete : bool, default False
+        Whether every slot gets an expert and every expert a slot, by transfers beyond the limits if need be.
     separate : bool, default False
         Whether a layer stays as it is rather than have an expert twice on a rank, which more replicas than ranks make
         inevitable.
@@ -40,14 +45,16 @@ class Budget:
 
     Notes
     -----
-    By the last three rules a layer stays only where it can: on the same ranks and slots, none of them lost, with every
-    slot filled, every expert held, and groups whole on their nodes.
+    By ``min_gain``, ``max_layers`` and ``separate`` a layer stays only where it can: on the same ranks and slots, none
+    of them lost, with every slot filled, every expert held, and groups whole on their nodes.
     """
 
     max_transfers: int | None = None
     max_transfers_total: int | None = None
     min_gain: float | None = None
     max_layers: int | None = None
+    tolerance: float | None = None
+    complete: bool = False
     separate: bool = False
     lost_ranks: tuple[int, ...] = ()
     anew: dict[str, Any] | None = None
@@ -60,8 +67,9 @@ class Budget:
             if value is not None:
                 object.__setattr__(self, name, count(value, name, least=0, otherwise=", or None"))
         flag(self.separate, "separate")
-        if self.min_gain is not None:
-            object.__setattr__(self, "min_gain", finite(self.min_gain, "min_gain"))
+        for name in ("min_gain", "tolerance"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, finite(getattr(self, name), name))
 
     @property
     def limits_transfers(self) -> bool:

@@ -14,13 +14,14 @@ from equipoise.kernels.native import native
 from equipoise.problem import PlacementProblem
 from equipoise.replan.anew import Anew, plan_anew
 from equipoise.replan.budget import Budget
+from equipoise.replan.fill import filled
 from equipoise.replan.in_force import InForce
 from equipoise.replan.levelling.numba import MAX, descend
 from equipoise.replan.remainder import Remainder, remainder
 from equipoise.search import busiest_rank
 from equipoise.threads import part
 
-__all__ = ["Curves", "Within", "anew_matters_from", "emptied", "within"]
+__all__ = ["Curves", "Within", "anew_matters_from", "emptied", "pays", "raised", "within"]
 
 Ints = NDArray[np.int32]
 Int64s = NDArray[np.int64]
@@ -39,15 +40,22 @@ class Curves:
     start : InForce
     how : How
         By which a plan is made anew.
+    budget : Budget, optional
+        What counts as level, and whether slots may stay empty.
     """
 
-    def __init__(self, start: InForce, how: How) -> None:
+    def __init__(self, start: InForce, how: How, budget: Budget | None = None) -> None:
+        budget = Budget() if budget is None else budget
         self.start, self.how, self.left = start, how, remainder(start)
-        self.level = _levels(start, self.left)
+        if budget.complete:
+            self.left = filled(self.left, start.node)
+        self.level = raised(_levels(start, self.left), budget.tolerance)
+        self.tolerance = budget.tolerance
         self.anew_from = anew_matters_from(start.problem)
         self.slots_per_rank = start.problem.cluster.slots_per_rank
         self.anew: Anew | None = None
         self.busiest = np.empty(0, dtype=np.int64)  # of each layer made anew
+        self.is_worth = np.empty(0, dtype=np.bool_)  # of each, whether that is light enough to be looked at
 
     def descend(self, limit: int | Int64s) -> tuple[Ints, Int64s, Int64s]:
         """Descend with up to ``limit`` transfers a layer, or what it needs if that is more.
@@ -65,11 +73,18 @@ class Curves:
 
         Which layers these are depends on no limit: so what a limit admits, a larger one admits too.
         """
-        alive = self.start.alive
-        mean = self.left.weight.sum(axis=1) // len(alive)
-        layers = np.flatnonzero(curve[:, self.anew_from] > mean + mean // LEVEL)
+        mean = self.left.weight.sum(axis=1) // len(self.start.alive)
+        by_then = curve[:, self.anew_from]
+        layers = np.flatnonzero((by_then > mean + mean // LEVEL) & (by_then > raised(mean, self.tolerance)))
+        self.look_at(layers)
+        if self.anew is not None:
+            self.is_worth = pays(self.busiest, by_then[layers], self.tolerance)
+
+    def look_at(self, layers: Int64s) -> None:
+        """Make a plan anew of ``layers``."""
         self.anew = plan_anew(self.start, layers, self.how)
         if self.anew is not None:
+            alive = self.start.alive
             table = self.anew.held[:, alive].reshape(len(layers), -1)
             self.busiest = busiest_rank(table, self.left.weight[layers], len(alive))
 
@@ -106,7 +121,7 @@ class Curves:
 
     def _is_better(self, row: int, busiest: Any) -> Any:
         """Whether a layer made anew carries less than ``busiest``, by more than rounding down its replicas explains."""
-        return busiest - self.busiest[row] > self.slots_per_rank
+        return self.is_worth[row] & (busiest - self.busiest[row] > self.slots_per_rank)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +136,23 @@ class Within:
     anew: Anew | None
 
 
+def raised(level: Int64s, tolerance: float | None) -> Int64s:
+    """Return what a rank may carry to count as level, where the mean is ``level``."""
+    return level if tolerance is None else level + (level * tolerance).astype(np.int64)
+
+
+def pays(anew: Int64s, steps: Int64s, tolerance: float | None) -> NDArray[np.bool_]:
+    """Whether the busiest rank of plans made anew is enough below that after steps, both int64 [layers].
+
+    It must be so by half as much again as the tolerance: what is left then of a layer that stays for its tolerance, or
+    ends its steps within this of a plan made anew, is at least 1 - 2.5 tolerances of what that plan would reach.
+    """
+    if tolerance is None:
+        return np.ones(len(anew), dtype=np.bool_)
+    worth: NDArray[np.bool_] = anew < steps - (steps * min(1.5 * tolerance, 1.0)).astype(np.int64)
+    return worth
+
+
 def anew_matters_from(problem: PlacementProblem) -> int:
     """Return the transfers a layer from which on a plan made anew is looked at."""
     return -(-problem.cluster.num_slots // FEW)
@@ -129,9 +161,10 @@ def anew_matters_from(problem: PlacementProblem) -> int:
 @part
 def within(start: InForce, budget: Budget, how: How) -> Within:
     """Return the best that was found within the limits on transfers; see ``equipoise.replan.replan``."""
-    problem, curves = start.problem, Curves(start, how)
+    problem, curves = start.problem, Curves(start, how, budget)
     left = curves.left
-    _check_nothing_is_dropped(start, left, budget)
+    if not budget.complete:
+        _check_nothing_is_dropped(start, left, budget)
     most, total = _clamped(problem, left, budget)
     may_look = most >= curves.anew_from and (total is None or total >= curves.anew_from * problem.num_layers)
     if total is None or may_look:
@@ -176,13 +209,15 @@ def _clamped(problem: PlacementProblem, left: Remainder, budget: Budget) -> tupl
     """Return the limits for a layer and for all, no larger than what is possible, or say why they are too small."""
     most, total, slots = budget.max_transfers, budget.max_transfers_total, problem.cluster.num_slots
     needed = int(left.transfers.max())
-    if most is not None and needed > most:
+    if most is not None and needed > most and not budget.complete:
         layer = int(left.transfers.argmax())
         raise InfeasibleError(
             f"layer {layer} has {needed} experts that no slot holds, and max_transfers is {most}. Placing them takes "
             f"max_transfers={needed}."
         )
     needed = int(left.transfers.sum())
+    if total is not None and budget.complete:
+        total = max(total, needed)
     if total is not None and needed > total:
         raise InfeasibleError(
             f"{needed} experts, over all layers, are held by no slot, and max_transfers_total is {total}. Placing them "

@@ -140,16 +140,17 @@ def _count_kept(new, old, kept):
 def _home_of_groups(old: Ints, node: Ints, nodes: Ints, groups: int, experts: int) -> Ints:
     """Return the node of each group, [layers, groups]: equally many a node, where most of their copies lie."""
     layers, ranks, slots = old.shape
-    quota = groups // len(nodes)
+    quota, width, of_group = groups // len(nodes), int(nodes.max()) + 1, experts // groups
     on_node = np.repeat(node[:ranks], slots)
+    rows = old.reshape(layers, -1)
+    layer, slot = np.nonzero((rows >= 0) & np.isin(on_node, nodes))
+    cell = (layer * groups + rows[layer, slot] // of_group) * width + on_node[slot]
+    held = np.bincount(cell, minlength=layers * groups * width).reshape(layers, groups, width)
+    cost = -np.repeat(held[:, :, nodes], quota, axis=2)
     out = np.empty((layers, groups), dtype=np.int32)
-    for layer in range(layers):
-        row = old[layer].ravel()
-        held = np.zeros((groups, int(nodes.max()) + 1), dtype=np.int64)
-        there = (row >= 0) & np.isin(on_node, nodes)
-        np.add.at(held, (row[there] // (experts // groups), on_node[there]), 1)
-        group_of = assign(-np.repeat(held[:, nodes], quota, axis=1))
-        out[layer, group_of] = np.repeat(nodes, quota)
+    home = np.repeat(nodes, quota)
+    for row in range(layers):
+        out[row, assign(cost[row])] = home
     return out
 
 

@@ -19,6 +19,7 @@ from equipoise.replan.budget import Budget
 from equipoise.replan.curves import emptied, within
 from equipoise.replan.in_force import InForce
 from equipoise.replan.keep_slots import reorder
+from equipoise.replan.settle import settle
 from equipoise.threads import part
 
 __all__ = ["Next", "next_placement", "replan"]
@@ -80,7 +81,10 @@ def next_placement(problem: PlacementProblem, current: Any, budget: Budget, how:
     on all layers together goes, transfer by transfer, where the sum over the layers of the busiest ranks' tokens falls
     most; where that is equal, to the lowest layer.
 
-    Without a limit, the strategy plans anew, and its ranks, and in a hierarchical problem its nodes, are renamed so
+    With a tolerance and no limit, ranks change places pair by pair until they are level, and few layers are planned
+    anew: see ``equipoise.replan.settle``.
+
+    With neither, the strategy plans anew, and its ranks, and in a hierarchical problem its nodes, are renamed so
     that as much as possible stays. A layer takes that plan within a limit too, where it fits and leaves less to the
     busiest rank than the steps do. It is made where the limit, or the equal part of a layer in that of all layers, is
     an eighth of a layer's slots at least, and only for layers whose busiest rank carries more than 0.1 % above the mean
@@ -94,11 +98,13 @@ def next_placement(problem: PlacementProblem, current: Any, budget: Budget, how:
     Last, whatever stays on its rank keeps its slot, and layers stay as they are where the budget says so.
     """
     start = InForce.of(problem, current, budget.lost_ranks)
-    anew = None if budget.limits_transfers else plan_anew(start, np.arange(problem.num_layers), how)
+    step_by_step = budget.limits_transfers or budget.tolerance is not None
+    anew = None if step_by_step else plan_anew(start, np.arange(problem.num_layers), how)
     if anew is not None:
         held, transfers, recorded, implementation = anew.held, anew.transfers, anew.strategy, anew.implementation
     else:
-        levelled = within(start, budget, how)
+        find = within if budget.limits_transfers or budget.tolerance is None else settle
+        levelled = find(start, budget, how)
         held, transfers, recorded, implementation = levelled.held, levelled.transfers, budget, "numba"
         if levelled.anew is not None:
             recorded = dataclasses.replace(budget, anew=levelled.anew.parameters)

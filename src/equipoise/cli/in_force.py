@@ -1,0 +1,102 @@
+"""The placement in force, from a plan or any engine's file, and the problem of the next one."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from equipoise.errors import FileFormatError, InvalidInputError
+
+if TYPE_CHECKING:
+    from equipoise.load import LoadStatistics
+    from equipoise.placement import Placement
+    from equipoise.problem import PlacementProblem
+
+__all__ = ["InForce", "read_in_force"]
+
+
+@dataclass(frozen=True)
+class InForce:
+    """What a file says is in force: nodes and expert groups are those of a plan; 1 and None elsewhere."""
+
+    placement: Placement
+    layer_ids: tuple[int, ...]
+    num_nodes: int
+    num_expert_groups: int | None
+    source: str
+
+    def problem(
+        self, load: LoadStatistics, ranks: int | None, slots: int | None, nodes: int | None, groups: int | None
+    ) -> PlacementProblem:
+        """Return what is asked of the next placement; None stands for what is in force."""
+        from equipoise.problem import Cluster, PlacementProblem
+
+        ranks = self.placement.num_ranks if ranks is None else ranks
+        slots = self.placement.slots_per_rank * ranks if slots is None else slots
+        cluster = Cluster.from_slots(ranks, slots, self.num_nodes if nodes is None else nodes)
+        return PlacementProblem(self._met(load), cluster, self.num_expert_groups if groups is None else groups)
+
+    def _met(self, load: LoadStatistics) -> LoadStatistics:
+        """Return the load of the layers in force, found by their ids; where it has none of its own, in their order."""
+        import dataclasses
+
+        import numpy as np
+
+        ids = load.layer_ids
+        if ids == self.layer_ids or (ids == tuple(range(len(ids))) and len(ids) == len(self.layer_ids)):
+            return load
+        row_of = {layer: row for row, layer in enumerate(ids)}
+        lost = [layer for layer in ids if layer not in self.layer_ids and row_of[layer] not in load.empty_layers]
+        if lost:
+            raise InvalidInputError(
+                f"{load.source} has tokens for layer {lost[0]}, which {self.source} does not place; it places the "
+                f"layers {_listed(self.layer_ids)}."
+            )
+        tokens = np.zeros((load.num_windows, len(self.layer_ids), load.num_logical_experts))
+        unknown = []
+        for row, layer in enumerate(self.layer_ids):
+            if layer in row_of:
+                tokens[:, row] = load.tokens_per_expert[:, row_of[layer]]
+            else:
+                unknown.append(layer)
+        if unknown:
+            print(f"note: {load.source} says nothing of layers {_listed(unknown)}; they stay.", file=sys.stderr)
+        return dataclasses.replace(load, tokens_per_expert=tokens, layer_ids=self.layer_ids)
+
+
+def read_in_force(path: Path, current_ranks: int | None, ranks: int | None) -> InForce:
+    """Return the placement in a file; ``current_ranks``, else ``ranks``, is on how many ranks it is if it does not say.
+
+    Raises
+    ------
+    FileFormatError
+        If it holds none.
+    InvalidInputError
+        If nobody says on how many ranks it is, or the file says another number than ``current_ranks``.
+    """
+    from equipoise.engines.formats import read_placement, read_plan
+    from equipoise.placement import Placement
+
+    plan = read_plan(path)
+    if plan is not None:
+        if current_ranks not in (None, plan.cluster.num_ranks):
+            raise InvalidInputError(f"{path} is for {plan.cluster.num_ranks} ranks; leave out --current-ranks.")
+        layers = plan.placement.num_layers
+        ids = tuple(range(layers)) if plan.layer_ids is None else plan.layer_ids
+        return InForce(plan.placement, ids, plan.cluster.num_nodes, plan.num_expert_groups, str(path))
+    held = read_placement(path)
+    if held is None:
+        raise FileFormatError(f"{path} holds no placement; name a plan, or a map of an engine.")
+    on = held.num_ranks if current_ranks is None else held.with_ranks(current_ranks).num_ranks
+    on = ranks if on is None else on
+    if on is None:
+        raise InvalidInputError(f"{path} does not say on how many ranks its slots are; name them with --current-ranks.")
+    placement = Placement(held.physical_to_logical, on, held.num_logical_experts)
+    return InForce(placement, held.layer_ids, 1, None, str(path))
+
+
+def _listed(ids: tuple[int, ...] | list[int]) -> str:
+    shown = ", ".join(str(i) for i in ids[:8])
+    return shown if len(ids) <= 8 else f"{shown}, ... {ids[-1]}"

@@ -1,0 +1,84 @@
+"""Level enough with few transfers, quickly: what a serving engine asks for where nobody set a limit.
+
+A layer is level if its busiest rank carries at most the tolerance more than the mean, and then it is left alone. Else
+its ranks change places, pair by pair, until it is level (``pairs/``). Few layers do not get there: where one expert is
+too hot for its replicas, ranks have too few slots, or whole groups on nodes leave one node with too much. Those are
+planned anew, and take that plan where it leaves the busiest rank lighter by half as much again as the tolerance.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.bounds import BOUNDS, lower_bounds
+from equipoise.how import How
+from equipoise.replan.budget import Budget
+from equipoise.replan.curves import Curves, Within, pays, raised
+from equipoise.replan.in_force import InForce
+from equipoise.replan.pairs.numba import exchange
+from equipoise.replan.remainder import count_kept
+from equipoise.threads import part
+
+__all__ = ["settle"]
+
+
+@part
+def settle(start: InForce, budget: Budget, how: How) -> Within:
+    """Return the placement in force, levelled to the tolerance of ``budget``, and what of it was made anew.
+
+    With a tolerance t, what a layer's busiest rank carries is at most 1 + t times the mean, or 1 / (1 - 1.5 t) times
+    what it carries in a plan made anew.
+    """
+    curves, tolerance = Curves(start, how, budget), budget.tolerance
+    left, level = curves.left, curves.level
+    held, floor = left.held.copy(), _floor(start, left.weight)
+    # Where groups have to change nodes, levelling the ranks that they are on now would be in vain.
+    in_vain = pays(raised(floor, tolerance), level, tolerance)
+    busiest = _exchange(held, ~in_vain, curves)
+    busiest[in_vain] = level[in_vain]
+    mean = left.weight.sum(axis=1) // len(start.alive)
+    curves.look_at(np.flatnonzero((busiest > raised(mean, tolerance)) & pays(floor, busiest, tolerance)))
+    if curves.anew is not None:
+        layers = curves.anew.layers
+        taken = pays(curves.busiest, busiest[layers], tolerance)
+        held[layers[taken]] = curves.anew.held[taken]
+        in_vain[layers[taken]] = False
+    _exchange(held, in_vain, curves)
+    return Within(held, _transfers(held, start), curves.anew)
+
+
+def _exchange(held: NDArray[np.int32], where: NDArray[np.bool_], curves: Curves) -> NDArray[np.int64]:
+    """Level the layers ``where`` that is asked, in place; return what the busiest rank of each then carries, else 0."""
+    busiest = np.zeros(len(held), dtype=np.int64)
+    if where.all():
+        return exchange(held, curves.left.weight, curves.start.node, curves.level, curves.how.threads)
+    if where.any():
+        those = held[where]
+        weight, level = curves.left.weight[where], curves.level[where]
+        busiest[where] = exchange(those, weight, curves.start.node, level, curves.how.threads)
+        held[where] = those
+    return busiest
+
+
+def _floor(start: InForce, weight: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return what no plan undercuts, in the whole numbers of ``weight``: where that is near, none need be made."""
+    problem = start.problem_of_those_left()
+    if problem is None:
+        return np.zeros(len(weight), dtype=np.int64)
+    row = BOUNDS["grouping"]
+    if row.holds(problem):
+        none = np.zeros(problem.num_layers)
+        bound = row.prove(problem, none, none)
+    else:
+        bound = lower_bounds(problem, quick=True)[0]
+    total = problem.load.sum(axis=1)
+    share = np.divide(bound, total, out=np.zeros_like(bound), where=total > 0)
+    floor: NDArray[np.int64] = (share * weight.sum(axis=1)).astype(np.int64)
+    return floor
+
+
+def _transfers(held: NDArray[np.int32], start: InForce) -> NDArray[np.int64]:
+    """Return how many slots of each layer hold an expert that their rank did not hold."""
+    arrived: NDArray[np.int64] = (held >= 0).sum(axis=(1, 2)) - count_kept(held, start.slots).sum(axis=1)
+    return arrived
