@@ -33,9 +33,10 @@ import numpy as np
 import equipoise as eq
 import harness
 from equipoise.certificate import certify
-from equipoise.descent.numba import plan_rows
 from equipoise.eplb import rebalance_experts
 from equipoise.fixed_point import to_fixed_point
+from equipoise.hierarchy import split_by_node
+from equipoise.search import Search
 
 PARTS = ("solve", "descent", "start", "certify", "digest", "rebalance")
 # What valgrind offers a process differs from the machine, and kernels are cached by it.
@@ -98,22 +99,16 @@ def make_call(args: argparse.Namespace) -> Callable[[], Any]:
     _, load = harness.loads()
     problem = eq.PlacementProblem(load, eq.Cluster.from_slots(args.ranks, args.slots))
     plan = eq.solve(problem, max_gap=args.max_gap, threads=1)
-    fixed, floor = to_fixed_point(problem.load, args.ranks), np.zeros(len(load), np.int64)
-    rows = (
-        fixed,
-        np.broadcast_to(np.arange(load.shape[1]), fixed.shape),
-        args.ranks,
-        problem.cluster.slots_per_rank,
-        floor,
-    )
+    fixed = to_fixed_point(problem.load, args.ranks)
+    rows, floor, stop = split_by_node(problem, fixed, None), np.zeros(len(load), np.int64), np.zeros(1, np.bool_)
 
     def fresh() -> eq.Placement:
         return eq.Placement(plan.placement.physical_to_logical, args.ranks, load.shape[1])
 
     calls: dict[str, Callable[[], Any]] = {
         "solve": lambda: eq.solve(problem, max_gap=args.max_gap, threads=1),
-        "descent": lambda: plan_rows(*rows, args.max_gap, "balanced", 1),
-        "start": lambda: plan_rows(*rows, 1.0, "fast", 1),
+        "descent": lambda: Search(rows, floor, args.max_gap, 1).run("balanced", stop),
+        "start": lambda: Search(rows, floor, 1.0, 1).run("fast", stop),
         "certify": lambda: certify(problem, fresh()),
         "digest": lambda: eq.PlacementProblem.digest.func(problem),  # type: ignore[attr-defined]
         "rebalance": lambda: rebalance_experts(load, args.slots, 1, 1, args.ranks, max_gap=args.max_gap, threads=1),

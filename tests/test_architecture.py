@@ -21,7 +21,7 @@ ORDER = (
     ("backends", "problem"),
     ("placement", "hierarchy", "bounds", "restarts"),
     ("checker", "descent", "dispatch"),
-    ("certificate", "search", "robust"),
+    ("certificate", "search", "regroup", "robust"),
     ("saved", "strategies"),
     ("plan",),
     ("how",),

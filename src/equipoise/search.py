@@ -78,9 +78,8 @@ class Search:
     """The rows of a problem while joint descent works on them, harder and harder.
 
     ``held`` int32 [rows, slots], the logical expert in each slot; ``busiest`` int64 [rows], what the busiest rank
-    carries; ``within`` bool [rows], whether that is proved to be within ``max_gap``, and ``passed`` bool [rows],
-    whether to be no more than in the plain greedy plan; ``steps`` int64 [rows], the work spent so far. ``parts`` rows
-    make one layer, and share the work that it may take.
+    carries; ``within`` bool [rows], whether that is proved to be within ``max_gap``; ``steps`` int64 [rows], the work
+    spent so far. ``parts`` rows make one layer, and share the work that it may take.
     """
 
     rows: NodeRows
@@ -94,7 +93,7 @@ class Search:
         rows = len(self.rows.weight)
         self.held = np.empty((rows, self.rows.num_slots), np.int32)
         self.busiest, self.steps = np.full(rows, np.iinfo(np.int64).max), np.zeros(rows, np.int64)
-        self.within, self.passed = np.zeros(rows, np.bool_), np.zeros(rows, np.bool_)
+        self.within = np.zeros(rows, np.bool_)
         self.stages = dict.fromkeys(STAGES, 0)
 
     def run(
@@ -119,7 +118,7 @@ class Search:
         self, effort: str, chosen: NDArray[np.int64], stop: NDArray[np.bool_], ended: NDArray[np.int64] | None
     ) -> NDArray[np.int64] | None:
         """Plan the chosen rows with one effort; return the limit that would end the search where it ended."""
-        from equipoise.descent.facts import FIRST_STAGE, MOST, PLAIN, REACHED, STEPS, TARGET, new_facts
+        from equipoise.descent.facts import FIRST_STAGE, MOST, REACHED, STEPS, TARGET, new_facts
         from equipoise.descent.numba import plan_rows
 
         whole = slice(None) if len(chosen) == len(self.held) else chosen  # a slice is no copy
@@ -137,7 +136,6 @@ class Search:
         self.held[chosen[better]] = held.reshape(len(held), -1)[better]
         self.busiest[whole] = np.minimum(self.busiest[whole], facts[:, REACHED])
         self.within[whole] |= facts[:, REACHED] <= facts[:, TARGET]  # no busier than something within: within itself
-        self.passed[whole] |= facts[:, REACHED] <= facts[:, PLAIN]
         self.steps[whole] = facts[:, STEPS]
         for stage, number in zip(STAGES, facts[:, FIRST_STAGE:].sum(axis=0).tolist(), strict=True):
             self.stages[stage] += number

@@ -186,7 +186,7 @@ class JointDescent:
         if self.deadline is not None:
             strategy = dataclasses.replace(self, deadline=None, stop_after=_listed(ended))
         open_ = ~search.within.reshape(layers, -1).all(axis=1)
-        doubtful = open_ & ~search.passed.reshape(layers, -1).all(axis=1)
+        doubtful = open_.copy()
         if node_of_group is not None:
             doubtful |= _may_group_better(problem, fixed, node_of_group, busiest)
             open_ |= reached > floor.reshape(layers, -1)[:, 0] * (1 + self.max_gap)

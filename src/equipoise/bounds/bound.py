@@ -72,8 +72,7 @@ class Bound:
         The same for the rows that joint descent leaves above its target: where the bound is worth knowing before the
         search goes on. None: nowhere.
     begins : bool, default False
-        Whether joint descent asks before it begins, of the loads as they were given: whether they are whole numbers
-        cannot be seen any more in the integers that it adds.
+        Whether joint descent asks before it begins.
     """
 
     name: str

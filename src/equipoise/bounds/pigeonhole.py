@@ -19,11 +19,16 @@ from __future__ import annotations
 import numpy as np
 
 from equipoise.bounds.bound import SLOTS, Bound, Floats
+from equipoise.kernels.native import native
 from equipoise.problem import PlacementProblem
 
 __all__ = ["BOUND"]
 
 WHOLE = 2.0**53  # whole numbers from here on are not exact
+NEAR, LEAST = (
+    1e-9,
+    1e-5,
+)  # of the largest load: so near is a multiple, and a smaller part than that proves next to nothing
 
 
 def _prove(problem: PlacementProblem, known: Floats, achieved: Floats) -> Floats:
@@ -36,9 +41,45 @@ def _prove(problem: PlacementProblem, known: Floats, achieved: Floats) -> Floats
         crowded = descending[:, j * ranks - j : j * ranks + 1].sum(axis=1) if j else descending[:, 0]
         best = np.maximum(best, crowded + ascending[:, : slots - j - 1].sum(axis=1))
     best = np.maximum(best, _crowded(descending, ranks, slots))
-    step = _common_divisor(problem.load)
-    up = np.ceil(best / np.where(step > 0, step, 1.0) * (1 - 1e-12)) * step
-    return np.maximum(best, up)
+    return np.maximum(best, _round_up(best, problem.load, slots))
+
+
+def _round_up(best: Floats, load: Floats, slots: int) -> Floats:
+    """Return the least sum of whole parts that is no less than ``best``, where the loads have a common part.
+
+    Whole numbers have an exact one. Otherwise, and where that is small, one is looked for that the loads are multiples
+    of but for a billionth of the largest: they were scaled, or rounded. What a rank may lose by that is taken off.
+    """
+    whole = ((load == np.rint(load)) & (load < WHOLE)).all(axis=1)
+    part = np.zeros(len(load))
+    part[whole] = np.gcd.reduce(load[whole].astype(np.int64), axis=1)
+    exact = np.ceil(best / np.where(part > 0, part, 1.0) * (1 - 1e-12)) * part
+    near, lost = np.zeros(len(load)), 2 * slots * NEAR * load.max(axis=1)
+    _find_parts(np.ascontiguousarray(load), near)
+    rounded = np.ceil((best - lost) / np.where(near > 0, near, 1.0)) * near - lost
+    up: Floats = np.maximum(exact, np.where(near > 0, rounded, 0.0))
+    return up
+
+
+@native
+def _find_parts(load, part):
+    """Set ``part`` to what all loads of a layer are nearly multiples of, by Euclid's algorithm, or 0 for nothing."""
+    for layer in range(len(load)):
+        largest = 0.0
+        for each in load[layer]:
+            largest = max(largest, each)
+        common = largest
+        for each in load[layer]:
+            rest = each
+            while rest > LEAST * largest:
+                common, rest = rest, abs(common - np.rint(common / rest) * rest)
+        if common <= LEAST * largest:
+            continue
+        common = largest / np.rint(largest / common)
+        near = True
+        for each in load[layer]:
+            near &= abs(each - np.rint(each / common) * common) <= NEAR * largest
+        part[layer] = common if near else 0.0
 
 
 def _crowded(descending: Floats, ranks: int, slots: int) -> Floats:
@@ -52,14 +93,6 @@ def _crowded(descending: Floats, ranks: int, slots: int) -> Floats:
     together = descending[:, k - 1] + descending[:, k - 2] + company
     best: Floats = np.minimum(apart, together).max(axis=1) * (1 - 1e-12)
     return best
-
-
-def _common_divisor(load: Floats) -> Floats:
-    """Return the largest number that divides all loads of a layer, 0 where they are not whole, or all zero."""
-    whole = ((load == np.rint(load)) & (load < WHOLE)).all(axis=1)
-    divisor = np.zeros(len(load))
-    divisor[whole] = np.gcd.reduce(load[whole].astype(np.int64), axis=1)
-    return divisor
 
 
 BOUND = Bound(

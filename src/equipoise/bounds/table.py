@@ -65,16 +65,14 @@ def lower_bounds(
 def first_floor(problem: PlacementProblem, fixed: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return what the busiest rank of each layer need not go below, by the bounds that joint descent begins with.
 
-    int64 [layers], in ``fixed`` [layers, experts], the integers that it adds instead of the problem's loads.
+    int64 [layers], in the integers ``fixed`` [layers, experts] that it adds instead of the problem's loads.
     """
     best = np.zeros(problem.num_layers)
     for row in BOUNDS.values():
         if row.begins and row.holds(problem):
-            best = np.maximum(best, row.prove(problem, best, np.full_like(best, np.inf)))
-    largest = problem.load.max(axis=1)
-    share = best / np.where(largest > 0, largest, 1.0)
-    floor: NDArray[np.int64] = np.floor(share * fixed.max(axis=1)).astype(np.int64)
-    return floor
+            own = PlacementProblem(CheckedLoad(fixed.astype(np.float64)), problem.cluster)
+            best = np.maximum(best, row.prove(own, best, np.full_like(best, np.inf)))
+    return best.astype(np.int64)
 
 
 def raise_floor(

@@ -10,7 +10,8 @@ may be set from another thread: the search then ends within a few milliseconds, 
 came to ends at the same place. Rows are independent, so their order and the number of threads do not matter.
 
 Everything is whole numbers except thresholds in ``counts.py`` and ``pairing.py`` and the excess in ``trade.py``, which
-are float64 in a fixed order; there is no randomness. ``reference.py`` is the same in plain Python, for comparison.
+are float64 in a fixed order; there is no randomness. ``reference`` is the same in plain Python, room by room, for
+comparison.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from equipoise.descent.facts import (
     AIM,
     BOUND,
     EFFORT,
+    EXACT,
     FITTED,
     LARGEST,
     NEVER,
@@ -79,9 +80,10 @@ def _search(layer, max_gap):
         _relax(layer, aim, 2 if small else facts[EFFORT])
     if facts[REACHED] > facts[TARGET] and _worth_squeezing(num_ranks, slots):
         _finish(layer)
-    if small and spare:
+    if small and spare and not skips(layer, TRADED):
         trade(layer, facts[TARGET], 0, tuning.SMALL_TRADES)
-    if facts[REACHED] > facts[TARGET] and num_ranks * slots <= tuning.FEW and slots <= len(weight):
+    few = num_ranks * slots <= tuning.FEW and slots <= len(weight)
+    if facts[REACHED] > facts[TARGET] and few and not skips(layer, EXACT):
         search_all(layer, tuning.EXACT_STEPS[facts[EFFORT]])
 
 

@@ -11,8 +11,18 @@ from __future__ import annotations
 import numpy as np
 
 from equipoise.descent.counts import count_least_largest, set_target
-from equipoise.descent.facts import AIM, BOUND, EFFORT, NEVER, PAIRED, PLAIN, REACHED, TARGET
-from equipoise.descent.layer import busiest, goes_on, keep, new_layer, read_layer, replica_cost, set_ranks, write_layer
+from equipoise.descent.facts import AIM, BOUND, EFFORT, NEVER, PAIRED, REACHED, TARGET
+from equipoise.descent.layer import (
+    busiest,
+    goes_on,
+    keep,
+    new_layer,
+    read_layer,
+    replica_cost,
+    set_ranks,
+    skips,
+    write_layer,
+)
 from equipoise.descent.sorting import bits_for, sort_ascending
 from equipoise.descent.swaps import improve
 from equipoise.descent.tuning import FEW, PAIRING_TRIES
@@ -46,17 +56,15 @@ def _pair_layer(layer, max_gap):
     """Keep the best of the pairings that the effort and every smaller one find; smaller ones may have to part fewer.
 
     Where no pair had to be parted, no other placement of the same counts is better, and all counts are tried only
-    where slots are few. The plain greedy plan pairs the counts that make the largest replica least: what that reaches
-    is set too. Returns what a search beyond may aim for, or -1 where none makes sense.
+    where slots are few. Returns what a search beyond may aim for, or -1 where none makes sense.
     """
     facts, num_ranks = layer.facts, layer.best.shape[0]
     effort, aim = facts[EFFORT], NEVER
     set_target(layer, max_gap)
-    facts[PLAIN] = pair(layer, layer.ranks.replicas)
     for attempt in range(effort + 1):
         tries = PAIRING_TRIES[effort if attempt == 0 else attempt - 1]
         count_least_largest(layer.weight, 2 * num_ranks, num_ranks, layer.ranks.replicas)
-        facts[PAIRED] += search_counts(layer, max_gap, tries)
+        facts[PAIRED] += search_counts(layer, max_gap, 0 if skips(layer, PAIRED) else tries)
         paired = pair(layer, layer.ranks.replicas)
         separate(layer.ranks.expert, layer.weight)
         set_ranks(layer)

@@ -100,7 +100,7 @@ def _find_trades(layer, target, step, tenure, excess, found):
     """
     weight, ranks = layer.weight, layer.ranks
     expert, load, replicas = ranks.expert, ranks.load, ranks.replicas
-    experts, num_ranks, heaviest = len(weight), len(load), ranks.order[-1]
+    experts, (num_ranks, slots), heaviest = len(weight), expert.shape, ranks.order[-1]
     start, where = np.empty(experts + 1, np.int64), np.empty(expert.size, np.int64)
     _set_places(ranks, start, where)
     wanted, marked = np.zeros(experts, np.bool_), np.full(num_ranks, -1)
@@ -112,7 +112,7 @@ def _find_trades(layer, target, step, tenure, excess, found):
     for b in range(experts):
         if replicas[b] < 2 or step < tenure[GAINED, b] + TENURE or weight[b] > target * (replicas[b] - 1):
             continue
-        if not goes_on(layer, 25 * experts):
+        if not goes_on(layer, 5 * experts):
             break
         less, more = replica_cost(weight, b, replicas[b]), replica_cost(weight, b, replicas[b] - 1)
         without = before
@@ -124,6 +124,7 @@ def _find_trades(layer, target, step, tenure, excess, found):
                 continue
             if not wanted[a] and marked[heaviest] != b:
                 continue
+            layer.facts[STEPS] += 10 + 5 * replicas[a] + (5 + slots) * replicas[b]
             own, once = replica_cost(weight, a, replicas[a] + 1), replica_cost(weight, a, replicas[a])
             after = without
             for h in where[start[a] : start[a + 1]]:
