@@ -203,5 +203,5 @@ def test_a_saved_plan_for_another_shape_is_refused_with_both_shapes(monkeypatch,
 def test_a_saved_plan_that_cannot_be_read_stops_the_engine_when_it_starts(monkeypatch, saved):
     add_vllm(monkeypatch)
     monkeypatch.setenv("EQUIPOISE_VLLM_PLAN", str(saved[1]) + ".gone")
-    with pytest.raises(InvalidInputError, match="cannot be read"):
+    with pytest.raises(InvalidInputError, match="does not exist"):
         vllm.register()
