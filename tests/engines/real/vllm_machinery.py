@@ -191,6 +191,8 @@ class Rank:
                 self.route(model, tokens)
             self.state.step()
             started = started or self.state.expert_rearrangement_step == 0
+            if started:  # or it would start again before all is moved: the usual interval is thousands of steps
+                self.state.expert_rearrangement_step = 0
             assert not self.state.is_async or self.state.async_worker.is_alive(), "vLLM's worker ended"
         return [self.look(model, *seen) for model, *seen in zip(self.models, before, load, strict=True)]
 
