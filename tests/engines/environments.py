@@ -91,7 +91,7 @@ VLLM = Engine(
 SGLANG = Engine(
     "sglang",
     "0.5.23",
-    (*COMMON, "orjson", "pybase64", "pillow", "starlette", "msgspec", "ipython"),
+    (*COMMON, "orjson", "pybase64", "pillow", "starlette", "msgspec", "ipython", "einops"),
     ("test_sglang.py", "test_sglang_machinery.py"),
 )
 ASCEND = Engine(

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+TESTS = HERE.parents[1]  # where the scripts find this file
 # To end what hangs, and for nothing else: a busy machine may be many times slower than an idle one.
 LONGEST = 1500
 # Once a rank has failed the others wait for it in vain.
@@ -106,7 +107,8 @@ def answers_of(script: str, *arguments: str, **environment: str) -> dict[str, An
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("EQUIPOISE_VLLM", "EQUIPOISE_SGLANG"))}
     done = subprocess.run(
         [sys.executable, str(HERE / script), *arguments],
-        env={**clean, **environment}, capture_output=True, text=True, timeout=4 * LONGEST, check=False,
+        env={**clean, **environment, "PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], str(TESTS)])},
+        capture_output=True, text=True, timeout=4 * LONGEST, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{script}: {done.stdout[-3000:]}\n{done.stderr[-8000:]}"
     return json.loads(done.stdout.strip().splitlines()[-1])  # type: ignore[no-any-return]

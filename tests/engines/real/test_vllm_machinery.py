@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+
 from engines.real.processes import answers_of
 
 pytest.importorskip("vllm")

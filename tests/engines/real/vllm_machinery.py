@@ -19,13 +19,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.distributed
-from processes import run_ranks, run_scenarios
 from vllm.config.parallel import EPLBConfig
 from vllm.distributed import parallel_state
 from vllm.distributed.eplb import eplb_communicator, eplb_state, policy
 from vllm.model_executor.models.interfaces import MixtureOfExperts
 from vllm.plugins import load_general_plugins
 
+from engines.real.processes import run_ranks, run_scenarios
 from equipoise.engines.warming import warm_up
 
 RANKS, EXPERTS, LOCAL, GROUPS = 4, 16, 10, 4
