@@ -33,7 +33,7 @@ RECORDED = "deepseek_v3_prefill_in1024.json", "deepseek_v3_decode_in1000out1000.
 def main() -> None:
     """Run the benchmark that the command line asks for."""
     parser = argparse.ArgumentParser(description="Planning inside the real engines.")
-    parser.add_argument("engines", nargs="*", default=list(environments.ENGINES))
+    parser.add_argument("engines", nargs="*", default=["vllm", "sglang"])
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--threads", default="", help="at most so many for our planner")
     args = parser.parse_args()
