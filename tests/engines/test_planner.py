@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -166,8 +168,17 @@ def test_gauges_have_the_names_of_the_balancers(monkeypatch, tmp_path):
 @pytest.mark.parametrize("rank", [0, 3])
 def test_the_first_of_vllms_expert_group_speaks(monkeypatch, rank):
     state = types.SimpleNamespace(get_ep_group=lambda: types.SimpleNamespace(rank_in_group=rank))
-    monkeypatch.setitem(__import__("sys").modules, "vllm.distributed.parallel_state", state)
+    monkeypatch.setitem(sys.modules, "vllm.distributed.parallel_state", state)
     assert vllm._leads() is (rank == 0)
     state.get_ep_group = lambda: (_ for _ in ()).throw(AssertionError("not initialised"))
     assert vllm._leads()
     assert leads()
+
+
+def test_what_a_plug_in_loads_before_its_first_plan_compiles_nothing():
+    code = (
+        "import logging, sys; from equipoise.engines.planner import Planner; from equipoise.engines.settings import "
+        "Settings; Planner(Settings(), 'X', logging.getLogger()); print('numba' in sys.modules, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from equipoise.certificate import Certificate
 from equipoise.metrics import balancedness
 from equipoise.placement import Placement
-from equipoise.replan.remainder import count_transfers
 
 if TYPE_CHECKING:
     from equipoise.engines.planning import Next
@@ -50,6 +49,8 @@ class Moved:
     @classmethod
     def of(cls, found: Next) -> Moved:
         """Return that of a plan."""
+        from equipoise.replan.remainder import count_transfers
+
         held, placement = found.held, found.placement
         layers = placement.num_layers
         if held is None:

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["VARIABLES", "Settings"]
 
-LEVEL = 0.004
-"""A rank that carries at most this part more than the mean is left alone.
+LEVEL = 0.003
+"""A rank that carries at most this part more than the mean is level: to gain the rest would move far more than it."""
 
-What balance that gives up is less than what a drift of a percent takes, and to gain it would move half of the slots.
-"""
+GAIN = 0.004
+"""The part by which a layer's busiest rank must get lighter: about what a drift of one percent takes."""
 
 OTHERS = ("EQUIPOISE_VLLM_ASCEND",)
 """Prefixes of plug-ins that begin like another's."""
@@ -72,7 +72,7 @@ class Settings:
     max_transfers: int | None = None
     max_transfers_total: int | None = None
     max_layers: int | None = None
-    min_gain: float = LEVEL
+    min_gain: float = GAIN
     hierarchy: str = "auto"
     record: str | None = None
     record_mb: int = 256
@@ -147,7 +147,7 @@ class Settings:
     def budget(self, separate: bool = False) -> Budget:
         """Return how far the next placement may be from the one in force; ``separate`` as in ``Budget``.
 
-        A rank within ``min_gain`` of the mean, and within 0.4 % whatever that is, counts as level.
+        Ranks within 0.3 % of the mean, and within ``min_gain`` where that is less, count as level.
         """
         from equipoise.replan.budget import Budget
 

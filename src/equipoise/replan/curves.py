@@ -144,12 +144,11 @@ def raised(level: Int64s, tolerance: float | None) -> Int64s:
 def pays(anew: Int64s, steps: Int64s, tolerance: float | None) -> NDArray[np.bool_]:
     """Whether the busiest rank of plans made anew is enough below that after steps, both int64 [layers].
 
-    It must be so by half as much again as the tolerance: what is left then of a layer that stays for its tolerance, or
-    ends its steps within this of a plan made anew, is at least 1 - 2.5 tolerances of what that plan would reach.
+    It must be so by twice the tolerance: such a plan moves most of a layer.
     """
     if tolerance is None:
         return np.ones(len(anew), dtype=np.bool_)
-    worth: NDArray[np.bool_] = anew < steps - (steps * min(1.5 * tolerance, 1.0)).astype(np.int64)
+    worth: NDArray[np.bool_] = anew < steps - (steps * min(2.0 * tolerance, 1.0)).astype(np.int64)
     return worth
 
 

@@ -3,7 +3,7 @@
 A layer is level if its busiest rank carries at most the tolerance more than the mean, and then it is left alone. Else
 its ranks change places, pair by pair, until it is level (``pairs/``). Few layers do not get there: where one expert is
 too hot for its replicas, ranks have too few slots, or whole groups on nodes leave one node with too much. Those are
-planned anew, and take that plan where it leaves the busiest rank lighter by half as much again as the tolerance.
+planned anew, and take that plan where it leaves the busiest rank lighter by twice the tolerance.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["settle"]
 def settle(start: InForce, budget: Budget, how: How) -> Within:
     """Return the placement in force, levelled to the tolerance of ``budget``, and what of it was made anew.
 
-    With a tolerance t, what a layer's busiest rank carries is at most 1 + t times the mean, or 1 / (1 - 1.5 t) times
+    With a tolerance t, what a layer's busiest rank carries is at most 1 + t times the mean, or 1 / (1 - 2 t) times
     what it carries in a plan made anew.
     """
     curves, tolerance = Curves(start, how, budget), budget.tolerance
@@ -39,13 +39,21 @@ def settle(start: InForce, budget: Budget, how: How) -> Within:
     busiest[in_vain] = level[in_vain]
     mean = left.weight.sum(axis=1) // len(start.alive)
     curves.look_at(np.flatnonzero((busiest > raised(mean, tolerance)) & pays(floor, busiest, tolerance)))
-    if curves.anew is not None:
-        layers = curves.anew.layers
-        taken = pays(curves.busiest, busiest[layers], tolerance)
-        held[layers[taken]] = curves.anew.held[taken]
-        in_vain[layers[taken]] = False
-    _exchange(held, in_vain, curves)
+    in_vain[_take_anew(held, busiest, curves)] = False
+    if in_vain.any():  # after all they keep their nodes; levelling may then end above the level
+        busiest[in_vain] = _exchange(held, in_vain, curves)[in_vain]
+        _take_anew(held, busiest, curves)
     return Within(held, _transfers(held, start), curves.anew)
+
+
+def _take_anew(held: NDArray[np.int32], busiest: NDArray[np.int64], curves: Curves) -> NDArray[np.int64]:
+    """Put plans made anew where they pay, in place; return the layers."""
+    if curves.anew is None:
+        return np.empty(0, dtype=np.int64)
+    layers = curves.anew.layers
+    taken = pays(curves.busiest, busiest[layers], curves.tolerance)
+    held[layers[taken]] = curves.anew.held[taken]
+    return layers[taken]
 
 
 def _exchange(held: NDArray[np.int32], where: NDArray[np.bool_], curves: Curves) -> NDArray[np.int64]:
