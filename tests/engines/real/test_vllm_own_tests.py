@@ -26,8 +26,8 @@ EXPECTED = {
     "test_basic_rebalance": FAILED,
     "test_single_gpu_case": PASSED,
     "test_equal_weights": PASSED,
-    # Not the contract: asks that expert 0 of 1000, 1, 1, ... have more replicas than expert 1. Its node has two ranks of
-    # three slots. Ours gives the hot one a replica on each, and the slot that is left to expert 1; vLLM's gives it
+    # Not the contract: asks that expert 0 of 1000, 1, 1, ... have more replicas than expert 1. Its node has two ranks
+    # of three slots. Ours gives the hot one a replica on each, and the slot that is left to expert 1; vLLM's gives it
     # three, of which two lie on one rank, whose load is then two thirds and not half.
     "test_extreme_weight_imbalance": FAILED,
     "test_multiple_layers": PASSED,
