@@ -4,9 +4,10 @@
 
 Prints JSON, in the environment that ../environments.py builds. With EQUIPOISE_VLLM=0 the built-in policy plans. What is
 vLLM's own: ``EplbState`` and all that it calls, its worker in the background, the groups (``GroupCoordinator``), the
-configuration (``EPLBConfig``), the model's interface (``MixtureOfExperts``), the communicator ``torch_gloo``, the plug-in
-loader. What stands in: the layers, which hold real tensors but no router; the parts of the parallel configuration that
-the state reads; and streams, events and the number of a device, of which a machine without an accelerator has none.
+configuration (``EPLBConfig``), the model's interface (``MixtureOfExperts``), the communicator ``torch_gloo``, the
+plug-in loader. What stands in: the layers, which hold real tensors but no router; the parts of the parallel
+configuration that the state reads; and streams, events and the number of a device, of which a machine without an
+accelerator has none.
 """
 
 from __future__ import annotations
