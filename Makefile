@@ -25,7 +25,7 @@ test-bounds: $(VENV)/.development ## Run every native kernel with each index che
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/.cache/bounds $(BIN)/python -m pytest -m "not slow" \
 	  tests/test_fuzz_layers.py tests/kernels tests/test_solver.py tests/test_eplb.py tests/migration/test_replan.py
 
-test-engines: $(VENV)/.development ## Run the plug-ins inside the real vLLM and SGLang; fetches their wheels once.
+test-engines: $(VENV)/.development ## Run the plug-ins inside the real vLLM, SGLang and vLLM-Ascend; fetches their wheels once.
 	$(BIN)/python tests/engines/environments.py
 
 bench: $(VENV)/.development ## Check, then time, against the programs that equipoise is measured by.

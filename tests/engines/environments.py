@@ -79,7 +79,7 @@ VLLM = Engine(
     "0.33.0",
     (
         *(*COMMON, "pillow", "pybase64", "cachetools", "msgspec", "cloudpickle", "uvloop", "py-cpuinfo"),
-        *("prometheus_client", "xgrammar==0.2.8", "fastapi", "partial-json-parser", "llguidance"),
+        *("prometheus_client", "xgrammar==0.2.8", "fastapi", "partial-json-parser", "llguidance", "einops"),
     ),
     ("test_vllm.py", "test_vllm_machinery.py", "test_vllm_own_tests.py"),
     Sources(

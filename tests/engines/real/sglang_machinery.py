@@ -1,11 +1,12 @@
 """SGLang's own EPLB machinery in four processes without a GPU: recorder, manager, metadata and updater.
 
-    SGLANG_PLUGINS=equipoise python sglang_machinery.py [SCENARIO ...]   in the environment that ../environments.py builds
+    SGLANG_PLUGINS=equipoise python sglang_machinery.py [SCENARIO ...]
 
-Prints JSON. With EQUIPOISE_SGLANG=0 the built-in planner plans. What is SGLang's own: ``ExpertDistributionRecorder``
-(mode ``stat``), ``EPLBManager``, ``ExpertLocationMetadata``, ``ExpertLocationUpdater`` with its canary, and the plug-in
-loader. What stands in: the model, which has expert weights and nothing else; the server's configuration; and three
-modules of which nothing is used here, and which would import packages for images.
+Prints JSON, in the environment that ../environments.py builds. With EQUIPOISE_SGLANG=0 the built-in planner plans.
+What is SGLang's own: ``ExpertDistributionRecorder`` (mode ``stat``), ``EPLBManager``, ``ExpertLocationMetadata``,
+``ExpertLocationUpdater`` with its canary, and the plug-in loader. What stands in: the model, which has expert weights
+and nothing else; the server's configuration; and three modules of which nothing is used here, and which would import
+packages for images.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """vLLM's own EPLB machinery in four processes without a GPU: its state, its policy table, its transfers, its worker.
 
-    VLLM_PLUGINS=equipoise python vllm_machinery.py [SCENARIO ...]      in the environment that ../environments.py builds
+    VLLM_PLUGINS=equipoise python vllm_machinery.py [SCENARIO ...]
 
-Prints JSON. With EQUIPOISE_VLLM=0 the built-in policy plans. What is vLLM's own: ``EplbState`` and all that it calls, the groups (``GroupCoordinator``), the
-configuration (``EPLBConfig``), the model's interface (``MixtureOfExperts``), the communicator ``torch_gloo``. What stands
-in: the layers, which hold real tensors but no router; the parts of the parallel configuration that the state reads; and
-streams and events, of which a machine without an accelerator has none.
+Prints JSON, in the environment that ../environments.py builds. With EQUIPOISE_VLLM=0 the built-in policy plans. What is
+vLLM's own: ``EplbState`` and all that it calls, its worker in the background, the groups (``GroupCoordinator``), the
+configuration (``EPLBConfig``), the model's interface (``MixtureOfExperts``), the communicator ``torch_gloo``, the
+plug-in loader. What stands in: the layers, which hold real tensors but no router; the parts of the parallel
+configuration that the state reads; and streams, events and the number of a device, of which a machine without an
+accelerator has none.
 """
 
 from __future__ import annotations
@@ -248,7 +250,10 @@ def rearrange(node_count: int = 1, **options: Any) -> list[Any]:
         here.state.start_async_loop()
         initial = [here.table(model).clone() for model in here.models]
         here.state.step(is_profile=True)
-        kept = [bool(torch.equal(here.table(m), t)) and not m.wrong(t, rank) for m, t in zip(here.models, initial)]
+        kept = [
+            bool(torch.equal(here.table(m), t)) and not m.wrong(t, rank)
+            for m, t in zip(here.models, initial, strict=True)
+        ]
         walks = [here.walk(loads(5, 2 * i), loads(2, 2 * i + 1)) for i in range(2)]
         return {"policy": planner, "profile kept": kept, "walks": walks}
 
@@ -298,9 +303,7 @@ def scale() -> list[Any]:
         else:
             model = Model("main", 5)
             here.models = (model,)
-            here.state = eplb_state.EplbState.from_mapping(
-                model, model.config, torch.device("cpu"), parallel(), table
-            )
+            here.state = eplb_state.EplbState.from_mapping(model, model.config, torch.device("cpu"), parallel(), table)
         seen["expanded"] = here.table(model).tolist()
         here.state.rearrange(use_last_expert_load=True)
         here.state.expert_rearrangement_step = 0
