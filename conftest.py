@@ -10,8 +10,6 @@ RESTARTS = "src/equipoise/restarts"
 WRITTEN_IN = {
     "torch": [f"{RESTARTS}/{name}.py" for name in ("counter_torch", "tensors", "torch", "triton")],
     "triton": [f"{RESTARTS}/triton.py"],
-    "vllm": ["tests/engines/real/vllm_machinery.py"],
-    "sglang": ["tests/engines/real/sglang_machinery.py"],
 }
 """By package, the files that import it when they are imported; an error in any other file fails the run."""
 
