@@ -177,6 +177,7 @@ def calls(folder: Path) -> dict[str, Call]:
         "Plan": (eq.Plan, {**parts, "num_expert_groups": None}),
         "Plan.of": (eq.Plan.of, {"problem": PROBLEM, "placement": HERE, "provenance": PLAN.provenance}),
         "Plan.joined": (eq.Plan.joined, {"parts": [PLAN, PLAN], "problem_digest": "0"}),
+        "Plan.named": (PLAN.named, {"layer_ids": list(range(3, 3 + PLAN.placement.num_layers))}),
         "Plan.summary": (PLAN.summary, {"balancedness": 0.9}),
         "Plan.to_json": (PLAN.to_json, {}),
         "Plan.save": (PLAN.save, {"path": saved}),
@@ -243,6 +244,7 @@ def calls(folder: Path) -> dict[str, Call]:
         "find_placement_format": (formats.find_placement_format, {"name": "sglang"}),
         "find_load_format": (formats.find_load_format, {"name": "lmdeploy"}),
         "read_placement": (formats.read_placement, {"path": saved}),
+        "read_plan": (formats.read_plan, {"path": saved}),
         "save_placement": (
             formats.save_placement,
             {"placement": LAYERED, "name": "sglang", "path": folder / "map.json"},
@@ -255,6 +257,7 @@ def calls(folder: Path) -> dict[str, Call]:
         "LayeredPlacement.of": (layered.LayeredPlacement.of, {"placement": HERE}),
         "LayeredPlacement.with_ranks": (LAYERED.with_ranks, {"num_ranks": 2}),
         "LayeredPlacement.select": (LAYERED.select, {"keep": np.array([True, False])}),
+        "LayeredPlacement.with_draft_layers": (LAYERED.with_draft_layers, {"number": 1}),
         "LayeredPlacement.starting_at": (LAYERED.starting_at, {"first_layer": 3}),
         "LayeredPlacement.by_rank": (LAYERED.by_rank, {"wanted_by": "the engine"}),
         "plan_next": (
@@ -281,6 +284,7 @@ def calls(folder: Path) -> dict[str, Call]:
             settings.Settings.from_environment,
             {"prefix": "EQUIPOISE_VLLM", "environment": {}},
         ),
+        "engines Settings.budget": (GREEDY.budget, {}),
         "engines Settings.check": (GREEDY.check, {}),
         "engines Settings.how": (GREEDY.how, {}),
         "EquipoisePolicy": (vllm_ascend.EquipoisePolicy, {"settings": GREEDY}),

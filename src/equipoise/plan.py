@@ -152,7 +152,10 @@ class Plan:
         """
         layers = self.placement.num_layers
         # LoadStatistics knows the rules of layer ids; they are the same here.
-        ids = LoadStatistics(np.zeros((layers, 1)), layer_ids=tuple(layer_ids)).layer_ids
+        if layer_ids is None:
+            raise InvalidInputError(f"layer_ids is None; it must list the ids of {layers} layers.")
+        given: Any = layer_ids
+        ids = LoadStatistics(np.zeros((layers, 1)), layer_ids=given).layer_ids
         return dataclasses.replace(self, layer_ids=None if ids == tuple(range(layers)) else ids)
 
     def __post_init__(self) -> None:

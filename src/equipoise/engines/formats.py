@@ -171,8 +171,9 @@ def is_plan(document: Any) -> bool:
 
 def read_plan(path: str | os.PathLike[str]) -> Plan | None:
     """Return the plan in a file, None if it holds none; errors are those of ``read_placement``."""
-    path = Path(path)
-    return Plan.load(path) if _kind(path) == "JSON" and is_plan(decode_json(path)) else None
+    path = as_path(path)
+    with reading(path):
+        return Plan.load(path) if _kind(path) == "JSON" and is_plan(decode_json(path)) else None
 
 
 _DECODERS: dict[str, Callable[[Path], Any]] = {

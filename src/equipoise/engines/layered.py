@@ -17,6 +17,9 @@ from equipoise.placement import Placement
 __all__ = ["LayeredPlacement", "fill_layers", "refuse_duplicates", "shifted"]
 
 
+MOST_DRAFT_LAYERS = 64
+
+
 @dataclass(frozen=True, eq=False)
 class LayeredPlacement:
     """Which logical expert each slot of each MoE layer holds, layers named by the model's ids.
@@ -128,8 +131,8 @@ class LayeredPlacement:
 
     def with_draft_layers(self, number: int) -> LayeredPlacement:
         """Return the same placement with so many layers more after the last, slot s of them for expert s modulo all."""
-        if number < 0:
-            raise InvalidInputError(f"mtp_layers is {number}; it must be a whole number of at least 0.")
+        if count(number, "mtp_layers", least=0) > MOST_DRAFT_LAYERS:
+            raise InvalidInputError(f"mtp_layers is {number}; a model has at most {MOST_DRAFT_LAYERS} draft layers.")
         if not number:
             return self
         row = np.arange(self.num_slots, dtype=np.int32) % self.num_logical_experts

@@ -182,12 +182,15 @@ def read_map(document: dict[Any, Any], path: Path) -> LayeredPlacement:
     if len(sizes) != 1:
         raise FileFormatError(f"{path}: every layer needs as many devices, and every device as many experts.")
     slots = whole_numbers(table, f"{path}: a list device_expert of experts")
-    return LayeredPlacement(slots, _names(layers), sizes.pop()[0], str(path))
+    return LayeredPlacement(slots, _names(layers, path), sizes.pop()[0], str(path))
 
 
-def _names(layers: list[Any]) -> tuple[int, ...]:
+def _names(layers: list[Any], path: Path) -> tuple[int, ...]:
     """Return the ids of layers where they ascend, else their positions, which is all that the engine goes by."""
     ids = [layer.get("layer_id") for layer in layers]
+    for i in ids:
+        if i is not None and type(i) is not int:
+            raise FileFormatError(f"{path}: layer_id is {shown(i)}; it must be a whole number, or left out.")
     whole = all(type(i) is int for i in ids)
     ascends = whole and ids[0] >= 0 and all(a < b for a, b in itertools.pairwise(ids))
     return tuple(ids) if ascends else tuple(range(len(layers)))

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.errors import FileFormatError
+from equipoise.errors import FileFormatError, shown
 from equipoise.load.numpy_files import read_npz
 from equipoise.load.statistics import LoadStatistics
 
@@ -79,7 +79,7 @@ def read_record_folder(path: Path, key: str | None = None) -> LoadStatistics:
         raise FileFormatError(f"{path} holds the loads of several models or writers: {listed}. Name one as key.")
     chosen = next(iter(kinds)) if key is None else key
     if chosen not in kinds:
-        raise FileFormatError(f"{path} holds no load {chosen!r}; it holds {listed}.")
+        raise FileFormatError(f"{path} holds no load {shown(chosen)}; it holds {listed}.")
     windows = [_read(path / name) for name in kinds[chosen]]
     expected = tuple(int(number) for number in chosen.split("-")[0].split("x"))
     for name, window in zip(kinds[chosen], windows, strict=True):
