@@ -23,7 +23,7 @@ test: $(VENV)/.development ## Lint, types, tests and the examples in docstrings 
 
 test-bounds: $(VENV)/.development ## Run every native kernel with each index checked; compiles all of them anew.
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/.cache/bounds $(BIN)/python -m pytest -m "not slow" \
-	  tests/test_fuzz_layers.py tests/kernels tests/test_solver.py tests/test_eplb.py tests/migration/test_replan.py
+	  tests/test_fuzz_layers.py tests/kernels tests/descent tests/bounds tests/test_solver.py tests/test_eplb.py tests/replan
 
 test-engines: $(VENV)/.development ## Run the plug-ins inside the real vLLM, SGLang and vLLM-Ascend; fetches their wheels once.
 	$(BIN)/python tests/engines/environments.py
