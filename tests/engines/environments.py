@@ -197,7 +197,7 @@ def main(names: list[str]) -> int:
     status = 0
     for name in names or list(ENGINES):
         build(ENGINES[name])
-        status = max(status, run(ENGINES[name]))
+        status = max(status, abs(run(ENGINES[name])))  # negative where a signal ended it
     return status
 
 
