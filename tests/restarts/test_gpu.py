@@ -97,6 +97,7 @@ class TestOnDevice:
         assert torch.equal(first[0], second[0])
         assert torch.equal(first[1], second[1])
 
+    @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
     def test_nothing_waits_for_the_device(self, packing):
         weight = torch.from_numpy(rows("distinct", (4, 288), seed=0)).cuda()
         packing.pack(weight, 32, Settings(restarts=64), counter_torch.row_key(weight, 0))  # compiles
