@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from equipoise.capacity import slots_for as slots_for
     from equipoise.certificate import Certificate as Certificate
     from equipoise.errors import EquipoiseError as EquipoiseError
+    from equipoise.forecasting import Forecast as Forecast
+    from equipoise.forecasting import forecast as forecast
     from equipoise.load import LoadStatistics as LoadStatistics
     from equipoise.metrics import Metrics as Metrics
     from equipoise.migration.schedule import LinkSpeeds as LinkSpeeds
@@ -39,6 +41,7 @@ _ROOMS = {
     "Certificate": "certificate",
     "Cluster": "problem",
     "EquipoiseError": "errors",
+    "Forecast": "forecasting",
     "Frontier": "replan.frontier",
     "LinkSpeeds": "migration.schedule",
     "LoadStatistics": "load",
@@ -48,6 +51,7 @@ _ROOMS = {
     "PlacementProblem": "problem",
     "Plan": "plan",
     "count_transfers": "replan",
+    "forecast": "forecasting",
     "frontier": "replan.frontier",
     "slots_for": "capacity",
     "solve": "solver",
