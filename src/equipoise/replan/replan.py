@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,12 @@ from equipoise.plan import Plan, Provenance
 from equipoise.problem import PlacementProblem
 from equipoise.replan.anew import plan_anew
 from equipoise.replan.budget import Budget
-from equipoise.replan.curves import emptied, within
+from equipoise.replan.curves import Within, emptied, within
+from equipoise.replan.foreseen import foresee, is_foreseen
 from equipoise.replan.in_force import InForce
 from equipoise.replan.keep_slots import reorder
 from equipoise.replan.settle import settle
+from equipoise.robust.scenarios import expected_busiest
 from equipoise.threads import part
 
 __all__ = ["Next", "next_placement", "replan"]
@@ -91,6 +94,11 @@ def next_placement(problem: PlacementProblem, current: Any, budget: Budget, how:
     after the steps that an eighth allows. Which layers these are depends on no limit, so no layer is worse off with a
     larger one.
 
+    Where the load is a forecast with errors, steps lower the expected square of rank loads instead, see
+    ``equipoise.robust.steps``, whatever the budget: with neither limit nor tolerance, too, few are left to make by the
+    time that none is worth its transfers. A plan made anew is taken within the limits where its expected square is
+    above the level by a tenth less than that of as many steps. A larger limit on each layer never leaves more of that.
+
     In a hierarchical problem, steps leave groups on their nodes, and replicas that lie on other nodes are dropped
     before the first: the slots that then stay empty are the stage ``emptied``. Within no transfers at all that is
     refused.
@@ -98,12 +106,12 @@ def next_placement(problem: PlacementProblem, current: Any, budget: Budget, how:
     Last, whatever stays on its rank keeps its slot, and layers stay as they are where the budget says so.
     """
     start = InForce.of(problem, current, budget.lost_ranks)
-    step_by_step = budget.limits_transfers or budget.tolerance is not None
-    anew = None if step_by_step else plan_anew(start, np.arange(problem.num_layers), how)
+    find = _way(problem, budget)
+    anew = plan_anew(start, np.arange(problem.num_layers), how) if find is None else None
     if anew is not None:
         held, transfers, recorded, implementation = anew.held, anew.transfers, anew.strategy, anew.implementation
     else:
-        find = within if budget.limits_transfers or budget.tolerance is None else settle
+        find = within if find is None else find
         levelled = find(start, budget, how)
         held, transfers, recorded, implementation = levelled.held, levelled.transfers, budget, "numba"
         if levelled.anew is not None:
@@ -121,6 +129,15 @@ def next_placement(problem: PlacementProblem, current: Any, budget: Budget, how:
         stages["emptied"] = int(emptied(start, held)[~stays].sum())
     placement = Placement(table, problem.cluster.num_ranks, problem.num_logical_experts)
     return Next(start, placement, stays, stages, implementation, recorded)
+
+
+def _way(problem: PlacementProblem, budget: Budget) -> Callable[[InForce, Budget, How], Within] | None:
+    """Return how the placement in force is changed, None where all is planned anew."""
+    if is_foreseen(problem):
+        return foresee
+    if budget.limits_transfers:
+        return within
+    return None if budget.tolerance is None else settle
 
 
 @part
@@ -150,9 +167,10 @@ def _which_stay(start: InForce, table: Ints, budget: Budget) -> Bools:
     assert groups is not None
     asked = problem.load, problem.cluster.num_ranks, nodes, groups
     rank_load, flaws = recount(start.placement.physical_to_logical, *asked)
-    now, can_stay, is_doubled = rank_load.max(axis=1), flaws & ~DOUBLED == 0, flaws & DOUBLED > 0
+    now = _busiest(problem, start.placement.physical_to_logical, rank_load)
+    can_stay, is_doubled = flaws & ~DOUBLED == 0, flaws & DOUBLED > 0
     rank_load, flaws = recount(table, *asked)
-    saved, gets_doubled = now - rank_load.max(axis=1), flaws & DOUBLED > 0
+    saved, gets_doubled = now - _busiest(problem, table, rank_load), flaws & DOUBLED > 0
     if budget.min_gain is not None:
         stays |= (saved <= 0) | (saved < budget.min_gain * now)
         stays &= ~is_doubled | gets_doubled  # what has an expert twice on a rank without need is not worth keeping
@@ -164,6 +182,15 @@ def _which_stay(start: InForce, table: Ints, budget: Budget) -> Bools:
         by_gain = free[np.argsort(-saved[free], kind="stable")]
         stays[by_gain[max(budget.max_layers - int((~can_stay).sum()), 0) :]] = True
     return stays
+
+
+def _busiest(problem: PlacementProblem, table: Ints, rank_load: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what the busiest rank of each layer carries, or in the next window is expected to."""
+    if problem.forecast is None:
+        busiest: NDArray[np.float64] = rank_load.max(axis=1)
+        return busiest
+    held = table.reshape(problem.num_layers, problem.cluster.num_ranks, -1)
+    return expected_busiest(problem.forecast, held) * problem.load.sum(axis=1) / problem.cluster.num_ranks
 
 
 def replan(problem: PlacementProblem, current: Any, budget: Budget, how: How) -> Plan:
