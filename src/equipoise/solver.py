@@ -12,6 +12,7 @@ from equipoise.placement import Placement
 from equipoise.plan import Plan, Provenance
 from equipoise.problem import PlacementProblem, as_problem
 from equipoise.replan.budget import Budget
+from equipoise.robust.back_test import outlook
 from equipoise.strategies import DEFAULT
 
 __all__ = ["solve"]
@@ -37,6 +38,9 @@ def solve(
     Parameters
     ----------
     problem : PlacementProblem
+        Where its load is a ``Forecast`` with errors, the plan is for what may come: replicas for what is expected and
+        two thirds of a standard deviation of the errors, then swaps that lower the expected square of rank loads; see
+        ``equipoise.robust``. Its certificate is for the load that is expected.
     strategy : str
         A name in ``equipoise.strategies.STRATEGIES``.
     seed : int, default 0
@@ -108,4 +112,6 @@ def solve(
         )
     found, placement = how.place(problem)
     provenance = Provenance.of(found.strategy, how.seed, found.implementation, found.stages, problem.digest)
+    if problem.forecast is not None:
+        provenance = provenance.with_forecast(outlook(problem, lambda some, layers: how.place(some)[1]))
     return Plan.of(problem, placement, provenance)

@@ -20,14 +20,17 @@ def warm_up(
     threads: int | None = None,
     parameters: dict[str, Any] | None = None,
     problem: PlacementProblem | None = None,
+    forecast: bool = False,
 ) -> None:
     """Plan a tiny problem by each of ``strategies``, and say so on stderr if that takes a while.
 
     The first run on a machine compiles, which takes most of a minute; later ones find the result on disk. Where
-    ``problem`` is given it is planned instead, and only what it needs is compiled.
+    ``problem`` is given it is planned instead, and only what it needs is compiled. ``forecast`` says whether there is
+    more to compile, for plans on forecasts.
     """
     import numpy as np
 
+    from equipoise.forecasting import forecast as foresee
     from equipoise.problem import Cluster, PlacementProblem
     from equipoise.solver import solve
 
@@ -41,6 +44,9 @@ def warm_up(
         PlacementProblem(load, Cluster(num_ranks=4, slots_per_rank=3, num_nodes=2), num_expert_groups=4),
     )
     problems = tiny if problem is None else (problem,)
+    if forecast:
+        windows = np.stack([load, load[:, ::-1], load, 2 * load, load[:, ::-1], load, load])
+        problems = (*problems, PlacementProblem(foresee(windows), Cluster(num_ranks=4, slots_per_rank=3)))
 
     def explain() -> None:
         print("compiling kernels (first run only)", file=sys.stderr, flush=True)

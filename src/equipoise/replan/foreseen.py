@@ -125,4 +125,5 @@ def _weighed(problem: PlacementProblem, ahead: Ahead, curve: Int64s) -> Int64s:
     scale = FINE * tokens / max(tokens.max(), np.finfo(np.float64).tiny)
     level = ahead.level[:, None]
     excess = np.maximum(np.where(curve == MAX, level, curve) - level, 0) / np.maximum(level, 1)
-    return np.rint(scale[:, None] * np.sqrt(excess)).astype(np.int64)
+    weighed: Int64s = np.rint(scale[:, None] * np.sqrt(excess)).astype(np.int64)
+    return weighed

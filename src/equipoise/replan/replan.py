@@ -21,7 +21,9 @@ from equipoise.replan.curves import Within, emptied, within
 from equipoise.replan.foreseen import foresee, is_foreseen
 from equipoise.replan.in_force import InForce
 from equipoise.replan.keep_slots import reorder
+from equipoise.replan.remainder import count_transfers
 from equipoise.replan.settle import settle
+from equipoise.robust.back_test import Plans, outlook
 from equipoise.robust.scenarios import expected_busiest
 from equipoise.threads import part
 
@@ -190,7 +192,9 @@ def _busiest(problem: PlacementProblem, table: Ints, rank_load: NDArray[np.float
         busiest: NDArray[np.float64] = rank_load.max(axis=1)
         return busiest
     held = table.reshape(problem.num_layers, problem.cluster.num_ranks, -1)
-    return expected_busiest(problem.forecast, held) * problem.load.sum(axis=1) / problem.cluster.num_ranks
+    busiest = expected_busiest(problem.forecast, held)
+    busiest *= problem.load.sum(axis=1) / problem.cluster.num_ranks
+    return busiest
 
 
 def replan(problem: PlacementProblem, current: Any, budget: Budget, how: How) -> Plan:
@@ -200,4 +204,21 @@ def replan(problem: PlacementProblem, current: Any, budget: Budget, how: How) ->
     # A plan that moves little is far from the bounds that take longest to find; the quick ones say as much.
     quick = budget.limits_transfers or bool((placement.physical_to_logical < 0).any())
     provenance = Provenance.of(found.recorded, how.seed, found.implementation, found.stages, problem.digest)
+    if problem.forecast is not None:
+        anew: list[Plans] = [] if found.start.lost else [lambda some, layers: how.place(some)[1]]
+        provenance = provenance.with_forecast(outlook(problem, _as_before(found, how), *anew))
     return Plan.of(problem, placement, provenance, quick=quick, lost_ranks=lost)
+
+
+def _as_before(found: Next, how: How) -> Plans:
+    """Return how some layers are planned again, each with as many transfers at most as any of them took."""
+    start, lost = found.start.placement, found.start.lost
+    arrived = count_transfers(start, found.placement, lost)
+
+    def plan(problem: PlacementProblem, layers: NDArray[np.int64]) -> Placement:
+        table = start.physical_to_logical[layers]
+        current = Placement(table, start.num_ranks, start.num_logical_experts)
+        within = Budget(int(arrived[layers].max()), lost_ranks=lost)
+        return next_placement(problem, current, within, how).placement
+
+    return plan

@@ -48,13 +48,16 @@ Int64s = NDArray[np.int64]
 class Layer(NamedTuple):
     """The arguments for one layer, and what follows from them, kept up to date rank by rank.
 
-    Of experts: ``replicas`` int64; float64 ``each`` and ``more``, what part of its expert a replica is, now and with one
-    more; ``product`` [experts, experts], the inner products of their rows, with the diagonal ``square_of``; ``ease``,
-    what one more replica gains on the ranks that hold the expert. Of ranks: ``times`` int16 [ranks, experts], replicas
-    of each expert; ``load`` int64 [ranks, rows] and ``square`` int64 [ranks], the sum of its squares; ``along`` float64
-    [ranks, experts], inner products of the load and the experts' rows; ``pair`` float64 [ranks, ranks, 4], gain for its
-    cost and slots of the best swap, below 0 if not known, and what it does not exceed; ``changed`` bool [ranks], whose
-    load a step changes. Scratch: ``side`` [2, slots, 3] and ``both`` [experts].
+    Of experts: ``replicas`` int64; float64 ``each`` and ``more``, what part of its expert a replica is, now and with
+    one more; ``product`` [experts, experts], the inner products of their rows, and ``square_of``, its diagonal;
+    ``ease``, what one more replica gains on the ranks that hold the expert.
+
+    Of ranks: ``times`` int16 [ranks, experts], replicas of each expert; ``load`` int64 [ranks, rows] and ``square``
+    int64 [ranks], the sum of its squares; ``along`` float64 [ranks, experts], inner products of the load and the
+    experts' rows; ``pair`` float64 [ranks, ranks, 4], gain for its cost and slots of the best swap, below 0 if not
+    known, and what it does not exceed; ``changed`` bool [ranks], whose load a step changes.
+
+    Scratch: ``side`` [2, slots, 3] and ``both`` [experts].
 
     As in ``equipoise.replan.levelling.layer``, arrays are named in full and functions inlined, lest references be
     counted in inner loops.
