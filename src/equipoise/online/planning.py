@@ -5,9 +5,6 @@ from __future__ import annotations
 import threading
 import time
 
-import numpy as np
-from numpy.typing import NDArray
-
 from equipoise.errors import EquipoiseError
 from equipoise.metrics import balancedness
 from equipoise.migration.schedule import LinkSpeeds, MigrationSchedule
@@ -15,6 +12,7 @@ from equipoise.online.policy import Outlook
 from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import PlacementProblem
+from equipoise.robust.scenarios import expected_balancedness, expected_busiest
 from equipoise.solver import solve
 from equipoise.threads import beside_others
 
@@ -48,23 +46,26 @@ def plan_and_schedule(
 
 def look_ahead(
     current: Placement,
-    load: NDArray[np.float64],
+    problem: PlacementProblem,
     plan: Plan,
     schedule: MigrationSchedule,
     links: LinkSpeeds | None,
     step_seconds: float,
 ) -> Outlook:
-    """Return what is known of a plan, made by a balancer for ``load`` in tokens a step, when it is weighed."""
-    now = current.rank_load(load)
-    return Outlook(
-        float(balancedness(now).mean()),
-        plan.metrics.mean_balancedness,
-        float(now.max(axis=1).sum()),
-        float(plan.metrics.max_rank_load.sum()) / TOKEN,
-        schedule.num_transfers,
-        schedule.seconds(links),
-        step_seconds,
-    )
+    """Return what is known of a plan, made by a balancer for ``problem`` in ``TOKEN`` a token, when it is weighed."""
+    (now, tokens), (then, planned) = (_expected(problem, placement) for placement in (current, plan.placement))
+    return Outlook(now, then, tokens, planned, schedule.num_transfers, schedule.seconds(links), step_seconds)
+
+
+def _expected(problem: PlacementProblem, placement: Placement) -> tuple[float, float]:
+    """Return the balancedness, averaged over layers, and the tokens of the busiest ranks, that are expected next."""
+    if problem.forecast is None:
+        carried = placement.rank_load(problem.load)
+        return float(balancedness(carried).mean()), float(carried.max(axis=1).sum()) / TOKEN
+    held = placement.physical_to_logical.reshape(problem.num_layers, placement.num_ranks, -1)
+    busiest = expected_busiest(problem.forecast, held, threads=1)
+    tokens = problem.load.sum(axis=1) / placement.num_ranks / TOKEN
+    return float(expected_balancedness(problem.forecast, held, threads=1).mean()), float((busiest * tokens).sum())
 
 
 class Planning:
