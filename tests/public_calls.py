@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import equipoise as eq
-from equipoise import backends, capacity, certificate, eplb, metrics, online, replan, report, testing
+from equipoise import backends, capacity, certificate, dispatch, eplb, metrics, online, replan, report, testing
 from equipoise.engines import formats, layered, planning, settings, vllm_ascend
 from equipoise.how import How
 from equipoise.load import LoadPreset, LoadStatistics, drift_load, generate_load, read_load
@@ -24,9 +24,9 @@ Call = tuple[Callable[..., Any], dict[str, Any]]
 
 MODULES = (
     "equipoise", "equipoise.backends", "equipoise.bounds", "equipoise.capacity", "equipoise.certificate",
-    "equipoise.checker", "equipoise.engines.formats", "equipoise.engines.layered", "equipoise.engines.planning",
-    "equipoise.engines.settings", "equipoise.engines.vllm_ascend", "equipoise.eplb", "equipoise.load",
-    "equipoise.metrics", "equipoise.migration", "equipoise.migration.schedule", "equipoise.online",
+    "equipoise.checker", "equipoise.dispatch", "equipoise.engines.formats", "equipoise.engines.layered",
+    "equipoise.engines.planning", "equipoise.engines.settings", "equipoise.engines.vllm_ascend", "equipoise.eplb",
+    "equipoise.load", "equipoise.metrics", "equipoise.migration", "equipoise.migration.schedule", "equipoise.online",
     "equipoise.placement", "equipoise.plan", "equipoise.problem", "equipoise.replan", "equipoise.replan.frontier",
     "equipoise.report", "equipoise.restarts", "equipoise.solver", "equipoise.testing",
 )  # fmt: skip
@@ -37,6 +37,7 @@ INTERNAL = {
     "equipoise.engines.layered": {"fill_layers", "refuse_duplicates", "shifted"},
     "equipoise.engines.planning": {"Next"},
     "equipoise.engines.vllm_ascend": {"is_map", "read_map", "register", "write_map"},
+    "equipoise.dispatch": {"keep_even"},
     "equipoise.metrics": {"as_layers"},
     "equipoise.problem": {"as_problem", "check_counts", "count", "finite"},
 }
@@ -48,6 +49,7 @@ CLUSTER = eq.Cluster(2, 3)
 PROBLEM = eq.PlacementProblem(LOAD, CLUSTER)
 PLAN = eq.solve(PROBLEM, "plain-greedy")
 HERE = PLAN.placement
+EVEN = eq.Shares.even(HERE)
 THERE = eq.Placement([[3, 2, 1, 0, 0, 1]] * 2, 2, 4)
 SCHEDULE = eq.MigrationSchedule(HERE, THERE)
 RANKS = HERE.rank_load(LOAD)
@@ -103,7 +105,7 @@ def calls(folder: Path) -> dict[str, Call]:
         "drift_load": (drift_load, {"load": WHOLE, "sigma": 0.5}),
         "read_load": (read_load, {"path": load}),
         # what is answered
-        "solve": (eq.solve, {**PLANNED, "current": HERE, "max_transfers": 2}),
+        "solve": (eq.solve, {**PLANNED, "current": HERE, "max_transfers": 2, "shares": "best"}),
         "solve (joint-descent)": (
             eq.solve,
             {"problem": PROBLEM, "max_gap": 0.1, "effort": "fast", "deadline": 1.0, "stop_after": 1},
@@ -163,9 +165,22 @@ def calls(folder: Path) -> dict[str, Call]:
         ),
         "Placement.in_order": (eq.Placement.in_order, {"num_layers": 2, "cluster": CLUSTER, "num_logical_experts": 4}),
         "Placement.rank_load": (HERE.rank_load, {"load": LOAD}),
+        "Shares": (eq.Shares, {"values": EVEN.values, "placement": HERE}),
+        "Shares.even": (eq.Shares.even, {"placement": HERE}),
+        "Shares.rank_load": (EVEN.rank_load, {"load": LOAD}),
+        "share": (eq.share, {"placement": HERE, "load": LOAD}),
+        "certify_shares": (dispatch.certify_shares, {"shares": EVEN, "load": LOAD}),
+        "SharesCertificate": (
+            dispatch.SharesCertificate,
+            {"lower_bound": LAYER, "max_rank_load": LAYER, "tight_ranks": np.ones((2, 2), np.bool_)},
+        ),
+        "choose_shares": (dispatch.choose_shares, {"name": "best"}),
         "Certificate": (eq.Certificate, {"lower_bound": LAYER, "max_rank_load": LAYER, "bound": ("mean", "mean")}),
-        "certify": (certificate.certify, {"problem": PROBLEM, "placement": HERE}),
-        "check_placement": (certificate.check_placement, {"problem": PROBLEM, "placement": HERE}),
+        "certify": (certificate.certify, {"problem": PROBLEM, "placement": HERE, "shares": EVEN}),
+        "check_placement": (
+            certificate.check_placement,
+            {"problem": PROBLEM, "placement": HERE, "shares": EVEN},
+        ),
         "lower_bounds": (import_module("equipoise.bounds").lower_bounds, {"problem": PROBLEM}),
         "Metrics": (eq.Metrics, rows),
         "balancedness": (metrics.balancedness, {"rank_load": RANKS}),
@@ -174,7 +189,7 @@ def calls(folder: Path) -> dict[str, Call]:
         "sglang_utilization": (metrics.sglang_utilization, {"rank_load": RANKS}),
         "Provenance": (Provenance, told),
         "Provenance.of": (Provenance.of, found),
-        "Plan": (eq.Plan, {**parts, "num_expert_groups": None}),
+        "Plan": (eq.Plan, {**parts, "num_expert_groups": None, "shares": EVEN}),
         "Plan.of": (eq.Plan.of, {"problem": PROBLEM, "placement": HERE, "provenance": PLAN.provenance}),
         "Plan.joined": (eq.Plan.joined, {"parts": [PLAN, PLAN], "problem_digest": "0"}),
         "Plan.named": (PLAN.named, {"layer_ids": list(range(3, 3 + PLAN.placement.num_layers))}),
