@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from equipoise.dispatch.best import share as share
     from equipoise.dispatch.shares import Shares as Shares
     from equipoise.errors import EquipoiseError as EquipoiseError
+    from equipoise.forecasting import Forecast as Forecast
+    from equipoise.forecasting import forecast as forecast
     from equipoise.load import LoadStatistics as LoadStatistics
     from equipoise.metrics import Metrics as Metrics
     from equipoise.migration.schedule import LinkSpeeds as LinkSpeeds
@@ -41,6 +43,7 @@ _ROOMS = {
     "Certificate": "certificate",
     "Cluster": "problem",
     "EquipoiseError": "errors",
+    "Forecast": "forecasting",
     "Frontier": "replan.frontier",
     "LinkSpeeds": "migration.schedule",
     "LoadStatistics": "load",
@@ -51,6 +54,7 @@ _ROOMS = {
     "Plan": "plan",
     "Shares": "dispatch.shares",
     "count_transfers": "replan",
+    "forecast": "forecasting",
     "frontier": "replan.frontier",
     "share": "dispatch.best",
     "slots_for": "capacity",

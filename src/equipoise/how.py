@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from equipoise.backends import BACKENDS, Backend, choose_backend
 from equipoise.placement import Placement
 from equipoise.problem import PlacementProblem, as_problem
 from equipoise.restarts import check_seed
+from equipoise.robust import hedged, start_problem
 from equipoise.strategies import DEFAULT, Found, Strategy, choose_strategy
 from equipoise.threads import num_threads
 
@@ -76,9 +78,14 @@ class How:
         return cls(chosen, seed, choose_backend(backend, device, chosen.backends, chosen.name), threads)
 
     def find(self, problem: PlacementProblem) -> Found:
-        """Return what the strategy finds for ``problem``."""
+        """Return what the strategy finds for ``problem``; of a forecast, after swaps against its errors."""
         as_problem(problem)
-        return self.strategy.place(problem, self.seed, self.backend, self.threads)
+        start = start_problem(problem)
+        found = self.strategy.place(start, self.seed, self.backend, self.threads)
+        if start is problem:
+            return found
+        held = hedged(problem, found.physical_to_logical, self.threads)
+        return dataclasses.replace(found, physical_to_logical=held)
 
     def place(self, problem: PlacementProblem) -> tuple[Found, Placement]:
         """Return what the strategy finds for ``problem`` and its placement, without the proof."""
