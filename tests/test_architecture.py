@@ -20,7 +20,7 @@ ORDER = (
     ("kernels", "load", "latency"),
     ("backends", "problem"),
     ("placement", "hierarchy", "bounds", "restarts"),
-    ("checker", "descent", "dispatch"),
+    ("checker", "descent", "dispatch", "steps"),
     ("certificate", "search", "regroup", "robust"),
     ("saved", "strategies"),
     ("plan",),

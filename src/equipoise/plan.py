@@ -24,6 +24,7 @@ from equipoise.metrics import Metrics
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
 from equipoise.saved import KEYS, fields_of, verified
+from equipoise.steps import Steps
 
 __all__ = ["Plan", "Provenance"]
 
@@ -125,6 +126,8 @@ class Plan:
     provenance : Provenance
     layer_ids : tuple of int or None, default None
         The model's own id of each layer; None where layers count from 0. See ``named``.
+    steps : Steps or None, default None
+        Of a load that is the sum of several steps: how many, and what the placement is worth step by step.
 
     Examples
     --------
@@ -141,6 +144,7 @@ class Plan:
     metrics: Metrics
     provenance: Provenance
     layer_ids: tuple[int, ...] | None = None
+    steps: Steps | None = None
 
     def named(self, layer_ids: Sequence[int]) -> Plan:
         """Return the same plan with the model's ids of its layers, which its file then has too.
@@ -163,6 +167,8 @@ class Plan:
             as_instance(getattr(self, field), kind, field, f"a {kind.__name__}")
         if self.num_expert_groups is not None:
             count(self.num_expert_groups, "num_expert_groups")
+        if self.steps is not None:
+            as_instance(self.steps, Steps, "steps", "a Steps(number, mean_balancedness), or None")
         layers = (len(self.certificate.bound), len(self.metrics.mean_rank_load), self.placement.num_layers)
         if len(set(layers)) > 1:
             raise InvalidInputError(
@@ -192,7 +198,8 @@ class Plan:
         certificate = certify(problem, placement, quick=quick, lost_ranks=lost_ranks)
         mean = problem.load.sum(axis=1) / (problem.cluster.num_ranks - len(lost_ranks))
         metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
-        return cls(problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance)
+        steps = Steps.of(placement, problem.steps)
+        return cls(problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance, steps=steps)
 
     @classmethod
     def joined(cls, parts: Sequence[Plan], problem_digest: str) -> Plan:
@@ -237,6 +244,7 @@ class Plan:
         rows = (
             ("plan", shape),
             ("balancedness", f"mean {metrics.mean_balancedness:.4f}, worst layer {metrics.worst_balancedness:.4f}"),
+            *([("steps", str(self.steps))] if self.steps else []),
             ("gap to bound", f"mean {certificate.mean_gap:.4%}, worst layer {certificate.max_gap:.4%}"),
             *(("bound by", line) for line in self._binding()),
             *(("held back", line) for line in self._holding_back()),
@@ -296,6 +304,7 @@ class Plan:
     def to_json(self) -> str:
         """Return the plan as JSON text: the same text for the same plan."""
         ids = {} if self.layer_ids is None else {"layer_ids": list(self.layer_ids)}
+        steps = {} if self.steps is None else {"steps": dataclasses.asdict(self.steps)}
         return json.dumps(
             {
                 "format": FORMAT,
@@ -304,6 +313,7 @@ class Plan:
                 "num_expert_groups": self.num_expert_groups,
                 "num_logical_experts": self.placement.num_logical_experts,
                 **ids,
+                **steps,
                 "provenance": dataclasses.asdict(self.provenance),
                 "lower_bound": self.certificate.lower_bound.tolist(),
                 "bound": list(self.certificate.bound),
@@ -378,6 +388,9 @@ class Plan:
         try:
             provenance = Provenance(**fields_of(document["provenance"], Provenance, "provenance"))
             plan = cls(*verified(document), provenance)
+            if "steps" in document:
+                steps = Steps(**fields_of(document["steps"], Steps, "steps"))
+                plan = dataclasses.replace(plan, steps=steps)
             if "layer_ids" not in document:
                 return plan
             return plan.named(whole_numbers([document["layer_ids"]], "layer_ids")[0].tolist())

@@ -7,7 +7,8 @@ expert groups. Both are frozen and checked when built; everything downstream tru
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.arguments import as_instance, count, finite
-from equipoise.arrays import CheckedLoad, as_load, as_numpy, check_table
+from equipoise.arrays import CheckedLoad, as_load_and_steps, as_numpy, check_table
 from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError, shown
 from equipoise.limits import MOST_SLOTS
+
+log = logging.getLogger("equipoise")
+FEWEST_TO_DOUBT = 8  # experts: of fewer, all may well be everywhere
 
 __all__ = ["Cluster", "PlacementProblem", "as_problem", "check_counts", "count", "finite"]
 
@@ -108,6 +112,17 @@ def check_counts(num_experts: int, cluster: Cluster, num_expert_groups: int | No
         )
 
 
+def _doubt(num_experts: int, cluster: Cluster) -> None:
+    """Say so where each rank has room for every expert: the slots of a layer were perhaps given as those of a rank."""
+    slots, ranks = cluster.slots_per_rank, cluster.num_ranks
+    if ranks > 1 and slots >= num_experts >= FEWEST_TO_DOUBT and slots % ranks == 0:
+        log.warning(
+            "each of %d ranks has %d slots a layer, room for all %d experts; if a layer has %d slots in all, those are "
+            "%d a rank: Cluster.from_slots(%d, %d).",
+            ranks, slots, num_experts, slots, slots // ranks, ranks, slots,
+        )  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False)
 class PlacementProblem:
     """A load, the cluster that is to carry it, and the expert groups, if any.
@@ -143,6 +158,7 @@ class PlacementProblem:
     load: NDArray[np.float64]
     cluster: Cluster
     num_expert_groups: int | None = None
+    steps: NDArray[np.float64] | None = field(init=False, repr=False, default=None)  # where several were summed
 
     if TYPE_CHECKING:  # any array goes in, float64 comes out
 
@@ -153,11 +169,13 @@ class PlacementProblem:
             raise InvalidInputError(
                 f"cluster is {shown(self.cluster)}; pass a Cluster(num_ranks=..., slots_per_rank=...)."
             )
-        load = as_load(self.load)
+        load, steps = as_load_and_steps(self.load)
         object.__setattr__(self, "load", load)
+        object.__setattr__(self, "steps", steps)
         if self.num_expert_groups is not None:
             object.__setattr__(self, "num_expert_groups", count(self.num_expert_groups, "num_expert_groups"))
         check_counts(load.shape[1], self.cluster, self.num_expert_groups)
+        _doubt(load.shape[1], self.cluster)
         check_table(len(load), self.cluster.num_slots, "the problem")
 
     @property

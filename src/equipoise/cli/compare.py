@@ -5,6 +5,7 @@ from __future__ import annotations
 from equipoise.cli import options
 from equipoise.cli.console import print_json, progress, results, show
 from equipoise.cli.contenders import NO_BALANCING, in_order, planned, strategies_to_compare, table_of
+from equipoise.cli.loads import read_loads, summed
 from equipoise.cli.warm import warm_up
 
 __all__ = ["compare"]
@@ -30,14 +31,12 @@ def compare(
     equipoise compare counts.json --ranks 32 --slots 288
     equipoise compare counts.json --ranks 32 --slots 288 --nodes 4 --groups 8 --json
     """
-    from equipoise.load import read_load
     from equipoise.problem import Cluster, PlacementProblem
 
     strategies, left_out = strategies_to_compare(backend)
     cluster = Cluster.from_slots(ranks, slots, nodes)
-    with progress("reading"):
-        statistics = read_load(loads, key=key)
-    problem = PlacementProblem(statistics.load, cluster, groups)
+    statistics = read_loads(loads, key)
+    problem = PlacementProblem(statistics, cluster, groups)
     with progress("planning", total=len(strategies)) as step:
         warm_up(strategies, backend, threads)
         contenders = [in_order(problem), *planned(problem, strategies, step, seed, backend, threads)]
@@ -49,6 +48,7 @@ def compare(
                 "num_logical_experts": problem.num_logical_experts,
                 "num_ranks": cluster.num_ranks,
                 "num_slots": cluster.num_slots,
+                "num_steps": statistics.num_windows,
                 "is_hierarchical": problem.is_hierarchical,
                 "contenders": [each.to_dict() for each in contenders],
             }
@@ -59,7 +59,7 @@ def compare(
     show(
         console,
         f"{options.count_of(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts -> "
-        f"{cluster.num_slots} slots on {cluster.num_ranks} ranks{where}\n",
+        f"{cluster.num_slots} slots on {cluster.num_ranks} ranks{where}{summed(statistics)}\n",
     )
     console.print(table_of(contenders))
     show(
@@ -68,5 +68,7 @@ def compare(
         "are not looked at. plain-greedy: the published method. Times are those of\n"
         "planning, with kernels compiled.",
     )
+    if statistics.num_windows > 1:
+        show(console, "realised: balancedness of each step by itself, its mean over steps and layers.")
     if left_out:
         show(console, f"Left out, as not to be had on {backend}: {', '.join(left_out)}.")

@@ -35,11 +35,12 @@ __all__ = [
 ]
 
 Loads = Annotated[
-    Path,
+    list[Path],
     typer.Argument(
-        metavar="LOADS",
-        help="Tokens per expert: .npy, .npz, .json, .csv or .pt, of shape (layers, experts) or (steps, layers, "
-        "experts). Told apart by content, whatever the name.",
+        metavar="LOADS...",
+        help="Tokens per expert: .npy, .npz, .json, .csv, .pt or .parquet, of shape (layers, experts) or (steps, "
+        "layers, experts), a table of layer, expert and count, or a folder that an engine wrote; gzipped or not, told "
+        "apart by content. Several are joined, - is standard input.",
         show_default=False,
     ),
 ]

@@ -13,6 +13,7 @@ import typer
 from equipoise.cli import options
 from equipoise.cli.bars import ratio, seconds
 from equipoise.cli.console import print_json, progress
+from equipoise.cli.loads import read_loads
 from equipoise.cli.warm import warm_up
 
 if TYPE_CHECKING:
@@ -52,7 +53,6 @@ def plan(
     """
     from equipoise.files import check_writable
     from equipoise.how import How
-    from equipoise.load import read_load
     from equipoise.problem import Cluster, PlacementProblem
     from equipoise.solver import solve
     from equipoise.strategies import parameters_of
@@ -67,9 +67,8 @@ def plan(
     if out is not None:
         check_writable(out)
     cluster = Cluster.from_slots(ranks, slots, nodes)
-    with progress("reading"):
-        statistics = read_load(loads, key=key)
-    problem = PlacementProblem(statistics.load, cluster, groups)
+    statistics = read_loads(loads, key)
+    problem = PlacementProblem(statistics, cluster, groups)
     if groups is not None and not problem.is_hierarchical:
         print(
             f"note: planned globally; {groups} groups are kept whole only on more than one node, "
@@ -122,6 +121,8 @@ def _report(
         "seed": found.provenance.seed,
         "mean_balancedness": found.metrics.mean_balancedness,
         "worst_balancedness": found.metrics.worst_balancedness,
+        "num_steps": statistics.num_windows,
+        "realised_balancedness": None if found.steps is None else found.steps.mean_balancedness,
         "mean_gap": found.certificate.mean_gap,
         "max_gap": found.certificate.max_gap,
         "max_gap_asked_for": max_gap,

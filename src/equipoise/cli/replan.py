@@ -10,6 +10,7 @@ import typer
 
 from equipoise.cli import options
 from equipoise.cli.console import print_json, progress
+from equipoise.cli.loads import read_loads
 from equipoise.cli.warm import warm_up
 from equipoise.errors import InvalidInputError, shown
 
@@ -98,7 +99,6 @@ def replan(
     """
     from equipoise.cli.in_force import read_in_force
     from equipoise.files import check_writable
-    from equipoise.load import read_load
     from equipoise.migration.schedule import MigrationSchedule
     from equipoise.replan.frontier import frontier
     from equipoise.solver import solve
@@ -111,7 +111,7 @@ def replan(
     lost = _ranks(lost_ranks)
     with progress("reading"):
         in_force = read_in_force(current, current_ranks, ranks)
-        load = read_load(loads, key=key)
+    load = read_loads(loads, key)
     held = in_force.placement
     problem = in_force.problem(load, ranks, slots, nodes, groups)
     found, schedule = None, None
