@@ -17,7 +17,7 @@ ORDER = (
     ("arguments",),
     ("arrays", "files", "threads", "fixed_point"),
     ("decode", "metrics"),
-    ("kernels", "load", "latency"),
+    ("kernels", "load", "latency", "models"),
     ("backends", "problem"),
     ("placement", "hierarchy", "bounds", "restarts"),
     ("checker", "descent", "dispatch", "steps"),

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arguments import as_instance, as_path, as_ranks, count, finite
+from equipoise.arguments import as_index, as_instance, as_path, as_ranks, count, finite
 from equipoise.certificate import Certificate, certify
 from equipoise.decode.json import decode_json, parse_json
 from equipoise.decode.source import reading
-from equipoise.decode.tables import whole_numbers
+from equipoise.decode.tables import number_rows, whole_numbers
+from equipoise.dispatch.shares import Shares
 from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError, listed, shown
 from equipoise.files import write_atomically
 from equipoise.load import LoadStatistics
@@ -28,7 +29,9 @@ from equipoise.steps import Steps
 
 __all__ = ["Plan", "Provenance"]
 
-FORMAT, VERSION = "equipoise.plan", 1
+FORMAT = "equipoise.plan"
+VERSIONS = (1, 2)
+"""Of plan files: 2 has shares, and is written only where there are some, so that older readers take what they can."""
 
 LONGEST_NAME = 200  # characters
 
@@ -126,8 +129,13 @@ class Plan:
     provenance : Provenance
     layer_ids : tuple of int or None, default None
         The model's own id of each layer; None where layers count from 0. See ``named``.
+    shares : Shares or None, default None
+        What part of its expert's tokens each slot gets; None is even shares. Certificate and metrics are of these.
     steps : Steps or None, default None
         Of a load that is the sum of several steps: how many, and what the placement is worth step by step.
+    lost_ranks : tuple of int, default ()
+        Ranks that were gone when it was made, ascending; their slots are empty. A re-plan from this one leaves them
+        empty, unless they are named as restored.
 
     Examples
     --------
@@ -144,7 +152,9 @@ class Plan:
     metrics: Metrics
     provenance: Provenance
     layer_ids: tuple[int, ...] | None = None
+    shares: Shares | None = None
     steps: Steps | None = None
+    lost_ranks: tuple[int, ...] = ()
 
     def named(self, layer_ids: Sequence[int]) -> Plan:
         """Return the same plan with the model's ids of its layers, which its file then has too.
@@ -174,6 +184,11 @@ class Plan:
             raise InvalidInputError(
                 f"certificate, metrics and placement are of {listed(layers)} layers; pass those of one plan."
             )
+        object.__setattr__(self, "lost_ranks", _checked_lost(self.lost_ranks, self.placement))
+        if self.shares is not None:
+            as_instance(self.shares, Shares, "shares", "Shares, or None for even ones")
+            if self.shares.placement != self.placement:
+                raise InvalidInputError("shares are of another placement; pass those of this plan's slots.")
 
     @classmethod
     def of(
@@ -198,8 +213,16 @@ class Plan:
         certificate = certify(problem, placement, quick=quick, lost_ranks=lost_ranks)
         mean = problem.load.sum(axis=1) / (problem.cluster.num_ranks - len(lost_ranks))
         metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
-        steps = Steps.of(placement, problem.steps)
-        return cls(problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance, steps=steps)
+        return cls(
+            problem.cluster,
+            problem.num_expert_groups,
+            placement,
+            certificate,
+            metrics,
+            provenance,
+            steps=Steps.of(placement, problem.steps),
+            lost_ranks=tuple(sorted(set(lost_ranks))),
+        )
 
     @classmethod
     def joined(cls, parts: Sequence[Plan], problem_digest: str) -> Plan:
@@ -221,7 +244,19 @@ class Plan:
         metrics = Metrics(every(lambda part: part.metrics.mean_rank_load), largest, placement.num_duplicates)
         stages = {stage: sum(part.provenance.stages[stage] for part in parts) for stage in first.provenance.stages}
         provenance = dataclasses.replace(first.provenance, stages=stages, problem_digest=problem_digest)
-        return cls(first.cluster, first.num_expert_groups, placement, certificate, metrics, provenance)
+        shares = None
+        if any(part.shares is not None for part in parts):
+            shares = Shares(every(lambda part: _shares_of(part).values), placement)
+        return cls(
+            first.cluster,
+            first.num_expert_groups,
+            placement,
+            certificate,
+            metrics,
+            provenance,
+            shares=shares,
+            lost_ranks=first.lost_ranks,
+        )
 
     def summary(self, balancedness: float = WORTH_ASKING) -> str:
         """Return a few lines for people: shape, balancedness, gap, what binds, what would lift it, how it was found.
@@ -247,6 +282,7 @@ class Plan:
             *([("steps", str(self.steps))] if self.steps else []),
             ("gap to bound", f"mean {certificate.mean_gap:.4%}, worst layer {certificate.max_gap:.4%}"),
             *(("bound by", line) for line in self._binding()),
+            *([("lost", _named_ranks(self.lost_ranks))] if self.lost_ranks else []),
             *(("held back", line) for line in self._holding_back()),
             *(("to reach", line) for line in self._to_reach(balancedness)),
             ("duplicates", f"{duplicates or 'no'} rank{'s hold' if duplicates != 1 else ' holds'} an expert twice"),
@@ -304,22 +340,26 @@ class Plan:
     def to_json(self) -> str:
         """Return the plan as JSON text: the same text for the same plan."""
         ids = {} if self.layer_ids is None else {"layer_ids": list(self.layer_ids)}
+        shares = {} if self.shares is None else {"shares": self.shares.values.tolist()}
         steps = {} if self.steps is None else {"steps": dataclasses.asdict(self.steps)}
+        lost = {"lost_ranks": list(self.lost_ranks)} if self.lost_ranks else {}
         return json.dumps(
             {
                 "format": FORMAT,
-                "version": VERSION,
+                "version": 2 if shares else 1,
                 "cluster": dataclasses.asdict(self.cluster),
                 "num_expert_groups": self.num_expert_groups,
                 "num_logical_experts": self.placement.num_logical_experts,
                 **ids,
                 **steps,
+                **lost,
                 "provenance": dataclasses.asdict(self.provenance),
                 "lower_bound": self.certificate.lower_bound.tolist(),
                 "bound": list(self.certificate.bound),
                 "max_rank_load": self.metrics.max_rank_load.tolist(),
                 "mean_rank_load": self.metrics.mean_rank_load.tolist(),
                 "physical_to_logical": self.placement.physical_to_logical.tolist(),
+                **shares,
             }
         )
 
@@ -377,9 +417,9 @@ class Plan:
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise FileFormatError(f'{name} is not a plan; a plan is a JSON object with "format": "{FORMAT}".')
         version = document.get("version")
-        if type(version) is not int or version != VERSION:
+        if type(version) is not int or version not in VERSIONS:
             raise FileFormatError(
-                f"{name} is a plan of version {shown(version)}, and this equipoise reads version {VERSION}; "
+                f"{name} is a plan of version {shown(version)}, and this equipoise reads versions {listed(VERSIONS)}; "
                 "plan again, or install the equipoise that wrote it."
             )
         for key in KEYS:
@@ -388,14 +428,45 @@ class Plan:
         try:
             provenance = Provenance(**fields_of(document["provenance"], Provenance, "provenance"))
             plan = cls(*verified(document), provenance)
+            if version > 1 and "shares" in document:
+                shares = Shares(number_rows(document["shares"], "shares"), plan.placement)
+                plan = dataclasses.replace(plan, shares=shares)
             if "steps" in document:
                 steps = Steps(**fields_of(document["steps"], Steps, "steps"))
                 plan = dataclasses.replace(plan, steps=steps)
+            if "lost_ranks" in document:
+                lost = whole_numbers([document["lost_ranks"]], "lost_ranks")[0].tolist()
+                plan = dataclasses.replace(plan, lost_ranks=tuple(lost))
             if "layer_ids" not in document:
                 return plan
             return plan.named(whole_numbers([document["layer_ids"]], "layer_ids")[0].tolist())
         except EquipoiseError as error:
             raise FileFormatError(f"{name} is not a valid plan: {str(error).rstrip('.')}.") from None
+
+
+def _checked_lost(value: Any, placement: Placement) -> tuple[int, ...]:
+    """Return lost ranks that ascend, are ranks and hold nothing, or say which of them does not."""
+    slots = placement.physical_to_logical.reshape(placement.num_layers, placement.num_ranks, -1)
+    held = slots.max(axis=(0, 2)) >= 0
+    lost: list[int] = []
+    for rank in as_ranks(value):
+        number = as_index(rank, -1)
+        if not (lost[-1] if lost else -1) < number < placement.num_ranks:
+            raise InvalidInputError(
+                f"lost_ranks is {shown(value)}; it must hold ranks from 0 to {placement.num_ranks - 1}, ascending."
+            )
+        if held[number]:
+            raise InvalidInputError(f"lost_ranks names {number}, and the placement has experts there; leave it out.")
+        lost.append(number)
+    return tuple(lost)
+
+
+def _named_ranks(ranks: Sequence[int]) -> str:
+    return f"{'ranks' if len(ranks) > 1 else 'rank'} {listed(ranks)}: left empty, by a re-plan from this one too"
+
+
+def _shares_of(plan: Plan) -> Shares:
+    return Shares.even(plan.placement) if plan.shares is None else plan.shares
 
 
 PARTS: dict[str, type] = {

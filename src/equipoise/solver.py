@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from equipoise.arguments import as_ranks
 from equipoise.errors import InvalidInputError
 from equipoise.how import How
 from equipoise.placement import Placement
 from equipoise.plan import Plan, Provenance
 from equipoise.problem import PlacementProblem, as_problem
 from equipoise.replan.budget import Budget
+from equipoise.replan.in_force import known_lost
 from equipoise.strategies import DEFAULT
 
 __all__ = ["solve"]
@@ -30,6 +30,7 @@ def solve(
     min_gain: float | None = None,
     max_layers: int | None = None,
     lost_ranks: Iterable[int] = (),
+    restored_ranks: Iterable[int] = (),
     **parameters: Any,
 ) -> Plan:
     """Decide where the experts live, and prove how good that is.
@@ -65,7 +66,10 @@ def solve(
         With ``current``: layers that change, at most: those whose busiest rank loses most tokens. Layers that cannot
         stay as they are count first, and change whatever the limit.
     lost_ranks : iterable of int, default ()
-        With ``current``: ranks that are gone. What they held is lost, and their slots stay empty (-1).
+        With ``current``: ranks that are gone. What they held is lost, and their slots stay empty (-1). Those that a
+        plan in force records stay lost: ``plan.lost_ranks``.
+    restored_ranks : iterable of int, default ()
+        With a plan as ``current``: ranks that it records as lost, and that are back, without anything.
     **parameters
         Of the strategy, such as ``restarts=512``.
 
@@ -96,7 +100,8 @@ def solve(
     """
     as_problem(problem)
     how = How.of(strategy, seed=seed, backend=backend, threads=threads, **parameters)
-    budget = Budget(max_transfers, max_transfers_total, min_gain, max_layers, lost_ranks=as_ranks(lost_ranks))
+    lost = known_lost(current, lost_ranks, restored_ranks)
+    budget = Budget(max_transfers, max_transfers_total, min_gain, max_layers, lost_ranks=lost)
     if current is not None:
         from equipoise.replan.replan import replan
 

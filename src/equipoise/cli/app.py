@@ -18,6 +18,7 @@ from equipoise.cli.demo import demo
 from equipoise.cli.doctor import doctor
 from equipoise.cli.export import export
 from equipoise.cli.inspect import inspect
+from equipoise.cli.models import models
 from equipoise.cli.plan import plan
 from equipoise.cli.replan import replan
 from equipoise.cli.slots import slots
@@ -34,6 +35,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     compare,
     slots,
     demo,
+    models,
     doctor,
     export,
     convert,

@@ -6,6 +6,7 @@ from equipoise.cli import options
 from equipoise.cli.console import print_json, progress, results, show
 from equipoise.cli.contenders import NO_BALANCING, in_order, planned, strategies_to_compare, table_of
 from equipoise.cli.loads import read_loads, summed
+from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.warm import warm_up
 
 __all__ = ["compare"]
@@ -21,6 +22,7 @@ def compare(
     backend: options.Backend = "auto",
     threads: options.Threads = None,
     key: options.Key = None,
+    model: options.ModelName = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Set no balancing and every strategy, the plain greedy among them, side by side on one load.
@@ -33,9 +35,12 @@ def compare(
     """
     from equipoise.problem import Cluster, PlacementProblem
 
+    known = named_model(model)
+    groups = groups_of(known, groups, nodes)
     strategies, left_out = strategies_to_compare(backend)
     cluster = Cluster.from_slots(ranks, slots, nodes)
     statistics = read_loads(loads, key)
+    check_model(known, statistics)
     problem = PlacementProblem(statistics, cluster, groups)
     with progress("planning", total=len(strategies)) as step:
         warm_up(strategies, backend, threads)

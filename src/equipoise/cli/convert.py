@@ -10,6 +10,7 @@ import typer
 
 from equipoise.cli import options
 from equipoise.cli.console import print_json
+from equipoise.cli.models import named_model
 
 if TYPE_CHECKING:
     from equipoise.load import LoadStatistics
@@ -52,6 +53,7 @@ def convert(
     skip_empty: options.SkipEmpty = False,
     mtp_layers: options.MtpLayers = 0,
     key: options.Key = None,
+    model: options.ModelName = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Write what one engine's file holds as another engine's file.
@@ -78,6 +80,8 @@ def convert(
 
     # A name that is none is refused by itself; else the file is named, which may not be what it was taken for.
     (find_load_format if to in LOAD_FORMATS else find_placement_format)(to)
+    known = named_model(model)
+    experts_per_token = known.experts_per_token if known and experts_per_token is None else experts_per_token
     load = None
     if to in LOAD_FORMATS:  # what IN could be as well, --to decides
         with suppress(EquipoiseError):

@@ -26,6 +26,7 @@ class InForce:
     num_nodes: int
     num_expert_groups: int | None
     source: str
+    lost_ranks: tuple[int, ...] = ()
 
     def problem(
         self, load: LoadStatistics, ranks: int | None, slots: int | None, nodes: int | None, groups: int | None
@@ -85,7 +86,7 @@ def read_in_force(path: Path, current_ranks: int | None, ranks: int | None) -> I
             raise InvalidInputError(f"{path} is for {plan.cluster.num_ranks} ranks; leave out --current-ranks.")
         layers = plan.placement.num_layers
         ids = tuple(range(layers)) if plan.layer_ids is None else plan.layer_ids
-        return InForce(plan.placement, ids, plan.cluster.num_nodes, plan.num_expert_groups, str(path))
+        return InForce(plan.placement, ids, plan.cluster.num_nodes, plan.num_expert_groups, str(path), plan.lost_ranks)
     held = read_placement(path)
     if held is None:
         raise FileFormatError(f"{path} {_load_in(path)}; name a plan, or a map of an engine.")

@@ -14,6 +14,7 @@ from equipoise.cli import options
 from equipoise.cli.bars import ratio, seconds
 from equipoise.cli.console import print_json, progress
 from equipoise.cli.loads import read_loads
+from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.warm import warm_up
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def plan(
     backend: options.Backend = "auto",
     threads: options.Threads = None,
     key: options.Key = None,
+    model: options.ModelName = None,
     out: Out = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -58,6 +60,8 @@ def plan(
     from equipoise.strategies import parameters_of
 
     # All that can be refused is refused before anything slow begins.
+    known = named_model(model)
+    groups = groups_of(known, groups, nodes)
     options.checked_gap(max_gap)
     chosen = options.strategy_or_default(strategy)
     given = options.parse_parameters(parameters)
@@ -68,6 +72,7 @@ def plan(
         check_writable(out)
     cluster = Cluster.from_slots(ranks, slots, nodes)
     statistics = read_loads(loads, key)
+    check_model(known, statistics)
     problem = PlacementProblem(statistics, cluster, groups)
     if groups is not None and not problem.is_hierarchical:
         print(

@@ -11,6 +11,7 @@ from equipoise.cli import options
 from equipoise.cli.bars import bar
 from equipoise.cli.console import print_json, progress, results, show
 from equipoise.cli.loads import read_loads, summed
+from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.warm import warm_up
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def slots(
     backend: options.Backend = "auto",
     threads: options.Threads = None,
     key: options.Key = None,
+    model: options.ModelName = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show balancedness against redundant slots, and how many of them a target takes.
@@ -63,12 +65,15 @@ def slots(
     from equipoise.problem import Cluster, PlacementProblem, count
     from equipoise.report import describe_answer
 
+    known = named_model(model)
+    groups = groups_of(known, groups, nodes)
     chosen = options.strategy_or_default(strategy)
     given = options.parse_parameters(parameters)
     How.of(chosen, seed=seed, backend=backend, threads=threads, **given)
     options.checked_balancedness(balancedness)
     ranks = count(ranks, "num_ranks")
     statistics = read_loads(loads, key)
+    check_model(known, statistics)
     cluster = Cluster(ranks, -(-statistics.num_logical_experts // ranks), nodes)
     problem = PlacementProblem(statistics, cluster, groups)
     with progress("planning"):

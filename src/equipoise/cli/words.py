@@ -14,6 +14,7 @@ OPTIONS = {
     "max_transfers_total": "--max-transfers-total",
     "max_transfers": "--max-transfers",
     "lost_ranks": "--lost-ranks",
+    "restored_ranks": "--restored-ranks",
     "most_slots": "--most-slots",
     "max_gap": "--max-gap",
     "bytes_per_expert": "--bytes-per-expert",
