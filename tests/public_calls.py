@@ -105,7 +105,7 @@ def calls(folder: Path) -> dict[str, Call]:
         "drift_load": (drift_load, {"load": WHOLE, "sigma": 0.5}),
         "read_load": (read_load, {"path": load}),
         # what is answered
-        "solve": (eq.solve, {**PLANNED, "current": HERE, "max_transfers": 2, "shares": "best"}),
+        "solve": (eq.solve, {**PLANNED, "current": HERE, "max_transfers": 2, "shares": "best", "connected": True}),
         "solve (joint-descent)": (
             eq.solve,
             {"problem": PROBLEM, "max_gap": 0.1, "effort": "fast", "deadline": 1.0, "stop_after": 1},
@@ -174,6 +174,13 @@ def calls(folder: Path) -> dict[str, Call]:
             dispatch.SharesCertificate,
             {"lower_bound": LAYER, "max_rank_load": LAYER, "tight_ranks": np.ones((2, 2), np.bool_)},
         ),
+        "count_components": (dispatch.count_components, {"placement": HERE}),
+        "fewest_components": (dispatch.fewest_components, {"placement": HERE}),
+        "flexibility": (
+            eq.flexibility,
+            {"placement": HERE, "load": LOAD, "drift": 0.1, "samples": 2, "shares": "even"},
+        ),
+        "Provenance.connected": (PLAN.provenance.connected, {"placement": HERE, "load": LOAD}),
         "choose_shares": (dispatch.choose_shares, {"name": "best"}),
         "Certificate": (eq.Certificate, {"lower_bound": LAYER, "max_rank_load": LAYER, "bound": ("mean", "mean")}),
         "certify": (certificate.certify, {"problem": PROBLEM, "placement": HERE, "shares": EVEN}),
