@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from equipoise.replan import count_transfers as count_transfers
     from equipoise.replan.frontier import Frontier as Frontier
     from equipoise.replan.frontier import frontier as frontier
+    from equipoise.replan.refresh import refresh as refresh
     from equipoise.solver import solve as solve
 
 __version__ = "0.1.0"
@@ -54,6 +55,7 @@ _ROOMS = {
     "count_transfers": "replan",
     "flexibility": "dispatch.connected",
     "frontier": "replan.frontier",
+    "refresh": "replan.refresh",
     "share": "dispatch.best",
     "slots_for": "capacity",
     "solve": "solver",
