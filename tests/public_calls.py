@@ -138,7 +138,7 @@ def calls(folder: Path) -> dict[str, Call]:
             {"problem": eq.PlacementProblem(FORECAST, CLUSTER), "current": HERE, "max_transfers": 2, "threads": 1},
         ),
         # what is answered
-        "solve": (eq.solve, {**PLANNED, "current": HERE, "max_transfers": 2, "shares": "best"}),
+        "solve": (eq.solve, {**PLANNED, "current": HERE, "max_transfers": 2, "shares": "best", "connected": True}),
         "solve (joint-descent)": (
             eq.solve,
             {"problem": PROBLEM, "max_gap": 0.1, "effort": "fast", "deadline": 1.0, "stop_after": 1},
@@ -207,6 +207,17 @@ def calls(folder: Path) -> dict[str, Call]:
             dispatch.SharesCertificate,
             {"lower_bound": LAYER, "max_rank_load": LAYER, "tight_ranks": np.ones((2, 2), np.bool_)},
         ),
+        "count_components": (dispatch.count_components, {"placement": HERE}),
+        "fewest_components": (dispatch.fewest_components, {"placement": HERE}),
+        "flexibility": (
+            eq.flexibility,
+            {"placement": HERE, "load": LOAD, "drift": 0.1, "samples": 2, "shares": "even"},
+        ),
+        "Provenance.connected": (PLAN.provenance.connected, {"placement": HERE, "load": LOAD}),
+        "foresee": (dispatch.foresee, {"load": np.stack([LOAD] * 5)}),
+        "Foresight": (dispatch.Foresight, {"expected": LOAD, "errors": LOAD[None], "weight": np.ones((1, 2))}),
+        "cautious_shares": (dispatch.cautious_shares, {"placement": HERE, "load": np.stack([LOAD] * 5)}),
+        "refresh": (eq.refresh, {"plan": PLAN, "load": LOAD}),
         "choose_shares": (dispatch.choose_shares, {"name": "best"}),
         "Certificate": (eq.Certificate, {"lower_bound": LAYER, "max_rank_load": LAYER, "bound": ("mean", "mean")}),
         "certify": (certificate.certify, {"problem": PROBLEM, "placement": HERE, "shares": EVEN}),
