@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import equipoise as eq
-from equipoise import backends, capacity, certificate, eplb, metrics, online, replan, report, testing
+from equipoise import backends, capacity, certificate, dispatch, eplb, metrics, online, replan, report, testing
 from equipoise.engines import formats, layered, planning, settings, vllm_ascend
 from equipoise.how import How
 from equipoise.load import LoadPreset, LoadStatistics, drift_load, generate_load, read_load
@@ -23,14 +23,35 @@ from equipoise.strategies import STRATEGIES
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
 MODULES = (
-    "equipoise", "equipoise.backends", "equipoise.bounds", "equipoise.capacity", "equipoise.certificate",
-    "equipoise.checker", "equipoise.engines.formats", "equipoise.engines.layered", "equipoise.engines.planning",
-    "equipoise.engines.settings", "equipoise.engines.vllm_ascend", "equipoise.eplb", "equipoise.forecasting",
+    "equipoise",
+    "equipoise.backends",
+    "equipoise.bounds",
+    "equipoise.capacity",
+    "equipoise.certificate",
+    "equipoise.checker",
+    "equipoise.dispatch",
+    "equipoise.engines.formats",
+    "equipoise.engines.layered",
+    "equipoise.engines.planning",
+    "equipoise.engines.settings",
+    "equipoise.engines.vllm_ascend",
+    "equipoise.eplb",
+    "equipoise.forecasting",
     "equipoise.load",
-    "equipoise.metrics", "equipoise.migration", "equipoise.migration.schedule", "equipoise.online",
-    "equipoise.placement", "equipoise.plan", "equipoise.problem", "equipoise.replan", "equipoise.replan.frontier",
-    "equipoise.report", "equipoise.restarts", "equipoise.solver", "equipoise.testing",
-)  # fmt: skip
+    "equipoise.metrics",
+    "equipoise.migration",
+    "equipoise.migration.schedule",
+    "equipoise.online",
+    "equipoise.placement",
+    "equipoise.plan",
+    "equipoise.problem",
+    "equipoise.replan",
+    "equipoise.replan.frontier",
+    "equipoise.report",
+    "equipoise.restarts",
+    "equipoise.solver",
+    "equipoise.testing",
+)
 """What people import from: the package, its rooms, and the files that the docs name."""
 
 INTERNAL = {
@@ -38,6 +59,7 @@ INTERNAL = {
     "equipoise.engines.layered": {"fill_layers", "refuse_duplicates", "shifted"},
     "equipoise.engines.planning": {"Next"},
     "equipoise.engines.vllm_ascend": {"is_map", "read_map", "register", "write_map"},
+    "equipoise.dispatch": {"keep_even"},
     "equipoise.metrics": {"as_layers"},
     "equipoise.problem": {"as_problem", "check_counts", "count", "finite"},
 }
@@ -49,6 +71,7 @@ CLUSTER = eq.Cluster(2, 3)
 PROBLEM = eq.PlacementProblem(LOAD, CLUSTER)
 PLAN = eq.solve(PROBLEM, "plain-greedy")
 HERE = PLAN.placement
+EVEN = eq.Shares.even(HERE)
 THERE = eq.Placement([[3, 2, 1, 0, 0, 1]] * 2, 2, 4)
 SCHEDULE = eq.MigrationSchedule(HERE, THERE)
 RANKS = HERE.rank_load(LOAD)
@@ -117,7 +140,7 @@ def calls(folder: Path) -> dict[str, Call]:
             {"problem": eq.PlacementProblem(FORECAST, CLUSTER), "current": HERE, "max_transfers": 2, "threads": 1},
         ),
         # what is answered
-        "solve": (eq.solve, {**PLANNED, "current": HERE, "max_transfers": 2}),
+        "solve": (eq.solve, {**PLANNED, "current": HERE, "max_transfers": 2, "shares": "best", "connected": True}),
         "solve (joint-descent)": (
             eq.solve,
             {"problem": PROBLEM, "max_gap": 0.1, "effort": "fast", "deadline": 1.0, "stop_after": 1},
@@ -177,9 +200,33 @@ def calls(folder: Path) -> dict[str, Call]:
         ),
         "Placement.in_order": (eq.Placement.in_order, {"num_layers": 2, "cluster": CLUSTER, "num_logical_experts": 4}),
         "Placement.rank_load": (HERE.rank_load, {"load": LOAD}),
+        "Shares": (eq.Shares, {"values": EVEN.values, "placement": HERE}),
+        "Shares.even": (eq.Shares.even, {"placement": HERE}),
+        "Shares.rank_load": (EVEN.rank_load, {"load": LOAD}),
+        "share": (eq.share, {"placement": HERE, "load": LOAD}),
+        "certify_shares": (dispatch.certify_shares, {"shares": EVEN, "load": LOAD}),
+        "SharesCertificate": (
+            dispatch.SharesCertificate,
+            {"lower_bound": LAYER, "max_rank_load": LAYER, "tight_ranks": np.ones((2, 2), np.bool_)},
+        ),
+        "count_components": (dispatch.count_components, {"placement": HERE}),
+        "fewest_components": (dispatch.fewest_components, {"placement": HERE}),
+        "flexibility": (
+            eq.flexibility,
+            {"placement": HERE, "load": LOAD, "drift": 0.1, "samples": 2, "shares": "even"},
+        ),
+        "Provenance.connected": (PLAN.provenance.connected, {"placement": HERE, "load": LOAD}),
+        "foresee": (dispatch.foresee, {"load": np.stack([LOAD] * 5)}),
+        "Foresight": (dispatch.Foresight, {"expected": LOAD, "errors": LOAD[None], "weight": np.ones((1, 2))}),
+        "cautious_shares": (dispatch.cautious_shares, {"placement": HERE, "load": np.stack([LOAD] * 5)}),
+        "refresh": (eq.refresh, {"plan": PLAN, "load": LOAD}),
+        "choose_shares": (dispatch.choose_shares, {"name": "best"}),
         "Certificate": (eq.Certificate, {"lower_bound": LAYER, "max_rank_load": LAYER, "bound": ("mean", "mean")}),
-        "certify": (certificate.certify, {"problem": PROBLEM, "placement": HERE}),
-        "check_placement": (certificate.check_placement, {"problem": PROBLEM, "placement": HERE}),
+        "certify": (certificate.certify, {"problem": PROBLEM, "placement": HERE, "shares": EVEN}),
+        "check_placement": (
+            certificate.check_placement,
+            {"problem": PROBLEM, "placement": HERE, "shares": EVEN},
+        ),
         "lower_bounds": (import_module("equipoise.bounds").lower_bounds, {"problem": PROBLEM}),
         "Metrics": (eq.Metrics, rows),
         "balancedness": (metrics.balancedness, {"rank_load": RANKS}),
@@ -189,7 +236,7 @@ def calls(folder: Path) -> dict[str, Call]:
         "Provenance": (Provenance, told),
         "Provenance.of": (Provenance.of, found),
         "Provenance.with_forecast": (PLAN.provenance.with_forecast, {"said": {"num_windows": 3, "num_errors": 0}}),
-        "Plan": (eq.Plan, {**parts, "num_expert_groups": None}),
+        "Plan": (eq.Plan, {**parts, "num_expert_groups": None, "shares": EVEN}),
         "Plan.of": (eq.Plan.of, {"problem": PROBLEM, "placement": HERE, "provenance": PLAN.provenance}),
         "Plan.joined": (eq.Plan.joined, {"parts": [PLAN, PLAN], "problem_digest": "0"}),
         "Plan.named": (PLAN.named, {"layer_ids": list(range(3, 3 + PLAN.placement.num_layers))}),

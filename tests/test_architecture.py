@@ -17,11 +17,12 @@ ORDER = (
     ("arguments",),
     ("arrays", "files", "threads", "fixed_point"),
     ("decode", "metrics"),
-    ("kernels", "load", "latency"),
+    ("kernels", "load", "latency", "models"),
     ("forecasting",),
     ("backends", "problem"),
     ("placement", "hierarchy", "bounds", "restarts"),
-    ("checker", "descent", "dispatch"),
+    ("dispatch",),
+    ("checker", "descent", "steps"),
     ("certificate", "search", "regroup", "robust"),
     ("saved", "strategies"),
     ("plan",),
@@ -39,7 +40,9 @@ ORDER = (
 Some rooms are still to be built: what replicas cost in time, shares, replayed traces.
 """
 
-COMPILED = {"kernels", "forecasting", "bounds", "restarts", "descent", "robust", "replan", "migration"}
+COMPILED = {
+    "kernels", "forecasting", "bounds", "restarts", "dispatch", "descent", "robust", "replan", "migration",
+}  # fmt: skip
 """Rooms with native code of their own; of migration the rounds in which slots are filled."""
 
 COMPILING = {"kernels/native", "kernels/cache", "kernels/fingerprint"}

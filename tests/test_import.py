@@ -32,6 +32,7 @@ NATIVE = {
     "MigrationSchedule",
     "count_transfers",
     "frontier",
+    "refresh",
     "slots_for",
     "solve",
 }

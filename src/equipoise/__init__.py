@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from equipoise.capacity import Capacity as Capacity
     from equipoise.capacity import slots_for as slots_for
     from equipoise.certificate import Certificate as Certificate
+    from equipoise.dispatch.best import share as share
+    from equipoise.dispatch.connected import flexibility as flexibility
+    from equipoise.dispatch.shares import Shares as Shares
     from equipoise.errors import EquipoiseError as EquipoiseError
     from equipoise.forecasting import Forecast as Forecast
     from equipoise.forecasting import forecast as forecast
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from equipoise.replan import count_transfers as count_transfers
     from equipoise.replan.frontier import Frontier as Frontier
     from equipoise.replan.frontier import frontier as frontier
+    from equipoise.replan.refresh import refresh as refresh
     from equipoise.solver import solve as solve
 
 __version__ = "0.1.0"
@@ -50,9 +54,13 @@ _ROOMS = {
     "Placement": "placement",
     "PlacementProblem": "problem",
     "Plan": "plan",
+    "Shares": "dispatch.shares",
     "count_transfers": "replan",
+    "flexibility": "dispatch.connected",
     "forecast": "forecasting",
     "frontier": "replan.frontier",
+    "refresh": "replan.refresh",
+    "share": "dispatch.best",
     "slots_for": "capacity",
     "solve": "solver",
 }

@@ -7,7 +7,8 @@ expert groups. Both are frozen and checked when built; everything downstream tru
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.arguments import as_instance, count, finite
-from equipoise.arrays import CheckedLoad, as_load, as_numpy, check_table
+from equipoise.arrays import CheckedLoad, as_load_and_steps, as_numpy, check_table
 from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError, shown
 from equipoise.forecasting import Forecast
 from equipoise.limits import MOST_SLOTS
+
+log = logging.getLogger("equipoise")
+FEWEST_TO_DOUBT = 8  # experts: of fewer, all may well be everywhere
 
 __all__ = ["Cluster", "PlacementProblem", "as_problem", "check_counts", "count", "finite"]
 
@@ -109,6 +113,17 @@ def check_counts(num_experts: int, cluster: Cluster, num_expert_groups: int | No
         )
 
 
+def _doubt(num_experts: int, cluster: Cluster) -> None:
+    """Say so where each rank has room for every expert: the slots of a layer were perhaps given as those of a rank."""
+    slots, ranks = cluster.slots_per_rank, cluster.num_ranks
+    if ranks > 1 and slots >= num_experts >= FEWEST_TO_DOUBT and slots % ranks == 0:
+        log.warning(
+            "each of %d ranks has %d slots a layer, room for all %d experts; if a layer has %d slots in all, those are "
+            "%d a rank: Cluster.from_slots(%d, %d).",
+            ranks, slots, num_experts, slots, slots // ranks, ranks, slots,
+        )  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False)
 class PlacementProblem:
     """A load, the cluster that is to carry it, and the expert groups, if any.
@@ -149,6 +164,7 @@ class PlacementProblem:
     cluster: Cluster
     num_expert_groups: int | None = None
     forecast: Forecast | None = None
+    steps: NDArray[np.float64] | None = field(init=False, repr=False, default=None)  # where several were summed
 
     if TYPE_CHECKING:  # any array goes in, float64 comes out
 
@@ -169,20 +185,23 @@ class PlacementProblem:
         if self.num_expert_groups is not None:
             object.__setattr__(self, "num_expert_groups", count(self.num_expert_groups, "num_expert_groups"))
         check_counts(load.shape[1], self.cluster, self.num_expert_groups)
+        _doubt(load.shape[1], self.cluster)
         check_table(len(load), self.cluster.num_slots, "the problem")
 
     def _set_load(self) -> NDArray[np.float64]:
-        """Set and return the load, what is expected of it if that is a forecast."""
+        """Set and return the load, what is expected of it if that is a forecast; set the steps that were summed."""
         given: Any = self.load
         forecast = given if isinstance(given, Forecast) else self.forecast
+        steps = None
         if forecast is None:
-            load = as_load(given)
+            load, steps = as_load_and_steps(given)
         else:
             load = as_instance(forecast, Forecast, "forecast", "what equipoise.forecast(windows) returns").expected
             if given is not forecast and given is not load:
                 raise InvalidInputError("load is another than the forecast expects; pass the forecast as load alone.")
         object.__setattr__(self, "load", load)
         object.__setattr__(self, "forecast", forecast)
+        object.__setattr__(self, "steps", steps)
         return load
 
     @property

@@ -13,6 +13,8 @@ import typer
 from equipoise.cli import options
 from equipoise.cli.bars import ratio, seconds
 from equipoise.cli.console import print_json, progress
+from equipoise.cli.loads import read_loads
+from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.warm import warm_up
 from equipoise.errors import InvalidInputError
 
@@ -59,6 +61,7 @@ def plan(
     key: options.Key = None,
     forecast: Forecast = False,
     window: Window = None,
+    model: options.ModelName = None,
     out: Out = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -73,12 +76,13 @@ def plan(
     from equipoise.files import check_writable
     from equipoise.forecasting import forecast as foresee
     from equipoise.how import How
-    from equipoise.load import read_load
     from equipoise.problem import Cluster, PlacementProblem
     from equipoise.solver import solve
     from equipoise.strategies import parameters_of
 
     # All that can be refused is refused before anything slow begins.
+    known = named_model(model)
+    groups = groups_of(known, groups, nodes)
     options.checked_gap(max_gap)
     chosen = options.strategy_or_default(strategy)
     given = options.parse_parameters(parameters)
@@ -90,9 +94,9 @@ def plan(
     if out is not None:
         check_writable(out)
     cluster = Cluster.from_slots(ranks, slots, nodes)
-    with progress("reading"):
-        statistics = read_load(loads, key=key)
-        load = foresee(statistics.grouped(1 if window is None else window)) if forecast else statistics.load
+    statistics = read_loads(loads, key)
+    check_model(known, statistics)
+    load = foresee(statistics.grouped(1 if window is None else window)) if forecast else statistics
     problem = PlacementProblem(load, cluster, groups)
     if groups is not None and not problem.is_hierarchical:
         print(
@@ -146,6 +150,8 @@ def _report(
         "seed": found.provenance.seed,
         "mean_balancedness": found.metrics.mean_balancedness,
         "worst_balancedness": found.metrics.worst_balancedness,
+        "num_steps": statistics.num_windows,
+        "realised_balancedness": None if found.steps is None else found.steps.mean_balancedness,
         "mean_gap": found.certificate.mean_gap,
         "max_gap": found.certificate.max_gap,
         "max_gap_asked_for": max_gap,
