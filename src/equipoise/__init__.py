@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from equipoise.capacity import slots_for as slots_for
     from equipoise.certificate import Certificate as Certificate
     from equipoise.dispatch.shares import Shares as Shares
+    from equipoise.eplb import rebalance_experts as rebalance_experts
     from equipoise.errors import EquipoiseError as EquipoiseError
     from equipoise.load import LoadStatistics as LoadStatistics
+    from equipoise.load import generate_load as generate_load
+    from equipoise.load import read_load as read_load
     from equipoise.metrics import Metrics as Metrics
     from equipoise.migration.schedule import LinkSpeeds as LinkSpeeds
     from equipoise.migration.schedule import MigrationSchedule as MigrationSchedule
@@ -51,6 +54,9 @@ _ROOMS = {
     "Shares": "dispatch.shares",
     "count_transfers": "replan",
     "frontier": "replan.frontier",
+    "generate_load": "load",
+    "read_load": "load",
+    "rebalance_experts": "eplb",
     "slots_for": "capacity",
     "solve": "solver",
 }
@@ -67,4 +73,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_ROOMS])
+    return [*__all__, "__version__"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from equipoise.decode.json import decode_json, parse_json
 from equipoise.decode.source import reading
 from equipoise.decode.tables import number_rows, whole_numbers
 from equipoise.dispatch.shares import Shares
-from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError, listed, shown
+from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError, MissingDependencyError, listed, shown
 from equipoise.files import write_atomically
 from equipoise.load import LoadStatistics
 from equipoise.metrics import Metrics
@@ -264,19 +266,71 @@ class Plan:
         Where more than the mean binds and the mean balancedness is below the one given, the command is named that
         finds the fewest slots that reach it; ``equipoise.report.advise_slots`` does the same. Nothing is planned here.
         """
-        placement, metrics, certificate, how = self.placement, self.metrics, self.certificate, self.provenance
-        cluster, balancedness = self.cluster, finite(balancedness, "balancedness")
-        shape = (
-            f"{placement.num_layers} layers x {placement.num_logical_experts} experts -> {cluster.num_slots} slots on "
-            f"{cluster.num_ranks} ranks ({cluster.slots_per_rank} a rank)"
+        return "\n".join(f"{name:<13} {text}" for name, text in self._rows(finite(balancedness, "balancedness")))
+
+    def __repr__(self) -> str:
+        return (
+            f"<Plan: {self.shape()}, mean balancedness {self.metrics.mean_balancedness:.4f}, "
+            f"mean gap {self.certificate.mean_gap:.4%}>"
         )
+
+    def _repr_html_(self) -> str:
+        """Return the summary as a table, for notebooks."""
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(text)}</td></tr>"
+            for name, text in self._rows(WORTH_ASKING)
+        )
+        return f"<table>{rows}</table>"
+
+    def to_pandas(self) -> Any:
+        """Return a pandas DataFrame with a row for each layer.
+
+        Columns: ``layer`` (the model's id), ``balancedness``, ``mean_rank_load`` and ``max_rank_load`` (tokens),
+        ``lower_bound`` (tokens), ``gap``, ``bound`` (its argument), ``num_duplicates``.
+
+        Raises
+        ------
+        MissingDependencyError
+            If pandas is not installed.
+        """
+        try:
+            pandas: Any = importlib.import_module("pandas")
+        except ImportError as error:
+            raise MissingDependencyError("pandas is not installed here. Run pip install pandas.") from error
+        metrics, certificate = self.metrics, self.certificate
+        ids = range(self.placement.num_layers) if self.layer_ids is None else self.layer_ids
+        return pandas.DataFrame(
+            {
+                "layer": list(ids),
+                "balancedness": metrics.balancedness,
+                "mean_rank_load": metrics.mean_rank_load,
+                "max_rank_load": metrics.max_rank_load,
+                "lower_bound": certificate.lower_bound,
+                "gap": certificate.gap,
+                "bound": list(certificate.bound),
+                "num_duplicates": metrics.num_duplicates,
+            }
+        )
+
+    def shape(self) -> str:
+        """Return how many layers, experts, slots and ranks, for people."""
+        placement, cluster = self.placement, self.cluster
+        return (
+            f"{placement.num_layers} layers x {placement.num_logical_experts} experts -> {cluster.num_slots} slots on "
+            f"{cluster.num_ranks} ranks"
+        )
+
+    def _rows(self, balancedness: float) -> list[tuple[str, str]]:
+        """Return what ``summary`` says, by what it is about."""
+        metrics, certificate, how, cluster = self.metrics, self.certificate, self.provenance, self.cluster
+        shape = f"{self.shape()} ({cluster.slots_per_rank} a rank)"
         if cluster.num_nodes > 1:
             shape += f", {cluster.num_nodes} nodes"
         if self.num_expert_groups is not None:
             shape += f", {self.num_expert_groups} expert groups"
         duplicates = int(metrics.num_duplicates.sum())
         found = ", ".join(f"{name} {number:,}" for name, number in how.stages.items() if number)
-        rows = (
+        return [
             ("plan", shape),
             ("balancedness", f"mean {metrics.mean_balancedness:.4f}, worst layer {metrics.worst_balancedness:.4f}"),
             *([("steps", str(self.steps))] if self.steps else []),
@@ -287,8 +341,7 @@ class Plan:
             *(("to reach", line) for line in self._to_reach(balancedness)),
             ("duplicates", f"{duplicates or 'no'} rank{'s hold' if duplicates != 1 else ' holds'} an expert twice"),
             ("found by", f"{how.strategy}, seed {how.seed}, {how.implementation}" + (f"; {found}" if found else "")),
-        )
-        return "\n".join(f"{name:<13} {text}" for name, text in rows)
+        ]
 
     @property
     def binding(self) -> dict[str, int]:

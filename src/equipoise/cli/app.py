@@ -16,6 +16,7 @@ from equipoise.cli.compare import compare
 from equipoise.cli.convert import convert
 from equipoise.cli.demo import demo
 from equipoise.cli.doctor import doctor
+from equipoise.cli.evaluate import evaluate
 from equipoise.cli.export import export
 from equipoise.cli.inspect import inspect
 from equipoise.cli.models import models
@@ -33,6 +34,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     replan,
     inspect,
     compare,
+    evaluate,
     slots,
     demo,
     models,
