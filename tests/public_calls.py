@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import equipoise as eq
-from equipoise import backends, capacity, certificate, eplb, metrics, online, replan, report, testing
+from equipoise import backends, capacity, certificate, eplb, metrics, models, online, replan, report, steps, testing
 from equipoise.engines import formats, layered, planning, settings, vllm_ascend
 from equipoise.how import How
 from equipoise.load import LoadPreset, LoadStatistics, drift_load, generate_load, read_load
@@ -26,7 +26,7 @@ MODULES = (
     "equipoise", "equipoise.backends", "equipoise.bounds", "equipoise.capacity", "equipoise.certificate",
     "equipoise.checker", "equipoise.dispatch", "equipoise.engines.formats", "equipoise.engines.layered",
     "equipoise.engines.planning", "equipoise.engines.settings", "equipoise.engines.vllm_ascend", "equipoise.eplb",
-    "equipoise.load", "equipoise.metrics", "equipoise.migration", "equipoise.migration.schedule", "equipoise.online",
+    "equipoise.load", "equipoise.metrics", "equipoise.models", "equipoise.steps", "equipoise.migration", "equipoise.migration.schedule", "equipoise.online",
     "equipoise.placement", "equipoise.plan", "equipoise.problem", "equipoise.replan", "equipoise.replan.frontier",
     "equipoise.report", "equipoise.restarts", "equipoise.solver", "equipoise.testing",
 )  # fmt: skip
@@ -38,6 +38,7 @@ INTERNAL = {
     "equipoise.engines.planning": {"Next"},
     "equipoise.engines.vllm_ascend": {"is_map", "read_map", "register", "write_map"},
     "equipoise.metrics": {"as_layers"},
+    "equipoise.models": {"Model"},
     "equipoise.problem": {"as_problem", "check_counts", "count", "finite"},
 }
 """What one room lends another, which calls it with what is checked already."""
@@ -184,6 +185,11 @@ def calls(folder: Path) -> dict[str, Call]:
         "Plan.named": (PLAN.named, {"layer_ids": list(range(3, 3 + PLAN.placement.num_layers))}),
         "Plan.summary": (PLAN.summary, {"balancedness": 0.9}),
         "Plan.to_json": (PLAN.to_json, {}),
+        "Plan.to_pandas": (PLAN.to_pandas, {}),
+        "Steps": (steps.Steps, {"number": 3, "mean_balancedness": 0.9}),
+        "Steps.of": (steps.Steps.of, {"placement": HERE, "windows": np.stack([LOAD, LOAD])}),
+        "realised_balancedness": (steps.realised_balancedness, {"placement": HERE, "windows": LOAD}),
+        "find_model": (models.find_model, {"name": "kimi-k2"}),
         "Plan.save": (PLAN.save, {"path": saved}),
         "Plan.from_json": (eq.Plan.from_json, {"text": PLAN.to_json()}),
         "Plan.load": (eq.Plan.load, {"path": saved}),

@@ -41,7 +41,7 @@ Some rooms are still to be built: what replicas cost in time, shares, plans for 
 COMPILED = {"kernels", "bounds", "restarts", "descent", "replan", "migration"}
 """Rooms with native code of their own; of migration the rounds in which slots are filled."""
 
-COMPILING = {"kernels/native", "kernels/cache", "kernels/fingerprint"}
+COMPILING = {"kernels/native", "kernels/cache", "kernels/fingerprint", "kernels/target"}
 
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))

@@ -270,7 +270,7 @@ class Plan:
 
     def __repr__(self) -> str:
         return (
-            f"<Plan: {self.shape()}, mean balancedness {self.metrics.mean_balancedness:.4f}, "
+            f"<Plan: {self._shape()}, mean balancedness {self.metrics.mean_balancedness:.4f}, "
             f"mean gap {self.certificate.mean_gap:.4%}>"
         )
 
@@ -312,7 +312,7 @@ class Plan:
             }
         )
 
-    def shape(self) -> str:
+    def _shape(self) -> str:
         """Return how many layers, experts, slots and ranks, for people."""
         placement, cluster = self.placement, self.cluster
         return (
@@ -323,7 +323,7 @@ class Plan:
     def _rows(self, balancedness: float) -> list[tuple[str, str]]:
         """Return what ``summary`` says, by what it is about."""
         metrics, certificate, how, cluster = self.metrics, self.certificate, self.provenance, self.cluster
-        shape = f"{self.shape()} ({cluster.slots_per_rank} a rank)"
+        shape = f"{self._shape()} ({cluster.slots_per_rank} a rank)"
         if cluster.num_nodes > 1:
             shape += f", {cluster.num_nodes} nodes"
         if self.num_expert_groups is not None:

@@ -43,7 +43,7 @@ def compare(
     check_model(known, statistics)
     problem = PlacementProblem(statistics, cluster, groups)
     with progress("planning", total=len(strategies)) as step:
-        warm_up(strategies, backend, threads)
+        warm_up(strategies, backend, threads, problem=problem)
         contenders = [in_order(problem), *planned(problem, strategies, step, seed, backend, threads)]
     if as_json:
         print_json(

@@ -71,10 +71,15 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[str], No
         yield lambda step: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        *([TextColumn("left"), TimeRemainingColumn()] if total else []),
+        console=Console(stderr=True),
+        transient=True,
     )
     task = bar.add_task(what, total=total)
     begun = 0

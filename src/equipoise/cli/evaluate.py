@@ -129,8 +129,13 @@ def _differing(first: InForce, second: InForce) -> int:
 
 def _print(statistics: LoadStatistics, contenders: list[Contender], differing: int | None) -> None:
     plan = contenders[0].plan
-    console = results()
-    show(console, f"{plan.shape()}{summed(statistics)}\n")
+    console, cluster = results(), plan.cluster
+    layers = options.count_of(plan.placement.num_layers, "layer")
+    show(
+        console,
+        f"{layers} x {plan.placement.num_logical_experts} experts -> {cluster.num_slots} slots on {cluster.num_ranks} "
+        f"ranks{summed(statistics)}\n",
+    )
     console.print(table_of(contenders))
     best = 1.0 / (1.0 + plan.certificate.mean_gap)
     show(

@@ -82,7 +82,7 @@ def plan(
         )
 
     with progress("planning"):
-        warm_up([chosen], backend, threads, given)
+        warm_up([chosen], backend, threads, given, problem)
         start = time.perf_counter()
         found = solve(problem, chosen, seed=seed, backend=backend, threads=threads, **given)
         elapsed = time.perf_counter() - start

@@ -12,7 +12,6 @@ from equipoise.cli.bars import bar
 from equipoise.cli.console import print_json, progress, results, show
 from equipoise.cli.loads import read_loads, summed
 from equipoise.cli.models import check_model, groups_of, named_model
-from equipoise.cli.warm import warm_up
 
 if TYPE_CHECKING:
     from equipoise.capacity import Capacity
@@ -77,7 +76,6 @@ def slots(
     cluster = Cluster(ranks, -(-statistics.num_logical_experts // ranks), nodes)
     problem = PlacementProblem(statistics, cluster, groups)
     with progress("planning"):
-        warm_up([chosen], backend, threads, given)
         capacity = slots_for(
             problem, balancedness, most_slots=most_slots, strategy=chosen, seed=seed, backend=backend, threads=threads,
             **given,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-
-from equipoise.cli.console import patiently
 
 if TYPE_CHECKING:
     from equipoise.problem import PlacementProblem
 
-__all__ = ["warm_up"]
+__all__ = ["for_any_processor", "warm_up"]
+
+
+def for_any_processor() -> str | None:
+    """Compile in this process for every processor of this one's family; return for which, None if for this one."""
+    from equipoise.kernels.target import use_baseline
+
+    return use_baseline()
 
 
 def warm_up(
@@ -21,10 +25,10 @@ def warm_up(
     parameters: dict[str, Any] | None = None,
     problem: PlacementProblem | None = None,
 ) -> None:
-    """Plan a tiny problem by each of ``strategies``, and say so on stderr if that takes a while.
+    """Plan a tiny problem by each of ``strategies``; the log says so if something has to be compiled for that.
 
-    The first run on a machine compiles, which takes most of a minute; later ones find the result on disk. Where
-    ``problem`` is given it is planned instead, and only what it needs is compiled.
+    The first run on a machine compiles; later ones find the result on disk. Where ``problem`` is given it is planned
+    instead, and only what it needs is compiled.
     """
     import numpy as np
 
@@ -40,12 +44,6 @@ def warm_up(
         PlacementProblem(load, Cluster(num_ranks=2, slots_per_rank=4)),
         PlacementProblem(load, Cluster(num_ranks=4, slots_per_rank=3, num_nodes=2), num_expert_groups=4),
     )
-    problems = tiny if problem is None else (problem,)
-
-    def explain() -> None:
-        print("compiling kernels (first run only)", file=sys.stderr, flush=True)
-
-    with patiently(explain):
-        for strategy in strategies:
-            for each in problems:
-                solve(each, strategy, backend=backend, threads=threads, **(parameters or {}))
+    for strategy in strategies:
+        for each in tiny if problem is None else (problem,):
+            solve(each, strategy, backend=backend, threads=threads, **(parameters or {}))

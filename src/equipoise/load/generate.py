@@ -158,8 +158,8 @@ def generate_load(
     -----
     The arguments alone decide: the same bits in every process, under every numpy, and no global random state is read or
     written. The tokens of a window are Poisson numbers, brought to the sum asked for. The first windows do not depend
-    on ``num_windows``. The traits of the preset hold for the first window; the walk then carries the load away from them.
-    Not promised: that an expert receives a token at most once, as routers do, when ``drift`` is large.
+    on ``num_windows``. The traits of the preset hold for the first window; the walk then carries the load away from
+    them. Not promised: that an expert receives a token at most once, as routers do, when ``drift`` is large.
 
     Examples
     --------
