@@ -26,7 +26,8 @@ MODULES = (
     "equipoise", "equipoise.backends", "equipoise.bounds", "equipoise.capacity", "equipoise.certificate",
     "equipoise.checker", "equipoise.dispatch", "equipoise.engines.formats", "equipoise.engines.layered",
     "equipoise.engines.planning", "equipoise.engines.settings", "equipoise.engines.vllm_ascend", "equipoise.eplb",
-    "equipoise.load", "equipoise.metrics", "equipoise.models", "equipoise.steps", "equipoise.migration", "equipoise.migration.schedule", "equipoise.online",
+    "equipoise.load", "equipoise.metrics", "equipoise.models", "equipoise.steps", "equipoise.migration",
+    "equipoise.migration.schedule", "equipoise.online",
     "equipoise.placement", "equipoise.plan", "equipoise.problem", "equipoise.replan", "equipoise.replan.frontier",
     "equipoise.report", "equipoise.restarts", "equipoise.solver", "equipoise.testing",
 )  # fmt: skip
