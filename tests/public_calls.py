@@ -11,7 +11,20 @@ import numpy as np
 import torch
 
 import equipoise as eq
-from equipoise import backends, capacity, certificate, eplb, metrics, models, online, replan, report, steps, testing
+from equipoise import (
+    backends,
+    capacity,
+    certificate,
+    dispatch,
+    eplb,
+    metrics,
+    models,
+    online,
+    replan,
+    report,
+    steps,
+    testing,
+)
 from equipoise.engines import formats, layered, planning, settings, vllm_ascend
 from equipoise.how import How
 from equipoise.load import LoadPreset, LoadStatistics, drift_load, generate_load, read_load
@@ -23,14 +36,37 @@ from equipoise.strategies import STRATEGIES
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
 MODULES = (
-    "equipoise", "equipoise.backends", "equipoise.bounds", "equipoise.capacity", "equipoise.certificate",
-    "equipoise.checker", "equipoise.dispatch", "equipoise.engines.formats", "equipoise.engines.layered",
-    "equipoise.engines.planning", "equipoise.engines.settings", "equipoise.engines.vllm_ascend", "equipoise.eplb",
-    "equipoise.load", "equipoise.metrics", "equipoise.models", "equipoise.steps", "equipoise.migration",
-    "equipoise.migration.schedule", "equipoise.online",
-    "equipoise.placement", "equipoise.plan", "equipoise.problem", "equipoise.replan", "equipoise.replan.frontier",
-    "equipoise.report", "equipoise.restarts", "equipoise.solver", "equipoise.testing",
-)  # fmt: skip
+    "equipoise",
+    "equipoise.backends",
+    "equipoise.bounds",
+    "equipoise.capacity",
+    "equipoise.certificate",
+    "equipoise.checker",
+    "equipoise.dispatch",
+    "equipoise.engines.formats",
+    "equipoise.engines.layered",
+    "equipoise.engines.planning",
+    "equipoise.engines.settings",
+    "equipoise.engines.vllm_ascend",
+    "equipoise.eplb",
+    "equipoise.forecasting",
+    "equipoise.load",
+    "equipoise.metrics",
+    "equipoise.models",
+    "equipoise.steps",
+    "equipoise.migration",
+    "equipoise.migration.schedule",
+    "equipoise.online",
+    "equipoise.placement",
+    "equipoise.plan",
+    "equipoise.problem",
+    "equipoise.replan",
+    "equipoise.replan.frontier",
+    "equipoise.report",
+    "equipoise.restarts",
+    "equipoise.solver",
+    "equipoise.testing",
+)
 """What people import from: the package, its rooms, and the files that the docs name."""
 
 INTERNAL = {
@@ -38,6 +74,7 @@ INTERNAL = {
     "equipoise.engines.layered": {"fill_layers", "refuse_duplicates", "shifted"},
     "equipoise.engines.planning": {"Next"},
     "equipoise.engines.vllm_ascend": {"is_map", "read_map", "register", "write_map"},
+    "equipoise.dispatch": {"keep_even"},
     "equipoise.metrics": {"as_layers"},
     "equipoise.models": {"Model"},
     "equipoise.problem": {"as_problem", "check_counts", "count", "finite"},
@@ -60,6 +97,8 @@ HOW = How.of("plain-greedy", threads=1)
 GREEDY = settings.Settings(strategy="plain-greedy", threads=1)
 LAYERED = layered.LayeredPlacement.of(HERE)
 STATISTICS = LoadStatistics(LOAD)
+WINDOWS = np.stack([LOAD, LOAD[:, ::-1], LOAD, LOAD + 1, LOAD[:, ::-1], 2 * LOAD])
+FORECAST = eq.forecast(WINDOWS)
 CAPACITY = eq.slots_for(PROBLEM, 0.9, strategy="plain-greedy")
 PLANNED: dict[str, Any] = {"problem": PROBLEM, "strategy": "plain-greedy", "threads": 1}
 
@@ -105,8 +144,17 @@ def calls(folder: Path) -> dict[str, Call]:
         "generate_load": (generate_load, {"preset": LoadPreset(**preset), "tokens_per_window": 100}),
         "drift_load": (drift_load, {"load": WHOLE, "sigma": 0.5}),
         "read_load": (read_load, {"path": load}),
+        "forecast": (eq.forecast, {"windows": WINDOWS}),
+        "Forecast": (eq.Forecast, {"windows": WINDOWS}),
+        "Forecast.update": (FORECAST.update, {"window": LOAD}),
+        "Forecast.of_layers": (FORECAST.of_layers, {"layers": np.array([1])}),
+        "PlacementProblem (forecast)": (eq.PlacementProblem, {"load": FORECAST, "cluster": CLUSTER}),
+        "solve (forecast)": (
+            eq.solve,
+            {"problem": eq.PlacementProblem(FORECAST, CLUSTER), "current": HERE, "max_transfers": 2, "threads": 1},
+        ),
         # what is answered
-        "solve": (eq.solve, {**PLANNED, "current": HERE, "max_transfers": 2}),
+        "solve": (eq.solve, {**PLANNED, "current": HERE, "max_transfers": 2, "shares": "best", "connected": True}),
         "solve (joint-descent)": (
             eq.solve,
             {"problem": PROBLEM, "max_gap": 0.1, "effort": "fast", "deadline": 1.0, "stop_after": 1},
@@ -169,9 +217,30 @@ def calls(folder: Path) -> dict[str, Call]:
         "Shares": (eq.Shares, {"values": EVEN.values, "placement": HERE}),
         "Shares.even": (eq.Shares.even, {"placement": HERE}),
         "Shares.rank_load": (EVEN.rank_load, {"load": LOAD}),
+        "share": (eq.share, {"placement": HERE, "load": LOAD}),
+        "certify_shares": (dispatch.certify_shares, {"shares": EVEN, "load": LOAD}),
+        "SharesCertificate": (
+            dispatch.SharesCertificate,
+            {"lower_bound": LAYER, "max_rank_load": LAYER, "tight_ranks": np.ones((2, 2), np.bool_)},
+        ),
+        "count_components": (dispatch.count_components, {"placement": HERE}),
+        "fewest_components": (dispatch.fewest_components, {"placement": HERE}),
+        "flexibility": (
+            eq.flexibility,
+            {"placement": HERE, "load": LOAD, "drift": 0.1, "samples": 2, "shares": "even"},
+        ),
+        "Provenance.connected": (PLAN.provenance.connected, {"placement": HERE, "load": LOAD}),
+        "foresee": (dispatch.foresee, {"load": np.stack([LOAD] * 5)}),
+        "Foresight": (dispatch.Foresight, {"expected": LOAD, "errors": LOAD[None], "weight": np.ones((1, 2))}),
+        "cautious_shares": (dispatch.cautious_shares, {"placement": HERE, "load": np.stack([LOAD] * 5)}),
+        "refresh": (eq.refresh, {"plan": PLAN, "load": LOAD}),
+        "choose_shares": (dispatch.choose_shares, {"name": "best"}),
         "Certificate": (eq.Certificate, {"lower_bound": LAYER, "max_rank_load": LAYER, "bound": ("mean", "mean")}),
-        "certify": (certificate.certify, {"problem": PROBLEM, "placement": HERE}),
-        "check_placement": (certificate.check_placement, {"problem": PROBLEM, "placement": HERE}),
+        "certify": (certificate.certify, {"problem": PROBLEM, "placement": HERE, "shares": EVEN}),
+        "check_placement": (
+            certificate.check_placement,
+            {"problem": PROBLEM, "placement": HERE, "shares": EVEN},
+        ),
         "lower_bounds": (import_module("equipoise.bounds").lower_bounds, {"problem": PROBLEM}),
         "Metrics": (eq.Metrics, rows),
         "balancedness": (metrics.balancedness, {"rank_load": RANKS}),

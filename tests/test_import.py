@@ -33,6 +33,7 @@ NATIVE = {
     "count_transfers",
     "frontier",
     "rebalance_experts",
+    "refresh",
     "slots_for",
     "solve",
 }

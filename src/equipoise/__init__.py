@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from equipoise.capacity import Capacity as Capacity
     from equipoise.capacity import slots_for as slots_for
     from equipoise.certificate import Certificate as Certificate
+    from equipoise.dispatch.best import share as share
+    from equipoise.dispatch.connected import flexibility as flexibility
     from equipoise.dispatch.shares import Shares as Shares
     from equipoise.eplb import rebalance_experts as rebalance_experts
     from equipoise.errors import EquipoiseError as EquipoiseError
+    from equipoise.forecasting import Forecast as Forecast
+    from equipoise.forecasting import forecast as forecast
     from equipoise.load import LoadStatistics as LoadStatistics
     from equipoise.load import generate_load as generate_load
     from equipoise.load import read_load as read_load
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from equipoise.replan import count_transfers as count_transfers
     from equipoise.replan.frontier import Frontier as Frontier
     from equipoise.replan.frontier import frontier as frontier
+    from equipoise.replan.refresh import refresh as refresh
     from equipoise.solver import solve as solve
 
 __version__ = "0.1.0"
@@ -43,6 +48,7 @@ _ROOMS = {
     "Certificate": "certificate",
     "Cluster": "problem",
     "EquipoiseError": "errors",
+    "Forecast": "forecasting",
     "Frontier": "replan.frontier",
     "LinkSpeeds": "migration.schedule",
     "LoadStatistics": "load",
@@ -53,10 +59,14 @@ _ROOMS = {
     "Plan": "plan",
     "Shares": "dispatch.shares",
     "count_transfers": "replan",
+    "flexibility": "dispatch.connected",
+    "forecast": "forecasting",
     "frontier": "replan.frontier",
     "generate_load": "load",
     "read_load": "load",
     "rebalance_experts": "eplb",
+    "refresh": "replan.refresh",
+    "share": "dispatch.best",
     "slots_for": "capacity",
     "solve": "solver",
 }

@@ -247,7 +247,8 @@ def _experts_on_a_node(problem: PlacementProblem) -> int:
 
 
 def _with_slots(problem: PlacementProblem, slots_per_rank: int) -> PlacementProblem:
-    return replace(problem, cluster=replace(problem.cluster, slots_per_rank=slots_per_rank))
+    """Return ``problem`` with so many slots a rank, and its load as it is: what is asked for is not the next window."""
+    return replace(problem.without_forecast, cluster=replace(problem.cluster, slots_per_rank=slots_per_rank))
 
 
 def _ceiling(problem: PlacementProblem) -> Floats:

@@ -18,7 +18,8 @@ from equipoise.arguments import as_index, as_instance, as_path, as_ranks, count,
 from equipoise.certificate import Certificate, certify
 from equipoise.decode.json import decode_json, parse_json
 from equipoise.decode.source import reading
-from equipoise.decode.tables import number_rows, whole_numbers
+from equipoise.decode.tables import whole_numbers
+from equipoise.dispatch.connected import count_components, describe_connected, fewest_components
 from equipoise.dispatch.shares import Shares
 from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError, MissingDependencyError, listed, shown
 from equipoise.files import write_atomically
@@ -26,7 +27,7 @@ from equipoise.load import LoadStatistics
 from equipoise.metrics import Metrics
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
-from equipoise.saved import KEYS, fields_of, verified
+from equipoise.saved import KEYS, fields_of, verified, verified_shares
 from equipoise.steps import Steps
 
 __all__ = ["Plan", "Provenance"]
@@ -51,6 +52,16 @@ HELD_BACK_BY: dict[str, tuple[str, Callable[[Any, str], object]]] = {
     "stop_after": ("by a search that was ended before it was done", lambda value, name: None),
 }
 """Parameters that keep a plan from being as good as it could be, what to say of them, and what must hold to say it."""
+
+
+def _check_connected(value: Any) -> None:
+    """Insist on what ``describe_connected`` returns."""
+    known = ("drift", "even", "best")
+    if not isinstance(value, dict) or sorted(value) != sorted(known):
+        raise InvalidInputError(f"parameter connected is {shown(value)}; it must have {listed(known)}.")
+    for name in known:
+        finite(value[name], f"parameter connected, {name}")
+
 
 WORTH_ASKING = 0.99  # mean balancedness below which the summary says how to find the slots that reach it
 
@@ -94,10 +105,17 @@ class Provenance:
         for name, (_, check) in HELD_BACK_BY.items():
             if self.parameters.get(name) is not None:
                 check(self.parameters[name], f"parameter {name}")
+        if self.parameters.get("connected"):
+            _check_connected(self.parameters["connected"])
         for stage, number in self.stages.items():
             if not isinstance(stage, str) or len(stage) > LONGEST_NAME or not stage.isprintable():
                 raise InvalidInputError(f"stage {shown(stage)} has no name that fits into a line.")
             count(number, f"stage {shown(stage)}", least=0, most=2**63 - 1)
+
+    def connected(self, placement: Placement, load: NDArray[np.float64]) -> Provenance:
+        """Return the same with what connecting the ranks of ``placement`` gives when ``load`` drifts."""
+        parameters = {**self.parameters, "connected": describe_connected(placement, load)}
+        return dataclasses.replace(self, parameters=parameters)
 
     @classmethod
     def of(cls, strategy: Any, seed: int, implementation: str, stages: dict[str, int], digest: str) -> Provenance:
@@ -201,10 +219,11 @@ class Plan:
         *,
         quick: bool = False,
         lost_ranks: Sequence[int] = (),
+        shares: Shares | None = None,
     ) -> Plan:
         """Return the plan that ``placement`` is for ``problem``: checked, measured and with its proof.
 
-        ``quick`` and ``lost_ranks`` are as in ``certify``.
+        ``quick``, ``lost_ranks`` and ``shares`` are as in ``certify``.
 
         Raises
         ------
@@ -212,7 +231,7 @@ class Plan:
             If the placement breaks a rule of the problem.
         """
         lost_ranks = as_ranks(lost_ranks)
-        certificate = certify(problem, placement, quick=quick, lost_ranks=lost_ranks)
+        certificate = certify(problem, placement, quick=quick, lost_ranks=lost_ranks, shares=shares)
         mean = problem.load.sum(axis=1) / (problem.cluster.num_ranks - len(lost_ranks))
         metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
         return cls(
@@ -222,7 +241,8 @@ class Plan:
             certificate,
             metrics,
             provenance,
-            steps=Steps.of(placement, problem.steps),
+            shares=shares,
+            steps=Steps.of(placement, problem.steps, shares),
             lost_ranks=tuple(sorted(set(lost_ranks))),
         )
 
@@ -245,7 +265,10 @@ class Plan:
         certificate = Certificate(every(lambda part: part.certificate.lower_bound), largest, names)
         metrics = Metrics(every(lambda part: part.metrics.mean_rank_load), largest, placement.num_duplicates)
         stages = {stage: sum(part.provenance.stages[stage] for part in parts) for stage in first.provenance.stages}
-        provenance = dataclasses.replace(first.provenance, stages=stages, problem_digest=problem_digest)
+        parameters = _parameters_of_all(parts)
+        provenance = dataclasses.replace(
+            first.provenance, parameters=parameters, stages=stages, problem_digest=problem_digest
+        )
         shares = None
         if any(part.shares is not None for part in parts):
             shares = Shares(every(lambda part: _shares_of(part).values), placement)
@@ -338,6 +361,8 @@ class Plan:
             *(("bound by", line) for line in self._binding()),
             *([("lost", _named_ranks(self.lost_ranks))] if self.lost_ranks else []),
             *(("held back", line) for line in self._holding_back()),
+            *(("shares", line) for line in self._sharing()),
+            *(("connected", line) for line in self._connecting()),
             *(("to reach", line) for line in self._to_reach(balancedness)),
             ("duplicates", f"{duplicates or 'no'} rank{'s hold' if duplicates != 1 else ' holds'} an expert twice"),
             ("found by", f"{how.strategy}, seed {how.seed}, {how.implementation}" + (f"; {found}" if found else "")),
@@ -377,6 +402,29 @@ class Plan:
         """Return the limits that were set for this plan: the gap may be owed to them."""
         limits = ((words, self.provenance.parameters.get(name)) for name, (words, _) in HELD_BACK_BY.items())
         return [words.format(limit) for words, limit in limits if limit is not None]
+
+    def _sharing(self) -> list[str]:
+        """Return how far shares are from even, and how many replicas are dormant, where there are shares."""
+        if self.shares is None:
+            return []
+        uneven = (np.abs(self.shares.values - Shares.even(self.placement).values) > 0.005).sum()
+        return [f"{uneven:,} uneven, {int(self.shares.num_dormant.sum()):,} replicas dormant, in all layers"]
+
+    def _connecting(self) -> list[str]:
+        """Return how many components the ranks fall into and what that gives, where they were to be connected."""
+        told = self.provenance.parameters.get("connected")
+        if not told:
+            return []
+        found, fewest = count_components(self.placement), fewest_components(self.placement)
+        line = f"{found.mean():.2f} components of ranks that share experts, worst layer {found.max()}"
+        if fewest.max() > 1:
+            spare = self.cluster.num_slots - self.placement.num_logical_experts
+            line += f"; {spare} redundant experts cannot join {self.cluster.num_ranks} ranks: at least {fewest.max()}"
+        return [
+            line,
+            f"after {told['drift']:.0%} drift, with no transfers: balancedness {told['best']:.4f} with the best "
+            f"shares, {told['even']:.4f} with even ones",
+        ]
 
     def _to_reach(self, balancedness: float) -> list[str]:
         """Return the line that says how to find the slots for a mean balancedness, where more than the mean binds."""
@@ -482,8 +530,7 @@ class Plan:
             provenance = Provenance(**fields_of(document["provenance"], Provenance, "provenance"))
             plan = cls(*verified(document), provenance)
             if version > 1 and "shares" in document:
-                shares = Shares(number_rows(document["shares"], "shares"), plan.placement)
-                plan = dataclasses.replace(plan, shares=shares)
+                plan = dataclasses.replace(plan, shares=verified_shares(document, plan.placement))
             if "steps" in document:
                 steps = Steps(**fields_of(document["steps"], Steps, "steps"))
                 plan = dataclasses.replace(plan, steps=steps)
@@ -516,6 +563,17 @@ def _checked_lost(value: Any, placement: Placement) -> tuple[int, ...]:
 
 def _named_ranks(ranks: Sequence[int]) -> str:
     return f"{'ranks' if len(ranks) > 1 else 'rank'} {listed(ranks)}: left empty, by a re-plan from this one too"
+
+
+def _parameters_of_all(parts: Sequence[Plan]) -> dict[str, Any]:
+    """Return the parameters of consecutive layers: those of the first, and what drift leaves, averaged over layers."""
+    parameters = parts[0].provenance.parameters
+    told: list[Any] = [part.provenance.parameters.get("connected") for part in parts]
+    if not all(told):
+        return parameters
+    layers = [part.placement.num_layers for part in parts]
+    mean = {name: round(float(np.average([each[name] for each in told], weights=layers)), 4) for name in told[0]}
+    return {**parameters, "connected": mean}
 
 
 def _shares_of(plan: Plan) -> Shares:

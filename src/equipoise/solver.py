@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from equipoise.dispatch import choose_shares
 from equipoise.errors import InvalidInputError
 from equipoise.how import How
 from equipoise.placement import Placement
@@ -31,6 +32,8 @@ def solve(
     max_layers: int | None = None,
     lost_ranks: Iterable[int] = (),
     restored_ranks: Iterable[int] = (),
+    shares: str = "even",
+    connected: bool = False,
     **parameters: Any,
 ) -> Plan:
     """Decide where the experts live, and prove how good that is.
@@ -70,6 +73,14 @@ def solve(
         plan in force records stay lost: ``plan.lost_ranks``.
     restored_ranks : iterable of int, default ()
         With a plan as ``current``: ranks that it records as lost, and that are back, without anything.
+    shares : str, default "even"
+        What part of an expert's tokens each of its replicas gets: ``"even"`` parts, or the ``"best"`` for the placement
+        that is found, see ``equipoise.share``. ``plan.shares`` has them, and the certificate is of them.
+    connected : bool, default False
+        Whether the ranks of each layer are connected by the experts they share, as far as the replicas allow and
+        without loss of balance (``max_gap`` at most), so that new shares can carry load from anywhere to anywhere when
+        it drifts: ``equipoise.flexibility`` says how far. With a limit on transfers, by what is left of it. Takes some
+        40 ms of a core for a layer of 320 slots on 64 ranks.
     **parameters
         Of the strategy, such as ``restarts=512``.
 
@@ -82,7 +93,7 @@ def solve(
     Raises
     ------
     UnknownNameError
-        If no strategy, parameter or backend has that name.
+        If no strategy, parameter, backend or kind of shares has that name.
     InvalidInputError
         If a parameter breaks its rule, the strategy does not run on the backend that was asked for by name, or a limit
         is given without ``current``.
@@ -99,13 +110,14 @@ def solve(
     1.0
     """
     as_problem(problem)
-    how = How.of(strategy, seed=seed, backend=backend, threads=threads, **parameters)
+    how = How.of(strategy, seed=seed, backend=backend, threads=threads, connected=connected, **parameters)
     lost = known_lost(current, lost_ranks, restored_ranks)
     budget = Budget(max_transfers, max_transfers_total, min_gain, max_layers, lost_ranks=lost)
+    choose = choose_shares(shares)
     if current is not None:
         from equipoise.replan.replan import replan
 
-        return replan(problem, current, budget, how)
+        return replan(problem, current, budget, how, choose)
     if budget != Budget():
         raise InvalidInputError(
             "max_transfers, max_transfers_total, min_gain, max_layers and lost_ranks count from a placement in force; "
@@ -113,4 +125,6 @@ def solve(
         )
     found, placement = how.place(problem)
     provenance = Provenance.of(found.strategy, how.seed, found.implementation, found.stages, problem.digest)
-    return Plan.of(problem, placement, provenance)
+    if how.connected:
+        provenance = provenance.connected(placement, problem.load)
+    return Plan.of(problem, placement, provenance, shares=choose(placement, problem.load))
