@@ -208,3 +208,16 @@ def test_every_module_says_in_its_first_line_what_it_is_about(module: Path) -> N
     text = ast.get_docstring(tree_of(module))
     assert text, f"{module} has no docstring"
     assert text.splitlines()[0].endswith((".", ":")), f"the first line of {module} is no sentence"
+
+
+MOST_ARGUMENTS = 8
+
+
+def test_no_function_takes_more_than_eight_arguments_by_place(module: Path) -> None:
+    """What is passed by name alone says what it is where it is passed; commands get theirs from typer, by name."""
+    if room_of(module) in ("cli", "eplb") or module == Path("restarts/triton"):
+        pytest.skip("options of commands, a published order, or sizes and strides of what is launched on a device")
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            names = [each.arg for each in (*node.args.posonlyargs, *node.args.args)]
+            assert len(names) <= MOST_ARGUMENTS, f"{module}:{node.lineno} takes {len(names)}: {', '.join(names)}"

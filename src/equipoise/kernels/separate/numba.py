@@ -21,7 +21,10 @@ def separate_duplicates(physical_to_logical: NDArray[np.int32], num_ranks: int, 
     fixed : int64 array, shape (rows, num_logical_experts)
         Integer loads. See the folder's contract for which exchange is made.
     """
-    _separate_rows(physical_to_logical.reshape(len(physical_to_logical), num_ranks, -1), fixed)
+    # As wide as descent's own, for which it is compiled already.
+    held = physical_to_logical.reshape(len(physical_to_logical), num_ranks, -1).astype(np.int64)
+    _separate_rows(held, np.ascontiguousarray(fixed))
+    physical_to_logical[:] = held.reshape(physical_to_logical.shape)
 
 
 @native
