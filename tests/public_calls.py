@@ -139,6 +139,7 @@ def calls(folder: Path) -> dict[str, Call]:
         "PlacementProblem": (eq.PlacementProblem, {"load": LOAD, "cluster": CLUSTER}),
         "PlacementProblem.of_layers": (PROBLEM.of_layers, {"layers": np.array([1])}),
         "LoadStatistics": (LoadStatistics, {"tokens_per_expert": LOAD, "source": "x", "layer_ids": (3, 4)}),
+        "LoadStatistics.grouped": (STATISTICS.grouped, {"steps": 1}),
         "LoadStatistics.window": (STATISTICS.window, {"selection": 0}),
         "LoadPreset": (LoadPreset, preset),
         "generate_load": (generate_load, {"preset": LoadPreset(**preset), "tokens_per_window": 100}),
@@ -147,6 +148,7 @@ def calls(folder: Path) -> dict[str, Call]:
         "forecast": (eq.forecast, {"windows": WINDOWS}),
         "Forecast": (eq.Forecast, {"windows": WINDOWS}),
         "Forecast.update": (FORECAST.update, {"window": LOAD}),
+        "Forecast.without": (FORECAST.without, {"errors": np.zeros(5, dtype=np.bool_)}),
         "Forecast.of_layers": (FORECAST.of_layers, {"layers": np.array([1])}),
         "PlacementProblem (forecast)": (eq.PlacementProblem, {"load": FORECAST, "cluster": CLUSTER}),
         "solve (forecast)": (
@@ -249,6 +251,7 @@ def calls(folder: Path) -> dict[str, Call]:
         "sglang_utilization": (metrics.sglang_utilization, {"rank_load": RANKS}),
         "Provenance": (Provenance, told),
         "Provenance.of": (Provenance.of, found),
+        "Provenance.with_forecast": (PLAN.provenance.with_forecast, {"said": {"num_windows": 3, "num_errors": 0}}),
         "Plan": (eq.Plan, {**parts, "num_expert_groups": None, "shares": EVEN}),
         "Plan.of": (eq.Plan.of, {"problem": PROBLEM, "placement": HERE, "provenance": PLAN.provenance}),
         "Plan.joined": (eq.Plan.joined, {"parts": [PLAN, PLAN], "problem_digest": "0"}),

@@ -44,6 +44,14 @@ def _check_limit(value: Any, name: str) -> None:
         raise InvalidInputError(f"{name} is {shown(value)}, which limits nothing; leave it out.")
 
 
+def _check_forecast(said: Any) -> None:
+    """Insist on what a plan for a forecast records of it; see ``equipoise.robust.back_test``."""
+    as_instance(said, dict, "parameter forecast", "what was forecast, as a plan records it")
+    for name in ("num_windows", "num_errors", "tested_layers"):
+        count(said.get(name, 0), f"{name} of the forecast", least=0, most=2**63 - 1)
+    finite(said.get("expected_balancedness", 0.0), "expected_balancedness of the forecast")
+
+
 HELD_BACK_BY: dict[str, tuple[str, Callable[[Any, str], object]]] = {
     "max_transfers": ("by the limit of {:,} transfers in a layer", _check_limit),
     "max_transfers_total": ("by the limit of {:,} transfers in all layers together", _check_limit),
@@ -107,6 +115,8 @@ class Provenance:
                 check(self.parameters[name], f"parameter {name}")
         if self.parameters.get("connected"):
             _check_connected(self.parameters["connected"])
+        if self.parameters.get("forecast") is not None:
+            _check_forecast(self.parameters["forecast"])
         for stage, number in self.stages.items():
             if not isinstance(stage, str) or len(stage) > LONGEST_NAME or not stage.isprintable():
                 raise InvalidInputError(f"stage {shown(stage)} has no name that fits into a line.")
@@ -116,6 +126,10 @@ class Provenance:
         """Return the same with what connecting the ranks of ``placement`` gives when ``load`` drifts."""
         parameters = {**self.parameters, "connected": describe_connected(placement, load)}
         return dataclasses.replace(self, parameters=parameters)
+
+    def with_forecast(self, said: dict[str, Any]) -> Provenance:
+        """Return the same with what the plan's forecast was made of, as parameter ``forecast``."""
+        return dataclasses.replace(self, parameters={**self.parameters, "forecast": said})
 
     @classmethod
     def of(cls, strategy: Any, seed: int, implementation: str, stages: dict[str, int], digest: str) -> Provenance:
@@ -358,6 +372,7 @@ class Plan:
             ("balancedness", f"mean {metrics.mean_balancedness:.4f}, worst layer {metrics.worst_balancedness:.4f}"),
             *([("steps", str(self.steps))] if self.steps else []),
             ("gap to bound", f"mean {certificate.mean_gap:.4%}, worst layer {certificate.max_gap:.4%}"),
+            *(("next window", line) for line in self._foreseen()),
             *(("bound by", line) for line in self._binding()),
             *([("lost", _named_ranks(self.lost_ranks))] if self.lost_ranks else []),
             *(("held back", line) for line in self._holding_back()),
@@ -397,6 +412,22 @@ class Plan:
             for name, number in self.binding.items()
         ]
         return lines or ["nothing: no layer has tokens"]
+
+    def _foreseen(self) -> list[str]:
+        """Return what was forecast, from what, and how balanced the next window is expected to be."""
+        said = self.provenance.parameters.get("forecast")
+        if said is None:
+            return []
+        windows = said.get("num_windows", 0)
+        made = f"what is above is on the load forecast from {windows:,} window{'' if windows == 1 else 's'}"
+        if "expected_balancedness" not in said:
+            return [f"{made}; too little is known of errors to plan against them"]
+        errors, layers = said.get("num_errors", 0), said.get("tested_layers", 0)
+        return [
+            f"balancedness {said['expected_balancedness']:.4f} expected; {made}",
+            f"back-tested on {errors:,} past errors that plans had not seen, "
+            f"in {layers:,} layer{'' if layers == 1 else 's'}",
+        ]
 
     def _holding_back(self) -> list[str]:
         """Return the limits that were set for this plan: the gap may be owed to them."""

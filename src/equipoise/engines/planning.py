@@ -7,13 +7,15 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from equipoise.arguments import as_instance, as_names, count
-from equipoise.arrays import as_numpy
+from equipoise.arrays import as_load, as_numpy, as_windows
 from equipoise.certificate import Certificate, certify
 from equipoise.engines.sentences import Balance, held_up
 from equipoise.engines.settings import Settings
 from equipoise.errors import InvalidInputError, shown
+from equipoise.forecasting import forecast
 from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import Cluster, PlacementProblem
@@ -35,6 +37,8 @@ class Next:
         Layers that keep the placement in force because the limits say so.
     how : str
         For people: what planned.
+    seen : float64 array, shape (num_layers, num_logical_experts)
+        The load that was handed over, its windows summed. That of the problem is what is expected of the next.
     """
 
     problem: PlacementProblem
@@ -42,6 +46,7 @@ class Next:
     held: Placement | None
     stayed: int
     how: str
+    seen: NDArray[np.float64]
 
     @cached_property
     def certificate(self) -> Certificate:
@@ -64,8 +69,9 @@ def plan_next(
 
     Parameters
     ----------
-    load : array, shape (num_layers, num_logical_experts)
-        Any kind that ``PlacementProblem`` takes; a layer may be all zeros.
+    load : array, shape (num_layers, num_logical_experts) or (num_windows, num_layers, num_logical_experts)
+        Any kind that ``PlacementProblem`` takes; a layer may be all zeros. From several windows, oldest first, the next
+        is forecast, and the plan is for what may come.
     num_slots, num_groups, num_nodes, num_ranks
         As in the published ``rebalance_experts``: hierarchical if ``num_nodes`` divides ``num_groups``,
         global otherwise. None or 0 groups are one group.
@@ -104,14 +110,18 @@ def plan_next(
             "nodes. Set the hierarchy to auto or global."
         )
     cluster = Cluster.from_slots(num_ranks, num_slots, num_nodes if hierarchical else 1)
-    problem = PlacementProblem(load, cluster, groups if hierarchical else None)
+    windows = as_windows(load)
+    asked = forecast(windows) if len(windows) > 1 else windows
+    problem = PlacementProblem(asked, cluster, groups if hierarchical else None)
+    seen = as_load(windows)
     how = settings.how()
     if current is None:
         found, placement = how.place(problem)
-        return Next(problem, placement, None, 0, f"{found.strategy.name}, {found.implementation}")
+        return Next(problem, placement, None, 0, f"{found.strategy.name}, {found.implementation}", seen)
     held = _as_placement(current, cluster.slots_per_rank, problem.num_logical_experts)
     then = next_placement(problem, held, settings.budget(separate), how)
-    return Next(problem, then.placement, held, int(then.stays.sum()), f"{how.strategy.name}, {then.implementation}")
+    name = f"{how.strategy.name}, {then.implementation}"
+    return Next(problem, then.placement, held, int(then.stays.sum()), name, seen)
 
 
 def _as_placement(current: Any, slots_per_rank: int, num_experts: int) -> Placement:

@@ -57,6 +57,9 @@ class Settings:
         Megabytes of it, at most.
     metrics : bool, default False
         Whether Prometheus gauges are set.
+    windows : int or None, default None
+        Windows of the past from which the next is forecast, at most: 1 plans for the sum of what was seen, and None
+        leaves it to the plug-in.
 
     Examples
     --------
@@ -77,6 +80,7 @@ class Settings:
     record: str | None = None
     record_mb: int = 256
     metrics: bool = False
+    windows: int | None = None
 
     def __post_init__(self) -> None:
         flag(self.enabled, "enabled")
@@ -222,5 +226,6 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "_HIERARCHY": ("hierarchy", _hierarchy, "it must be auto, global or hierarchical"),
     "_RECORD": ("record", str, "name a folder"),
     "_RECORD_MB": ("record_mb", _positive, _POSITIVE),
+    "_WINDOWS": ("windows", _positive, _POSITIVE),
     "_METRICS": ("metrics", _switch, "set it to 1 to set Prometheus gauges, or leave it out"),
 }

@@ -45,3 +45,6 @@ def _plan_as_engines_do(strategy: str | None) -> None:
                 describe(found)
                 balances(found)
     describe(plan_next(load, 12, 1, 1, 6, told[0]))
+    windows = np.stack([load, load[:, ::-1], load, 2 * load, load[:, ::-1], load, load])
+    for held in (None, current[:, :12]):
+        describe(plan_next(windows, 12, 1, 1, 4, told[0], held))
