@@ -278,7 +278,7 @@ def test_a_plan_is_weighed_against_the_placement_in_force_with_new_shares():
 
 
 def test_a_migration_brings_its_own_shares():
-    balancer, placement, _, changed = served(FixedInterval(), steps=11, shares="best")
+    balancer, placement, _, changed = served(FixedInterval(), steps=11, drift=1.5, shares="best")
     assert changed
     assert balancer.placement is not placement
     assert balancer.shares.placement == balancer.placement
