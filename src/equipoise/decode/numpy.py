@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from equipoise.decode.source import opened
 from equipoise.errors import FileFormatError, shown
 
-__all__ = ["decode_npy", "read_array"]
+__all__ = ["decode_npy", "read_array", "read_header"]
 
 LONGEST_HEADER = 10_000  # bytes; numpy parses no longer one, but would read it
 
@@ -34,7 +34,7 @@ def read_array(stream: IO[bytes], num_bytes: int, name: str) -> NDArray[Any]:
         If the header is damaged, describes no plain array of numbers, or promises other than so many bytes hold.
         Pickled objects are refused, never run.
     """
-    shape, fortran_order, dtype, length = _read_header(stream, name)
+    shape, fortran_order, dtype, length = read_header(stream, name)
     if dtype.hasobject:
         raise FileFormatError(
             f"{name} holds Python objects, which are not loaded because unpickling runs code; "
@@ -62,7 +62,7 @@ def read_array(stream: IO[bytes], num_bytes: int, name: str) -> NDArray[Any]:
         ) from None
 
 
-def _read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+def read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     """Return shape, order, type, and how many bytes said so."""
     start = stream.read(npy.MAGIC_LEN)
     field = stream.read(2 if start[6:] == b"\1\0" else 4)
