@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from equipoise.replan.frontier import Frontier as Frontier
     from equipoise.replan.frontier import frontier as frontier
     from equipoise.solver import solve as solve
+    from equipoise.traces.replay import replay as replay
+    from equipoise.traces.result import Replay as Replay
+    from equipoise.traces.trace import Trace as Trace
 
 __version__ = "0.1.0"
 
@@ -48,9 +51,12 @@ _ROOMS = {
     "Placement": "placement",
     "PlacementProblem": "problem",
     "Plan": "plan",
+    "Replay": "traces.result",
     "Shares": "dispatch.shares",
+    "Trace": "traces.trace",
     "count_transfers": "replan",
     "frontier": "replan.frontier",
+    "replay": "traces.replay",
     "slots_for": "capacity",
     "solve": "solver",
 }

@@ -5,7 +5,7 @@ name                slot of a token
 ==================  ================================================================================================
 even                no rule: every replica gets the same part of its expert's tokens, fractions too
 vllm                replica ``(row * 2654435769 mod 2**32) mod count``, row counted on the token's own rank
-sglang-static       one replica for each source rank: its own if it has one, else dealt fairly, as SGLang draws them
+sglang-static       one replica for each source rank: its own, else its node's, else dealt fairly, as SGLang draws them
 sglang-dynamic      a replica at random, each as likely (as 16 random bits make it)
 tensorrt-llm        replicas in turn, over an expert's tokens on one rank; the first is the rank's number mod count
 ascend              one replica for each source rank: the rank's number mod count
@@ -67,8 +67,8 @@ class Maps:
     ``slots`` int64 [layers, experts, largest count], -1 for none; ``count`` int64 [layers, experts].
     """
 
-    def __init__(self, placement: Placement) -> None:
-        self.placement = placement
+    def __init__(self, placement: Placement, num_nodes: int = 1) -> None:
+        self.placement, self.num_nodes = placement, num_nodes
         self.slots = placement.logical_to_physical.astype(np.int64)
         self.count = placement.replica_count.astype(np.int64)
 
@@ -76,22 +76,36 @@ class Maps:
     def sglang_static(self) -> Ints:
         """The slot of each source rank: [ranks, layers, experts], as SGLang deals them on every rank."""
         ranks, per_rank = self.placement.num_ranks, self.placement.slots_per_rank
+        per_node = ranks // self.num_nodes
         chosen = np.repeat(self.slots[None, :, :, 0], ranks, axis=0)
         draw = random.Random(SGLANG_SEED)
         for layer, expert in np.argwhere(self.count > 1).tolist():
             candidates = self.slots[layer, expert, : self.count[layer, expert]].tolist()
-            own: dict[int, int] = {}
-            for slot in candidates:
-                own.setdefault(slot // per_rank, slot)
-            others = [rank for rank in range(ranks) if rank not in own]
-            for rank, slot in own.items():
-                chosen[rank, layer, expert] = slot
+            near = _nearest(candidates, ranks, per_rank, per_node)
+            others = [rank for rank in range(ranks) if near[rank] < 0]
             if others:
                 times, rest = divmod(len(others), len(candidates))
                 dealt = candidates * times + draw.sample(candidates, k=rest)
                 draw.shuffle(dealt)
-                chosen[others, layer, expert] = dealt
+                for rank, slot in zip(others, dealt, strict=True):
+                    near[rank] = slot
+            chosen[:, layer, expert] = near
         return chosen
+
+
+def _nearest(candidates: list[int], ranks: int, per_rank: int, per_node: int) -> list[int]:
+    """Return for each rank the first replica on itself, else on its node unless all are there, else -1."""
+    on_rank: dict[int, int] = {}
+    on_node: dict[int, list[int]] = {}
+    for slot in candidates:
+        on_rank.setdefault(slot // per_rank, slot)
+        on_node.setdefault(slot // per_rank // per_node, []).append(slot)
+    near = []
+    for rank in range(ranks):
+        node = on_node.get(rank // per_node, [])
+        narrows = 0 < len(node) < len(candidates)
+        near.append(on_rank.get(rank, node[0] if narrows else -1))
+    return near
 
 
 Choose = Callable[[Maps, Batch], Ints]

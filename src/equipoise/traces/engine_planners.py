@@ -31,6 +31,7 @@ class EnginePlanner:
     module: str
     install: str
     call: Callable[..., Any]
+    sees_windows: bool = False
 
     def load(self) -> Callable[[Floats, Cluster, int | None, Ints], Ints]:
         """Return the planner as a function of windows, cluster, groups and the slots in force.
@@ -69,8 +70,9 @@ def _imported(row: EnginePlanner) -> Any:
 
 
 def _whole(torch: Any, load: Floats) -> Any:
-    """Return counts as engines sum them: int64, which their planners turn into float32 themselves."""
-    return torch.from_numpy(np.rint(load).astype(np.int64))
+    """Return counts as engines sum them, in whole numbers where they are whole; planners make float32 of them."""
+    whole = load.astype(np.int64)
+    return torch.from_numpy(whole if np.array_equal(whole, load) else load)
 
 
 def _call_vllm(module: Any, torch: Any, windows: Floats, cluster: Cluster, groups: int | None, held: Ints) -> Any:
@@ -112,7 +114,7 @@ ENGINE_PLANNERS: dict[str, EnginePlanner] = {
         EnginePlanner("vllm", "vllm.distributed.eplb.policy.default", "Run this in vLLM's environment.", _call_vllm),
         EnginePlanner("sglang-deepseek", _SGLANG, "Run this in SGLang's environment.", _call_sglang("deepseek")),
         EnginePlanner(
-            "sglang-deepseek-vec", _SGLANG, "Run this in SGLang's environment.", _call_sglang("deepseek_vec")
+            "sglang-deepseek-vec", _SGLANG, "Run this in SGLang's environment.", _call_sglang("deepseek_vec"), True
         ),
         EnginePlanner("deepseek-eplb", "eplb", "Put DeepSeek's eplb.py where Python finds it.", _call_deepseek),
     )

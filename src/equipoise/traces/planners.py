@@ -56,12 +56,15 @@ class Planner:
         What plans, if it is an engine's.
     limited : bool
         Whether it can be told how much may move; one that cannot is replayed without a limit only.
+    sees_windows : bool
+        Whether it looks at windows one by one, and not at their sum.
     """
 
     name: str
     strategy: str | None = None
     plans: Plans | None = None
     limited: bool = True
+    sees_windows: bool = False
 
 
 def planner_names() -> list[str]:
@@ -90,7 +93,7 @@ def find_planner(name: str) -> Planner:
         raise UnknownNameError(f"planner is {shown(name)}; it must be one of {listed(known, 20)}.")
     if not can_import(row):
         raise MissingDependencyError(f"planner {name} is {row.module}, which cannot be imported. {row.install}")
-    return Planner(name, plans=row.load(), limited=False)
+    return Planner(name, plans=row.load(), limited=False, sees_windows=row.sees_windows)
 
 
 def how_of(strategy: str, seed: int, threads: int | None) -> How:
