@@ -18,6 +18,7 @@ from equipoise.cli.export import export
 from equipoise.cli.inspect import inspect
 from equipoise.cli.plan import plan
 from equipoise.cli.replan import replan
+from equipoise.cli.replay import replay
 from equipoise.cli.slots import slots
 from equipoise.cli.warmup import warmup
 from equipoise.errors import EquipoiseError
@@ -27,6 +28,7 @@ __all__ = ["COMMANDS", "app"]
 COMMANDS: tuple[Callable[..., None], ...] = (
     plan,
     replan,
+    replay,
     inspect,
     compare,
     slots,

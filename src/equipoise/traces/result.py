@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.traces.planners import ORACLE
 from equipoise.traces.recommend import Recommendation
 from equipoise.traces.settings import Asked, Setting
 
@@ -179,6 +178,7 @@ class Replay:
             "links": asdict(asked.links),
             "moving": asked.moving,
             "seed": asked.seed,
+            "settings": [[s.planner, s.slots, s.every, s.max_transfers] for s in (row.setting for row in self.rows)],
             "num_windows": self.num_windows,
             "windows_done": self.windows_done,
             "windows_scored": self.windows_scored,
@@ -206,7 +206,3 @@ class Replay:
 
         return fragment(self)
 
-
-def is_ceiling(row: Row) -> bool:
-    """Whether a row is no planner to be had."""
-    return row.planner == ORACLE
