@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 from equipoise.errors import InvalidInputError, shown
 from equipoise.limits import MOST_CELLS, MOST_LAYERS, MOST_LOADS, MOST_SLOTS
 
-__all__ = ["CheckedLoad", "as_load", "as_numpy", "as_windows", "check_loads", "check_table", "check_values", "is_torch", "like"]
+__all__ = [
+    "CheckedLoad",
+    "as_load",
+    "as_numpy",
+    "as_windows",
+    "check_loads",
+    "check_table",
+    "check_values",
+    "is_torch",
+    "like",
+]
 
 CHECKED_AT_ONCE = 1 << 20  # loads; what is refused takes no memory for a copy of all
 

@@ -23,8 +23,8 @@ TracePath = Annotated[
     Path,
     typer.Argument(
         metavar="TRACE",
-        help="Steps or windows: .npy or .npz of shape (steps, layers, experts), CSV with layer, expert, count, a folder "
-        "of dumps, or tokens (see --tokens-per-step). Read in pieces.",
+        help="Steps or windows: .npy or .npz of shape (steps, layers, experts), CSV with layer, expert, count, a "
+        "folder of dumps, or tokens (see --tokens-per-step). Read in pieces.",
         show_default=False,
     ),
 ]
@@ -34,7 +34,9 @@ SlotsList = Annotated[
 Every = Annotated[str, typer.Option("--every", metavar="N,...", help="Windows from plan to plan, one or several.")]
 Limits = Annotated[
     str,
-    typer.Option("--max-transfers", metavar="N,...", help="Transfers a layer for each plan, at most; none for no limit."),
+    typer.Option(
+        "--max-transfers", metavar="N,...", help="Transfers a layer for each plan, at most; none for no limit."
+    ),
 ]
 Planners = Annotated[
     list[str] | None,
@@ -63,21 +65,24 @@ TopK = Annotated[int | None, typer.Option("--top-k", metavar="K", help="Experts 
 TokensPerStep = Annotated[
     int | None,
     typer.Option(
-        "--tokens-per-step", metavar="N", help="TRACE holds the experts of tokens, (tokens, layers, k), N of them a step."
+        "--tokens-per-step",
+        metavar="N",
+        help="TRACE holds the experts of tokens, (tokens, layers, k), N of them a step.",
     ),
 ]
 Bytes = Annotated[
     int | None,
-    typer.Option("--bytes-per-expert", metavar="N", help="Size of one expert's weights in one layer: what moving takes."),
+    typer.Option(
+        "--bytes-per-expert", metavar="N", help="Size of one expert's weights in one layer: what moving takes."
+    ),
 ]
 Links = Annotated[
     str | None,
-    typer.Option(
-        "--links", metavar="NODE,REMOTE", help="Bytes a second within and between nodes, such as 200e9,25e9."
-    ),
+    typer.Option("--links", metavar="NODE,REMOTE", help="Bytes a second within and between nodes, such as 200e9,25e9."),
 ]
 Moving = Annotated[
-    str, typer.Option("--moving", metavar="HOW", help="stalled: steps wait while weights move; overlapped: they do not.")
+    str,
+    typer.Option("--moving", metavar="HOW", help="stalled: steps wait while weights move; overlapped: they do not."),
 ]
 Report = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write a page with pictures there: one HTML file.")

@@ -218,15 +218,13 @@ def deal(counts: NDArray[np.int64], num_ranks: int, experts_per_token: int, draw
 
 def batch_of(tokens: NDArray[np.int64], num_ranks: int, draw: np.random.Generator) -> Batch:
     """Return the batch of tokens [tokens, layers, k] with their experts, -1 for none, in equal parts on the ranks."""
-    number, layers, _ = tokens.shape
+    number = len(tokens)
     layer, token, place = np.nonzero(tokens.transpose(1, 0, 2) >= 0)
     expert = tokens[token, layer, place].astype(np.int64)
     return _placed(layer, expert, token, np.full(len(token), number), num_ranks, draw)
 
 
-def _placed(
-    layer: Ints, expert: Ints, token: Ints, tokens: Ints, num_ranks: int, draw: np.random.Generator
-) -> Batch:
+def _placed(layer: Ints, expert: Ints, token: Ints, tokens: Ints, num_ranks: int, draw: np.random.Generator) -> Batch:
     """Give the token numbered ``token`` of ``tokens`` its rank, and its row there."""
     rank = token * num_ranks // tokens
     row = token - -(-rank * tokens // num_ranks)

@@ -27,7 +27,9 @@ def lines(
     def paint(axes: Any) -> None:
         for i, (name, (x, y)) in enumerate(curves.items()):
             marker = "o" if dots else None
-            axes.plot(x, y, DASHES[i // 7 % 4], color=_colour(i), label=name, linewidth=1.6, marker=marker, markersize=4)
+            axes.plot(
+                x, y, DASHES[i // 7 % 4], color=_colour(i), label=name, linewidth=1.6, marker=marker, markersize=4
+            )
         for level, name in marks:
             axes.axhline(level, color=COLOURS["soft"], linewidth=1, linestyle=":")
             axes.annotate(
@@ -61,12 +63,16 @@ def bars(groups: Mapping[str, Sequence[float]], x_label: str, y_label: str, leve
     return draw(paint)
 
 
-def heat(values: NDArray[np.float64], x_label: str, y_label: str, of: str, extent: tuple[float, float]) -> str:
-    """Return rows of cells, [rows, columns], light where low; NaN stays empty. ``extent`` is what the columns span."""
+def heat(
+    values: NDArray[np.float64], x_label: str, y_label: str, of: str, extent: tuple[float, float], least: float
+) -> str:
+    """Return rows of cells, [rows, columns], dark at ``least`` and light at 1; NaN stays empty.
+
+    ``extent`` is what the columns span.
+    """
 
     def paint(axes: Any) -> None:
         rows = len(values)
-        least = float(np.nanmin(values)) if np.isfinite(values).any() else 0.0
         shown = axes.imshow(
             values, aspect="auto", interpolation="nearest", cmap="viridis", vmin=min(least, 0.999), vmax=1.0,
             extent=(extent[0], extent[1], rows - 0.5, -0.5),

@@ -10,7 +10,8 @@ __all__ = ["Figure", "answer", "document", "facts", "figure", "items", "paragrap
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --page: #ffffff; --card: #f5f7fa; --line: #d5dbe3;
-  --c0: #8a93a0; --c1: #1f77b4; --c2: #d1600a; --c3: #2a8a3e; --c4: #8e4bb8; --c5: #b8325e; --c6: #0f8b8d; --c7: #7a6a00; }
+  --c0: #8a93a0; --c1: #1f77b4; --c2: #d1600a; --c3: #2a8a3e; --c4: #8e4bb8; --c5: #b8325e; --c6: #0f8b8d;
+  --c7: #7a6a00; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6eaf0; --soft: #a3adba; --page: #12161c; --card: #1b212a;
   --line: #38424f; --c0: #97a1ae; --c1: #6db4ee; --c2: #ff9a4d; --c3: #6fce83; --c4: #c799ea; --c5: #f0819f;
   --c6: #5fd0d1; --c7: #d9c54a; } }
@@ -86,7 +87,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) 
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
-        f'<caption class="soft">{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<caption class="soft">{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 

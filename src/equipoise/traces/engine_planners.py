@@ -64,8 +64,7 @@ def _imported(row: EnginePlanner) -> Any:
         return importlib.import_module(row.module)
     except Exception as error:  # an engine's package may raise anything while it is imported
         raise MissingDependencyError(
-            f"{row.module} cannot be imported: {reason(error).splitlines()[0] if str(error) else type(error).__name__}. "
-            f"{row.install}"
+            f"{row.module} cannot be imported: {[*reason(error).splitlines(), type(error).__name__][0]}. {row.install}"
         ) from error
 
 

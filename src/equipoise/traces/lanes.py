@@ -109,7 +109,9 @@ class Lane:
             taken.tables[window], taken.planned[window] = held, planned
         return taken, State(held, past, planned)
 
-    def _pasts(self, block: Block, past: tuple[Floats, ...]) -> tuple[dict[int, tuple[Floats, ...]], tuple[Floats, ...]]:
+    def _pasts(
+        self, block: Block, past: tuple[Floats, ...]
+    ) -> tuple[dict[int, tuple[Floats, ...]], tuple[Floats, ...]]:
         """Return what each plan of the block is made from, by window, and what is left for the next block."""
         if self.setting.planner in (NONE, ORACLE):
             return {}, ()
@@ -188,7 +190,7 @@ def balancedness_of(tables: Ints, loads: Floats, num_ranks: int) -> Floats:
     windows, layers, slots = tables.shape
     rank_load, _ = recount(tables.reshape(-1, slots), loads.reshape(windows * layers, -1), num_ranks, 1, 1)
     largest = rank_load.max(axis=1)
-    ratio = np.divide(rank_load.mean(axis=1), largest, out=np.ones_like(largest), where=largest > 0)
+    ratio: Floats = np.divide(rank_load.mean(axis=1), largest, out=np.ones_like(largest), where=largest > 0)
     found: Floats = ratio.reshape(windows, layers)
     return found
 

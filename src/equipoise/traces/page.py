@@ -75,7 +75,7 @@ def _best_of_each(found: Replay) -> list[Row]:
 
 
 def _chosen(found: Replay) -> tuple[Row, Row]:
-    """Return what to compare in pictures: experts in order, or else the last in the ranking, and what is recommended."""
+    """Return what pictures compare: experts in order, or else the last in the ranking, and what is recommended."""
     rows = distinct(found)
     best = rows[0]
     if found.recommendation is not None:
@@ -89,20 +89,24 @@ def _over_time(found: Replay) -> list[html.Figure]:
     for row in _best_of_each(found):
         values = found.series[key_of(row.setting)].balancedness
         curves[_name(row, found)] = _thinned(found.scored, values)
-    svg = charts.lines(curves, "window", "balancedness, mean of layers", [(1.0, "perfect")])
+    svg = charts.lines(curves, "window", "balancedness", [(1.0, "perfect")])
     text = "; ".join(f"{_name(row, found)} {row.balancedness_mean:.4f} on average" for row in _best_of_each(found))
     return [html.Figure("Balancedness over time, the best setting of each planner", f"{text}.", svg)]
 
 
 def _heat(found: Replay) -> list[html.Figure]:
     pictures = []
-    for row, when in zip(_chosen(found), ("before", "after"), strict=True):
+    chosen = _chosen(found)
+    least_of_all = min(float(np.nanmin(found.series[key_of(row.setting)].by_layer)) for row in chosen)
+    for row, when in zip(chosen, ("before", "after"), strict=True):
         values = found.series[key_of(row.setting)].by_layer.T
-        svg = charts.heat(values, "window", "layer", "balancedness", (0, found.num_windows))
-        by_layer = np.nanmean(values, axis=1)
+        svg = charts.heat(values, "window", "layer", "balancedness", (0, found.num_windows), least_of_all)
+        by_layer = np.nanmean(values, axis=1)  # of stretches, each as long as the next or nearly
         least = int(by_layer.argmin())
-        text = f"Layer {least} is worst with {by_layer[least]:.4f} on average, and {by_layer.max():.4f} is the best layer."
-        pictures.append(html.Figure(f"Balancedness of each layer {when}: {row.setting}", text, svg))
+        text = (
+            f"Layer {least} is worst with {by_layer[least]:.4f} on average, and {by_layer.max():.4f} is the best layer."
+        )
+        pictures.append(html.Figure(f"Balancedness of each layer {when}: {_name(row, found)}", text, svg))
     return pictures
 
 
@@ -112,10 +116,10 @@ def _worst_layer(found: Replay) -> list[html.Figure]:
         score, window, layer, loads = found.series[key_of(row.setting)].worst
         if window >= 0:
             shares = np.sort(np.array(loads))[::-1] / max(float(np.mean(loads)), 1e-300)
-            groups[str(row.setting)] = shares.tolist()
+            groups[_name(row, found)] = shares.tolist()
             texts.append(
-                f"{row.setting}: layer {layer} in window {window}, where the busiest rank carries {shares[0]:.3f} times the "
-                f"mean, balancedness {score:.4f}"
+                f"{_name(row, found)}: layer {layer} in window {window}, where the busiest rank carries {shares[0]:.3f} times "
+                f"the mean, balancedness {score:.4f}"
             )
     if not groups:
         return []
@@ -135,13 +139,13 @@ def _frontier(found: Replay) -> list[html.Figure]:
     x_all = [row.transfers_per_window or 0.0 for row in rows]
     y_all = [float(getattr(row, found.measure)) for row in rows]
     knee = knee_of(x_all, y_all, falling=found.measure == "net_microseconds")
-    label = "net microseconds a step" if found.measure == "net_microseconds" else "balancedness, mean of windows"
+    label = "net microseconds a step" if found.measure == "net_microseconds" else "balancedness"
     svg = charts.points(groups, "transfers a window, over all layers", label, (x_all[knee], y_all[knee], "knee"))
     text = (
         f"The knee, where more transfers begin to buy little: {rows[knee].setting} with {x_all[knee]:,.1f} transfers a "
         f"window and {found.measure} {y_all[knee]:.4f}."
     )
-    return [html.Figure(f"Transfers against {label.split(',')[0]}", text, svg)]
+    return [html.Figure(f"Transfers against {label}", text, svg)]
 
 
 def knee_of(x: Sequence[float], y: Sequence[float], falling: bool = False) -> int:
@@ -175,10 +179,10 @@ def _by_slots(found: Replay) -> list[html.Figure]:
             for size in sizes
         ]
         curves[planner] = ([float(size - found.num_logical_experts) for size in sizes], here)
-    label = "microseconds a step" if measure == "microseconds" else "balancedness, mean of windows"
+    label = "microseconds a step" if measure == "microseconds" else "balancedness"
     svg = charts.lines(curves, "redundant slots in a layer", label, dots=True)
     text = "; ".join(f"{name} from {y[0]:.4f} to {y[-1]:.4f}" for name, (_, y) in curves.items())
-    name = f"{label.split(',')[0].capitalize()} against redundant slots, the best setting of each planner"
+    name = f"{label.capitalize()} against redundant slots, the best setting of each planner"
     return [html.Figure(name, f"{text}.", svg)]
 
 
@@ -187,18 +191,21 @@ def _planned_and_met(found: Replay) -> list[html.Figure]:
     if not rows:
         return []
     realised = found.asked.dispatch is not None
-    met = [float(row.realised_mean if realised and row.realised_mean is not None else row.balancedness_mean) for row in rows]
+    met = [
+        float(row.realised_mean if realised and row.realised_mean is not None else row.balancedness_mean)
+        for row in rows
+    ]
     groups: dict[str, tuple[list[float], list[float]]] = {}
     for row, y in zip(rows, met, strict=True):
         group = groups.setdefault(row.planner, ([], []))
         group[0].append(row.planned_mean)
         group[1].append(y)
     what = f"realised in single steps by {found.asked.dispatch}" if realised else "met in the windows that followed"
-    svg = charts.points(groups, "balancedness planned", f"balancedness {what}", diagonal=True)
+    svg = charts.points(groups, "balancedness planned", "balancedness met", diagonal=True)
     best = max(range(len(rows)), key=lambda i: met[i])
     text = (
-        f"{rows[best].setting} planned {rows[best].planned_mean:.4f} and came to {met[best]:.4f}; on the dotted line plans "
-        "would keep what they promise."
+        f"{rows[best].setting} planned {rows[best].planned_mean:.4f} and came to {met[best]:.4f}; on the dotted line "
+        "plans would keep what they promise."
     )
     return [html.Figure(f"Planned balancedness against what was {what}", text, svg)]
 

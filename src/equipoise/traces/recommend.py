@@ -103,7 +103,9 @@ def _flags(setting: Setting, num_experts: int, window: int) -> dict[str, str]:
             variables = [] if setting.planner == "joint-descent" else [f"{prefix}_STRATEGY={setting.planner}"]
             if setting.max_transfers is not None:
                 variables.append(f"{prefix}_MAX_TRANSFERS={setting.max_transfers}")
-        start = f"vllm serve MODEL {_vllm(spare, steps)}" if engine == "vllm" else _sglang(spare, steps, setting.planner)
+        start = (
+            f"vllm serve MODEL {_vllm(spare, steps)}" if engine == "vllm" else _sglang(spare, steps, setting.planner)
+        )
         found[engine] = " ".join([*variables, start])
     return found
 

@@ -43,7 +43,7 @@ def replay(
     planners: Sequence[str] = DEFAULTS,
     slots: int | Sequence[int] | None = None,
     every: int | Sequence[int] = 1,
-    max_transfers: int | None | Sequence[int | None] = None,
+    max_transfers: int | Sequence[int | None] | None = None,
     window: int = 1,
     history: int | None = None,
     num_expert_groups: int | None = None,
@@ -72,8 +72,8 @@ def replay(
     every : int or sequence of int, default 1
         Windows from plan to plan.
     max_transfers : int, None, or sequence of both, default None
-        Transfers in each layer for each plan, at most; None for no limit. Planners of engines know none, and are replayed
-        without.
+        Transfers in each layer for each plan, at most; None for no limit. Planners of engines know none, and are
+        replayed without.
     window : int, default 1
         Steps of the trace that are one window. Steps at the end that fill none are left out.
     history : int or None, default None
@@ -144,8 +144,8 @@ def replay(
     whole = trace.num_steps // asked.window
     if whole < 2:
         raise InvalidInputError(
-            f"{trace.source} has {trace.num_steps:,} steps, which make {whole} of {asked.window:,} a window; a plan from "
-            "the past needs a window after it. Record more, or use a smaller window."
+            f"{trace.source} has {trace.num_steps:,} steps, which make {whole} of {asked.window:,} a window; a plan "
+            "from the past needs a window after it. Record more, or use a smaller window."
         )
     num_threads(threads)
     walk = Walk(trace, asked, settings, threads)
@@ -165,8 +165,8 @@ def _resume(walk: Walk, before: Mapping[str, Any]) -> None:
     for name, value in now.items():
         if before.get(name) != value:
             raise InvalidInputError(
-                f"resume is of a replay with {name} {shown(before.get(name))}, and this one has {shown(value)}; give the "
-                "same trace and arguments."
+                f"resume is of a replay with {name} {shown(before.get(name))}, and this one has {shown(value)}; give "
+                "the same trace and arguments."
             )
     if state is None:
         raise InvalidInputError("resume is of a replay that was not interrupted; there is nothing to go on with.")

@@ -205,4 +205,3 @@ class Replay:
         from equipoise.traces.page import fragment
 
         return fragment(self)
-

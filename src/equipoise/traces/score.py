@@ -69,7 +69,7 @@ def _batch(counts: Floats, tokens: tuple[NDArray[np.int64], ...] | None, i: int,
 
 
 def realised(block: Block, tables: Ints, batches: list[list[Batch | None]], rule: Rule, asked: Asked) -> Realised:
-    """Return what each window of ``block`` came to with what was in force in it, ``tables`` [windows, layers, slots]."""
+    """Return what each window of ``block`` came to by what was in force, ``tables`` [windows, layers, slots]."""
     assert block.steps is not None
     windows, experts, ranks = len(tables), block.loads.shape[2], asked.cluster.num_ranks
     balance, active = np.ones(windows), np.zeros(windows)

@@ -17,6 +17,7 @@ __all__ = ["MOVING", "Asked", "Setting", "settings_of"]
 
 MOVING = ("stalled", "overlapped")
 MOST_SETTINGS = 4096
+DEFAULT_LINKS = LinkSpeeds()
 
 
 @dataclass(frozen=True, order=True)
@@ -64,7 +65,7 @@ class Asked:
     dispatch: str | None = None
     experts_per_token: int | None = None
     bytes_per_expert: int | None = None
-    links: LinkSpeeds = LinkSpeeds()
+    links: LinkSpeeds = DEFAULT_LINKS
     moving: str = "stalled"
     seed: int = 0
 

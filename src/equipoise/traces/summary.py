@@ -92,8 +92,8 @@ def summary(found: Replay) -> str:
 def ceilings(values: dict[str, float]) -> str:
     """Spell the ceilings for one number of slots."""
     return (
-        f"{values['oracle']:.4f} for plans that know the window, {values['sampling']:.4f} for the same on another sample "
-        "of its tokens, 1 for perfect balance"
+        f"{values['oracle']:.4f} for plans that know the window, {values['sampling']:.4f} for the same on another "
+        "sample of its tokens, 1 for perfect balance"
     )
 
 
@@ -144,23 +144,23 @@ def assumptions(found: Replay) -> list[str]:
     lines = [
         f"Each plan is made from {past}, and is in force in the windows that follow; the first from window 0. Window 0 "
         "itself is not scored, because nothing comes before it.",
-        "Balancedness is mean / max rank load of a layer over a window, every replica taking an equal part; numbers of a "
-        "window are means over its layers, and a layer without tokens counts as 1.",
-        "All planners begin with experts in order, and all transfers count, those of the first plan too; first-window is "
-        "loaded before serving goes on.",
+        "Balancedness is mean / max rank load of a layer over a window, every replica taking an equal part; numbers of "
+        "a window are means over its layers, and a layer without tokens counts as 1.",
+        "All planners begin with experts in order, and all transfers count, those of the first plan too; first-window "
+        "is loaded before serving goes on.",
         "The oracle knows each window before it comes, and what it moves is free: a ceiling, not a planner.",
         "Standard errors take windows for independent, which neighbours are not quite.",
     ]
     if asked.dispatch is not None:
         lines.append(
-            f"Realised balancedness is of single steps, by the rule {asked.dispatch}; where the trace holds counts and no "
-            "tokens, they are dealt to tokens at random, and tokens in equal parts to the ranks."
+            f"Realised balancedness is of single steps, by the rule {asked.dispatch}; where the trace holds counts and "
+            "no tokens, they are dealt to tokens at random, and tokens in equal parts to the ranks."
         )
     if asked.bytes_per_expert is not None:
         links = asked.links
         lines.append(
-            f"Moving {asked.bytes_per_expert:,} bytes an expert takes what links of {links.node:.3g} bytes a second within "
-            f"and {links.remote:.3g} between nodes allow, {links.latency:.3g} s a round; steps are {asked.moving} "
+            f"Moving {asked.bytes_per_expert:,} bytes an expert takes what links of {links.node:.3g} bytes a second "
+            f"within and {links.remote:.3g} between nodes allow, {links.latency:.3g} s a round; steps are {asked.moving} "
             "meanwhile."
         )
     return lines

@@ -167,9 +167,7 @@ class Trace:
         return cls(found, source)
 
     @classmethod
-    def read(
-        cls, path: str | os.PathLike[str], *, key: str | None = None, tokens_per_step: int | None = None
-    ) -> Trace:
+    def read(cls, path: str | os.PathLike[str], *, key: str | None = None, tokens_per_step: int | None = None) -> Trace:
         """Return the trace in a file or folder, told apart by content; see ``equipoise.traces.trace_files``.
 
         Parameters

@@ -30,7 +30,7 @@ from equipoise.decode.archive import open_archive
 from equipoise.decode.numpy import read_array
 from equipoise.decode.pieces import Rows, npy_rows, npz_rows
 from equipoise.decode.source import opened, reading
-from equipoise.errors import FileFormatError, listed, shown
+from equipoise.errors import FileFormatError, shown
 from equipoise.limits import LARGEST_TRACE, MOST_LAYERS, MOST_SLOTS
 from equipoise.load import read_load
 from equipoise.load.documents import COUNT_KEYS
@@ -62,9 +62,7 @@ class TraceFormat:
     read: Callable[[Asked], Trace | None]
 
 
-def read_trace(
-    path: str | os.PathLike[str], *, key: str | None = None, tokens_per_step: int | None = None
-) -> Trace:
+def read_trace(path: str | os.PathLike[str], *, key: str | None = None, tokens_per_step: int | None = None) -> Trace:
     """Return the trace in a file or folder; see the table above, and ``Trace.read``."""
     path = as_path(path)
     if key is not None:
@@ -141,8 +139,8 @@ def _of_counts(rows: Rows) -> Trace | None:
 def _of_tokens(rows: Rows, asked: Asked, step: NDArray[Any] | None, experts: int | None) -> Trace:
     if len(rows.shape) != 3 or rows.dtype.kind not in "iu":
         raise FileFormatError(
-            f"{asked.path} has shape {rows.shape} and type {rows.dtype}; the experts of tokens are whole numbers in the "
-            "shape (tokens, layers, experts a token)."
+            f"{asked.path} has shape {rows.shape} and type {rows.dtype}; the experts of tokens are whole numbers in "
+            "the shape (tokens, layers, experts a token)."
         )
     tokens = rows.shape[0]
     if asked.tokens_per_step is not None:

@@ -80,9 +80,7 @@ class Walk:
         keys |= dict.fromkeys(Setting(ORACLE, each, 1, None) for each in slots)  # the ceiling is always looked at
         self.lanes = {key: Lane(key, self.asked, layers, experts) for key in keys}
         self.states = {key: lane.start() for key, lane in self.lanes.items()}
-        self.records = {
-            key: Record({name: [] for name in COLUMNS}, np.zeros((BINS, layers))) for key in self.lanes
-        }
+        self.records = {key: Record({name: [] for name in COLUMNS}, np.zeros((BINS, layers))) for key in self.lanes}
         self.sampling = {each: [] for each in slots}
 
     @property
@@ -118,7 +116,7 @@ class Walk:
                 came[key] = realised(block, taken[key][0].tables, batches, self.rule, self.asked)
 
         for_each(work, self.lanes, self.threads)
-        scored = block.loads.any(axis=(1, 2))
+        scored = np.array([bool(load.any()) for load in block.loads])
         balance = {
             key: balancedness_of(done.tables, block.loads, self.asked.cluster.num_ranks)
             for key, (done, _) in taken.items()
