@@ -16,7 +16,7 @@ ORDER = (
     ("errors", "limits"),
     ("arguments",),
     ("arrays", "files", "threads", "fixed_point"),
-    ("decode", "metrics"),
+    ("decode", "metrics", "pages"),
     ("kernels", "load", "latency"),
     ("backends", "problem"),
     ("placement", "hierarchy", "bounds", "restarts"),
@@ -27,7 +27,7 @@ ORDER = (
     ("how",),
     ("capacity", "replan"),
     ("report", "migration", "solver"),
-    ("eplb", "online", "replay"),
+    ("eplb", "online", "traces"),
     ("engines",),
     ("testing",),
     ("cli",),
@@ -138,11 +138,15 @@ def test_numba_is_imported_in_few_files_and_native_code_is_written_in_few_rooms(
 
 
 def test_no_module_reads_global_random_state(module: Path) -> None:
-    assert "random" not in packages(module)
     names = [ast.unparse(node) for node in ast.walk(tree_of(module)) if isinstance(node, ast.Attribute | ast.Call)]
     drawn = {name.split(".")[2].split("(")[0] for name in names if name.startswith("np.random.")}
     assert drawn <= {"Generator", "PCG64", "SeedSequence", "default_rng"}, "ask a generator with a seed"
     assert "np.random.default_rng()" not in names, "a generator without a seed"
+    own = {name for name in names if name.startswith("random.") and not name.startswith("random.Random(")}
+    assert own <= {"random.Random"}, "ask a generator with a seed"
+    assert "random.Random()" not in names, "a generator without a seed"
+    if "random" in packages(module):
+        assert any(name.startswith("random.Random(") for name in names), "nothing else of random is needed"
 
 
 @pytest.mark.parametrize("seeded", [True, False])

@@ -21,17 +21,20 @@ __all__ = [
     "Nodes",
     "Parameters",
     "Ranks",
+    "Report",
     "Seed",
     "SkipEmpty",
     "Slots",
     "Strategy",
     "Threads",
+    "check_report",
     "checked_balancedness",
     "checked_gap",
     "count_of",
     "layers",
     "parse_parameters",
     "strategy_or_default",
+    "write_report",
 ]
 
 Loads = Annotated[
@@ -117,7 +120,28 @@ MtpLayers = Annotated[
 SkipEmpty = Annotated[
     bool, typer.Option("--skip-empty", help="Leave out layers without tokens: dense layers, as some recorders write.")
 ]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE", help="Write a page with pictures there: one HTML file. Needs matplotlib."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead, for machines.")]
+
+
+def check_report(path: Path | None) -> None:
+    """Insist, before anything slow begins, that a page can be drawn and written to ``path``, if it is asked for."""
+    from equipoise.files import check_writable
+    from equipoise.pages.pictures import check_plotting
+
+    if path is not None:
+        check_plotting()
+        check_writable(path)
+
+
+def write_report(path: Path, page: str) -> None:
+    """Write a page, whole or not at all."""
+    from equipoise.files import write_atomically
+
+    write_atomically(path, page.encode())
 
 
 def parse_parameters(texts: list[str] | None) -> dict[str, Any]:

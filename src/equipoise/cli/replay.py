@@ -84,9 +84,6 @@ Moving = Annotated[
     str,
     typer.Option("--moving", metavar="HOW", help="stalled: steps wait while weights move; overlapped: they do not."),
 ]
-Report = Annotated[
-    Path | None, typer.Option("--report", metavar="FILE", help="Write a page with pictures there: one HTML file.")
-]
 Resume = Annotated[
     Path | None,
     typer.Option("--resume", metavar="FILE", help="Go on with an interrupted replay: FILE is what --json printed."),
@@ -113,7 +110,7 @@ def replay(
     seed: options.Seed = 0,
     threads: options.Threads = None,
     key: options.Key = None,
-    report: Report = None,
+    report: options.Report = None,
     resume: Resume = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -131,8 +128,7 @@ def replay(
     from equipoise.traces.trace import Trace
 
     before = None if resume is None else _read_before(resume)
-    if report is not None:
-        _check_report(report)
+    options.check_report(report)
     asked: dict[str, Any] = {
         "planners": tuple(planner) if planner else DEFAULTS,
         "slots": _numbers(slots, "--slots"),
@@ -156,10 +152,9 @@ def replay(
 
 def _show(found: Replay, report: Path | None, as_json: bool) -> None:
     if report is not None:
-        from equipoise.files import write_atomically
         from equipoise.traces.page import page
 
-        write_atomically(report, page(found).encode())
+        options.write_report(report, page(found))
     if as_json:
         print_json({**found.to_dict(), "written_to": None if report is None else str(report)})
     else:
@@ -179,14 +174,6 @@ def _cluster(ranks: int, slots: int, nodes: int) -> Any:
     from equipoise.problem import Cluster
 
     return Cluster.from_slots(ranks, slots, nodes)
-
-
-def _check_report(path: Path) -> None:
-    from equipoise.files import check_writable
-    from equipoise.pages.pictures import check_plotting
-
-    check_plotting()
-    check_writable(path)
 
 
 def _read_before(path: Path) -> Any:

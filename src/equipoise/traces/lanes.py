@@ -190,13 +190,14 @@ def balancedness_of(tables: Ints, loads: Floats, num_ranks: int) -> Floats:
     windows, layers, slots = tables.shape
     rank_load, _ = recount(tables.reshape(-1, slots), loads.reshape(windows * layers, -1), num_ranks, 1, 1)
     largest = rank_load.max(axis=1)
-    ratio: Floats = np.divide(rank_load.mean(axis=1), largest, out=np.ones_like(largest), where=largest > 0)
-    found: Floats = ratio.reshape(windows, layers)
-    return found
+    ratio = np.ones(windows * layers)
+    np.divide(rank_load.mean(axis=1), largest, out=ratio, where=largest > 0)
+    by_layer: Floats = ratio.reshape(windows, layers)
+    return by_layer
 
 
 def _sum(windows: tuple[Floats, ...]) -> Floats:
-    total = windows[0].copy()
+    total: Floats = windows[0].copy()
     for window in windows[1:]:
         total += window
     return total

@@ -118,8 +118,8 @@ def _worst_layer(found: Replay) -> list[html.Figure]:
             shares = np.sort(np.array(loads))[::-1] / max(float(np.mean(loads)), 1e-300)
             groups[_name(row, found)] = shares.tolist()
             texts.append(
-                f"{_name(row, found)}: layer {layer} in window {window}, where the busiest rank carries {shares[0]:.3f} times "
-                f"the mean, balancedness {score:.4f}"
+                f"{_name(row, found)}: layer {layer} in window {window}, balancedness {score:.4f}, the busiest rank "
+                f"with {shares[0]:.3f} times the mean"
             )
     if not groups:
         return []

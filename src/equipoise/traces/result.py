@@ -123,9 +123,9 @@ class Replay:
     Examples
     --------
     >>> import equipoise as eq
-    >>> found = eq.replay([[[9, 1, 1, 1]]] * 4, eq.Cluster(num_ranks=2, slots_per_rank=3), planners=["none", "oracle"])
+    >>> found = eq.replay([[[6, 2, 1, 1]]] * 4, eq.Cluster(num_ranks=2, slots_per_rank=2), planners=["none", "oracle"])
     >>> [(row.planner, row.balancedness_mean) for row in found.rows]
-    [('none', 0.8), ('oracle', 1.0)]
+    [('none', 0.625), ('oracle', 0.8333333333333334)]
     """
 
     source: str

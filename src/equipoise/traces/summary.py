@@ -159,8 +159,8 @@ def assumptions(found: Replay) -> list[str]:
     if asked.bytes_per_expert is not None:
         links = asked.links
         lines.append(
-            f"Moving {asked.bytes_per_expert:,} bytes an expert takes what links of {links.node:.3g} bytes a second "
-            f"within and {links.remote:.3g} between nodes allow, {links.latency:.3g} s a round; steps are {asked.moving} "
+            f"Moving {asked.bytes_per_expert:,} bytes an expert takes what links allow: {links.node:.3g} bytes a "
+            f"second within nodes and {links.remote:.3g} between, and {links.latency:.3g} s a round; steps are {asked.moving} "
             "meanwhile."
         )
     return lines

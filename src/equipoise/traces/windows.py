@@ -31,16 +31,22 @@ class Block:
         The steps of each window; None where they were not asked for.
     first_step : int
         The number of the first step of the first window.
+    whole : int
+        Windows that are whole: all, but for the steps at the end that fill none, where they were asked for.
     """
 
     first: int
     loads: Floats
     steps: tuple[Steps, ...] | None
     first_step: int
+    whole: int
 
 
-def blocks_of(trace: Trace, window: int, with_steps: bool, skip: int = 0) -> Iterator[Block]:
-    """Yield the windows of ``window`` steps from number ``skip`` on; steps at the end that fill none are left out."""
+def blocks_of(trace: Trace, window: int, with_steps: bool, skip: int = 0, keep_rest: bool = False) -> Iterator[Block]:
+    """Yield the windows of ``window`` steps from number ``skip`` on.
+
+    Steps at the end that fill none are left out, or with ``keep_rest`` come last as what they are.
+    """
     cells = trace.num_layers * trace.num_logical_experts
     number = max(1, min(MOST_WINDOWS, MOST_LOADS // cells))
     if with_steps:
@@ -67,10 +73,13 @@ def blocks_of(trace: Trace, window: int, with_steps: bool, skip: int = 0) -> Ite
                     steps.append(held.steps())
                 current, held, filled = np.zeros_like(current), _Held(), 0
             if len(loads) == number:
-                yield Block(first, np.stack(loads), tuple(steps) if with_steps else None, first * window)
+                yield Block(first, np.stack(loads), tuple(steps) if with_steps else None, first * window, len(loads))
                 first, loads, steps = first + number, [], []
+    whole = len(loads)
+    if filled and keep_rest:
+        loads.append(current)
     if loads:
-        yield Block(first, np.stack(loads), tuple(steps) if with_steps else None, first * window)
+        yield Block(first, np.stack(loads), tuple(steps) if with_steps else None, first * window, whole)
 
 
 class _Held:
