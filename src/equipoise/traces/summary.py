@@ -160,7 +160,7 @@ def assumptions(found: Replay) -> list[str]:
         links = asked.links
         lines.append(
             f"Moving {asked.bytes_per_expert:,} bytes an expert takes what links allow: {links.node:.3g} bytes a "
-            f"second within nodes and {links.remote:.3g} between, and {links.latency:.3g} s a round; steps are {asked.moving} "
-            "meanwhile."
+            f"second within nodes and {links.remote:.3g} between, and {links.latency:.3g} s a round; steps are "
+            f"{asked.moving} meanwhile."
         )
     return lines
