@@ -57,8 +57,8 @@ Dispatch = Annotated[
     typer.Option(
         "--dispatch",
         metavar="RULE",
-        help="Also score single steps by an engine's rule: even, vllm, sglang-static, sglang-dynamic, tensorrt-llm, "
-        "ascend.",
+        help="Also score single steps by an engine's rule: even, best, vllm, sglang-static, sglang-dynamic, "
+        "tensorrt-llm, ascend.",
     ),
 ]
 TopK = Annotated[int | None, typer.Option("--top-k", metavar="K", help="Experts that the router chooses for a token.")]

@@ -1,7 +1,8 @@
-"""What a placement is worth in a window, step by step: tokens of each slot by the rule of an engine."""
+"""What placements are worth in single steps: tokens of each slot by the rule of an engine."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +11,16 @@ from numpy.typing import NDArray
 from equipoise.dispatch.rules import Batch, Maps, Rule, batch_of, deal, slot_tokens
 from equipoise.errors import InvalidInputError
 from equipoise.placement import Placement
-from equipoise.traces.settings import Asked
+from equipoise.threads import for_each
+from equipoise.traces.settings import Asked, Setting
+from equipoise.traces.trace import Steps
 from equipoise.traces.windows import Block
 
-__all__ = ["Realised", "batches_of", "realised"]
+__all__ = ["Realised", "realised"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
+AT_ONCE = 1 << 20  # tokens, counted once for each expert, of the steps that are looked at together
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,57 +39,86 @@ class Realised:
     active: Floats
 
 
-def batches_of(block: Block, asked: Asked, rule: Rule) -> list[list[Batch | None]]:
-    """Return for each window the tokens of each step one by one; None for a rule that splits evenly.
+def realised(
+    block: Block, tables: dict[Setting, Ints], rule: Rule, asked: Asked, threads: int | None
+) -> dict[Setting, Realised]:
+    """Return what each window came to by what was in force: ``tables`` [windows, layers, slots], by setting.
 
     Raises
     ------
     InvalidInputError
-        If a count is no whole number, of which tokens cannot be made.
+        If the rule asks for tokens and a count is no whole number, of which none can be made.
     """
-    assert block.steps is not None
-    found: list[list[Batch | None]] = []
-    number = block.first_step
-    for steps in block.steps:
-        window: list[Batch | None] = []
-        for i in range(len(steps.counts)):
-            window.append(None if rule.choose is None else _batch(steps.counts[i], steps.tokens, i, number, asked))
-            number += 1
-        found.append(window)
+    windows = len(block.loads)
+    found = {key: Realised(np.ones(windows), np.zeros(windows)) for key in tables}
+    kept: dict[tuple[Setting, int], Maps] = {}
+
+    def work(window: int) -> None:
+        assert block.steps is not None
+        sums = {key: np.zeros(2) for key in tables}
+        number = 0
+        for counts, batch in _steps(block.steps[window], block.first + window, rule, asked):
+            number += len(counts)
+            for key, table in tables.items():
+                slots = slot_tokens(rule, _maps(kept, key, table, window, asked), counts, batch)
+                sums[key] += _scored(slots, asked.cluster.num_ranks)
+        for key, total in sums.items():
+            if number:
+                found[key].balancedness[window], found[key].active[window] = total / number
+
+    for_each(work, range(windows), threads)
     return found
 
 
-def _batch(counts: Floats, tokens: tuple[NDArray[np.int64], ...] | None, i: int, number: int, asked: Asked) -> Batch:
-    draw = np.random.Generator(np.random.PCG64(np.random.SeedSequence([asked.seed, 1, number])))
-    ranks = asked.cluster.num_ranks
-    if tokens is not None:
-        return batch_of(tokens[i], ranks, draw)
+def _maps(kept: dict[tuple[Setting, int], Maps], key: Setting, table: Ints, window: int, asked: Asked) -> Maps:
+    """Return the maps of what was in force, made once for windows in a row that have the same."""
+    first = window
+    while first and np.array_equal(table[first - 1], table[window]):
+        first -= 1
+    maps = kept.get((key, first))
+    if maps is None:
+        experts = int(table[first].max()) + 1
+        maps = kept[key, first] = Maps(
+            Placement(table[first], asked.cluster.num_ranks, experts), asked.cluster.num_nodes
+        )
+    return maps
+
+
+def _steps(steps: Steps, window: int, rule: Rule, asked: Asked) -> Iterator[tuple[Floats, Batch | None]]:
+    """Yield the steps of a window that have tokens, some at a time: their counts, and tokens if the rule needs them."""
+    seed = np.random.SeedSequence([asked.seed, 1, window])
+    draw = np.random.Generator(np.random.PCG64(seed))
+    counts = np.asarray(steps.counts, np.float64)
+    sizes = counts.reshape(len(counts), -1).sum(axis=1)
+    chosen = np.flatnonzero(sizes)
+    group = np.cumsum(sizes[chosen]) // AT_ONCE
+    for each in np.split(chosen, np.flatnonzero(np.diff(group)) + 1):
+        if not len(each):
+            continue
+        part = counts[each]
+        if rule.choose is None:
+            yield part, None
+        elif steps.tokens is not None:
+            yield part, batch_of([steps.tokens[i] for i in each], asked.cluster.num_ranks, draw)
+        else:
+            yield part, deal(_whole(part, window), asked.cluster.num_ranks, asked.experts_per_token or 1, draw)
+
+
+def _whole(counts: Floats, window: int) -> NDArray[np.int64]:
     whole = counts.astype(np.int64)
     if not np.array_equal(whole, counts):
         raise InvalidInputError(
-            f"step {number} holds counts that are no whole numbers, of which no tokens can be made; use dispatch even."
+            f"window {window} holds counts that are no whole numbers, of which no tokens can be made; use dispatch "
+            "even."
         )
-    return deal(whole, ranks, asked.experts_per_token or 1, draw)
+    return whole
 
 
-def realised(block: Block, tables: Ints, batches: list[list[Batch | None]], rule: Rule, asked: Asked) -> Realised:
-    """Return what each window of ``block`` came to by what was in force, ``tables`` [windows, layers, slots]."""
-    assert block.steps is not None
-    windows, experts, ranks = len(tables), block.loads.shape[2], asked.cluster.num_ranks
-    balance, active = np.ones(windows), np.zeros(windows)
-    maps: Maps | None = None
-    for window in range(windows):
-        if maps is None or not np.array_equal(tables[window], tables[window - 1]):
-            maps = Maps(Placement(tables[window], ranks, experts), asked.cluster.num_nodes)
-        seen = []
-        for counts, batch in zip(block.steps[window].counts, batches[window], strict=True):
-            if counts.any():
-                slots = slot_tokens(rule, maps, counts.astype(np.float64), batch)
-                by_rank = slots.reshape(len(slots), ranks, -1)
-                load = by_rank.sum(axis=2)
-                largest = load.max(axis=1)
-                ratio = np.divide(load.mean(axis=1), largest, out=np.ones_like(largest), where=largest > 0)
-                seen.append((ratio.mean(), (by_rank > 0).sum(axis=2).max(axis=1).mean()))
-        if seen:
-            balance[window], active[window] = np.mean(seen, axis=0)
-    return Realised(balance, active)
+def _scored(slots: Floats, num_ranks: int) -> Floats:
+    """Return the sum over steps of balancedness and of most active replicas, both means over layers."""
+    by_rank = slots.reshape(*slots.shape[:2], num_ranks, -1)
+    load = by_rank.sum(axis=3)
+    largest = load.max(axis=2)
+    ratio = np.divide(load.mean(axis=2), largest, out=np.ones_like(largest), where=largest > 0)
+    active = (by_rank > 0).sum(axis=3).max(axis=2)
+    return np.array([ratio.mean(axis=1).sum(), active.mean(axis=1).sum()])

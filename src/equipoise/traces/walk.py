@@ -14,7 +14,7 @@ from equipoise.kernels.recount.numba import recount
 from equipoise.threads import for_each
 from equipoise.traces.lanes import Lane, State, Taken, balancedness_of, key_of, plan_all
 from equipoise.traces.planners import ORACLE, how_of
-from equipoise.traces.score import Realised, batches_of, realised
+from equipoise.traces.score import Realised, realised
 from equipoise.traces.settings import Asked, Setting
 from equipoise.traces.trace import Trace
 from equipoise.traces.windows import Block, blocks_of
@@ -104,18 +104,18 @@ class Walk:
     def _take(self, block: Block) -> None:
         """Take one block; only at its end anything of it is kept, so that an interrupt leaves what is whole."""
         taken: dict[Setting, tuple[Taken, State]] = {}
-        came: dict[Setting, Realised] = {}
-        batches = None if self.rule is None else batches_of(block, self.asked, self.rule)
 
         def work(key: Setting) -> None:
             if key.planner == ORACLE:
                 taken[key] = self._look_ahead(key, block), self.states[key]
             else:
                 taken[key] = self.lanes[key].run(self.states[key], block)
-            if self.rule is not None and batches is not None:
-                came[key] = realised(block, taken[key][0].tables, batches, self.rule, self.asked)
 
         for_each(work, self.lanes, self.threads)
+        came: dict[Setting, Realised] = {}
+        if self.rule is not None:
+            tables = {key: done.tables for key, (done, _) in taken.items()}
+            came = realised(block, tables, self.rule, self.asked, self.threads)
         scored = np.array([bool(load.any()) for load in block.loads])
         balance = {
             key: balancedness_of(done.tables, block.loads, self.asked.cluster.num_ranks)
