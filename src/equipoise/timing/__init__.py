@@ -1,0 +1,1 @@
+"""Planning in time: which replicas are active, and where. The contract."""
