@@ -24,9 +24,9 @@ Call = tuple[Callable[..., Any], dict[str, Any]]
 
 MODULES = (
     "equipoise", "equipoise.backends", "equipoise.bounds", "equipoise.capacity", "equipoise.certificate",
-    "equipoise.checker", "equipoise.engines.formats", "equipoise.engines.layered", "equipoise.engines.planning",
-    "equipoise.engines.settings", "equipoise.engines.vllm_ascend", "equipoise.eplb", "equipoise.load",
-    "equipoise.metrics", "equipoise.migration", "equipoise.migration.schedule", "equipoise.online",
+    "equipoise.checker", "equipoise.dispatch", "equipoise.engines.formats", "equipoise.engines.layered",
+    "equipoise.engines.planning", "equipoise.engines.settings", "equipoise.engines.vllm_ascend", "equipoise.eplb",
+    "equipoise.load", "equipoise.metrics", "equipoise.migration", "equipoise.migration.schedule", "equipoise.online",
     "equipoise.placement", "equipoise.plan", "equipoise.problem", "equipoise.replan", "equipoise.replan.frontier",
     "equipoise.report", "equipoise.restarts", "equipoise.solver", "equipoise.testing",
 )  # fmt: skip
@@ -48,6 +48,7 @@ CLUSTER = eq.Cluster(2, 3)
 PROBLEM = eq.PlacementProblem(LOAD, CLUSTER)
 PLAN = eq.solve(PROBLEM, "plain-greedy")
 HERE = PLAN.placement
+EVEN = eq.Shares.even(HERE)
 THERE = eq.Placement([[3, 2, 1, 0, 0, 1]] * 2, 2, 4)
 SCHEDULE = eq.MigrationSchedule(HERE, THERE)
 RANKS = HERE.rank_load(LOAD)
@@ -163,6 +164,9 @@ def calls(folder: Path) -> dict[str, Call]:
         ),
         "Placement.in_order": (eq.Placement.in_order, {"num_layers": 2, "cluster": CLUSTER, "num_logical_experts": 4}),
         "Placement.rank_load": (HERE.rank_load, {"load": LOAD}),
+        "Shares": (eq.Shares, {"values": EVEN.values, "placement": HERE}),
+        "Shares.even": (eq.Shares.even, {"placement": HERE}),
+        "Shares.rank_load": (EVEN.rank_load, {"load": LOAD}),
         "Certificate": (eq.Certificate, {"lower_bound": LAYER, "max_rank_load": LAYER, "bound": ("mean", "mean")}),
         "certify": (certificate.certify, {"problem": PROBLEM, "placement": HERE}),
         "check_placement": (certificate.check_placement, {"problem": PROBLEM, "placement": HERE}),
@@ -174,7 +178,7 @@ def calls(folder: Path) -> dict[str, Call]:
         "sglang_utilization": (metrics.sglang_utilization, {"rank_load": RANKS}),
         "Provenance": (Provenance, told),
         "Provenance.of": (Provenance.of, found),
-        "Plan": (eq.Plan, {**parts, "num_expert_groups": None}),
+        "Plan": (eq.Plan, {**parts, "num_expert_groups": None, "shares": EVEN}),
         "Plan.of": (eq.Plan.of, {"problem": PROBLEM, "placement": HERE, "provenance": PLAN.provenance}),
         "Plan.joined": (eq.Plan.joined, {"parts": [PLAN, PLAN], "problem_digest": "0"}),
         "Plan.named": (PLAN.named, {"layer_ids": list(range(3, 3 + PLAN.placement.num_layers))}),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from equipoise.capacity import Capacity as Capacity
     from equipoise.capacity import slots_for as slots_for
     from equipoise.certificate import Certificate as Certificate
+    from equipoise.dispatch.shares import Shares as Shares
     from equipoise.errors import EquipoiseError as EquipoiseError
     from equipoise.load import LoadStatistics as LoadStatistics
     from equipoise.metrics import Metrics as Metrics
@@ -47,6 +48,7 @@ _ROOMS = {
     "Placement": "placement",
     "PlacementProblem": "problem",
     "Plan": "plan",
+    "Shares": "dispatch.shares",
     "count_transfers": "replan",
     "frontier": "replan.frontier",
     "slots_for": "capacity",

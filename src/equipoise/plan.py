@@ -16,7 +16,8 @@ from equipoise.arguments import as_instance, as_path, as_ranks, count, finite
 from equipoise.certificate import Certificate, certify
 from equipoise.decode.json import decode_json, parse_json
 from equipoise.decode.source import reading
-from equipoise.decode.tables import whole_numbers
+from equipoise.decode.tables import number_rows, whole_numbers
+from equipoise.dispatch.shares import Shares
 from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError, listed, shown
 from equipoise.files import write_atomically
 from equipoise.load import LoadStatistics
@@ -27,7 +28,9 @@ from equipoise.saved import KEYS, fields_of, verified
 
 __all__ = ["Plan", "Provenance"]
 
-FORMAT, VERSION = "equipoise.plan", 1
+FORMAT = "equipoise.plan"
+VERSIONS = (1, 2)
+"""Of plan files: 2 has shares, and is written only where there are some, so that older readers take what they can."""
 
 LONGEST_NAME = 200  # characters
 
@@ -125,6 +128,8 @@ class Plan:
     provenance : Provenance
     layer_ids : tuple of int or None, default None
         The model's own id of each layer; None where layers count from 0. See ``named``.
+    shares : Shares or None, default None
+        What part of its expert's tokens each slot gets; None is even shares. Certificate and metrics are of these.
 
     Examples
     --------
@@ -141,6 +146,7 @@ class Plan:
     metrics: Metrics
     provenance: Provenance
     layer_ids: tuple[int, ...] | None = None
+    shares: Shares | None = None
 
     def named(self, layer_ids: Sequence[int]) -> Plan:
         """Return the same plan with the model's ids of its layers, which its file then has too.
@@ -168,6 +174,10 @@ class Plan:
             raise InvalidInputError(
                 f"certificate, metrics and placement are of {listed(layers)} layers; pass those of one plan."
             )
+        if self.shares is not None:
+            as_instance(self.shares, Shares, "shares", "Shares, or None for even ones")
+            if self.shares.placement != self.placement:
+                raise InvalidInputError("shares are of another placement; pass those of this plan's slots.")
 
     @classmethod
     def of(
@@ -214,7 +224,10 @@ class Plan:
         metrics = Metrics(every(lambda part: part.metrics.mean_rank_load), largest, placement.num_duplicates)
         stages = {stage: sum(part.provenance.stages[stage] for part in parts) for stage in first.provenance.stages}
         provenance = dataclasses.replace(first.provenance, stages=stages, problem_digest=problem_digest)
-        return cls(first.cluster, first.num_expert_groups, placement, certificate, metrics, provenance)
+        shares = None
+        if any(part.shares is not None for part in parts):
+            shares = Shares(every(lambda part: _shares_of(part).values), placement)
+        return cls(first.cluster, first.num_expert_groups, placement, certificate, metrics, provenance, shares=shares)
 
     def summary(self, balancedness: float = WORTH_ASKING) -> str:
         """Return a few lines for people: shape, balancedness, gap, what binds, what would lift it, how it was found.
@@ -296,10 +309,11 @@ class Plan:
     def to_json(self) -> str:
         """Return the plan as JSON text: the same text for the same plan."""
         ids = {} if self.layer_ids is None else {"layer_ids": list(self.layer_ids)}
+        shares = {} if self.shares is None else {"shares": self.shares.values.tolist()}
         return json.dumps(
             {
                 "format": FORMAT,
-                "version": VERSION,
+                "version": 2 if shares else 1,
                 "cluster": dataclasses.asdict(self.cluster),
                 "num_expert_groups": self.num_expert_groups,
                 "num_logical_experts": self.placement.num_logical_experts,
@@ -310,6 +324,7 @@ class Plan:
                 "max_rank_load": self.metrics.max_rank_load.tolist(),
                 "mean_rank_load": self.metrics.mean_rank_load.tolist(),
                 "physical_to_logical": self.placement.physical_to_logical.tolist(),
+                **shares,
             }
         )
 
@@ -367,9 +382,9 @@ class Plan:
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise FileFormatError(f'{name} is not a plan; a plan is a JSON object with "format": "{FORMAT}".')
         version = document.get("version")
-        if type(version) is not int or version != VERSION:
+        if type(version) is not int or version not in VERSIONS:
             raise FileFormatError(
-                f"{name} is a plan of version {shown(version)}, and this equipoise reads version {VERSION}; "
+                f"{name} is a plan of version {shown(version)}, and this equipoise reads versions {listed(VERSIONS)}; "
                 "plan again, or install the equipoise that wrote it."
             )
         for key in KEYS:
@@ -378,11 +393,18 @@ class Plan:
         try:
             provenance = Provenance(**fields_of(document["provenance"], Provenance, "provenance"))
             plan = cls(*verified(document), provenance)
+            if version > 1 and "shares" in document:
+                shares = Shares(number_rows(document["shares"], "shares"), plan.placement)
+                plan = dataclasses.replace(plan, shares=shares)
             if "layer_ids" not in document:
                 return plan
             return plan.named(whole_numbers([document["layer_ids"]], "layer_ids")[0].tolist())
         except EquipoiseError as error:
             raise FileFormatError(f"{name} is not a valid plan: {str(error).rstrip('.')}.") from None
+
+
+def _shares_of(plan: Plan) -> Shares:
+    return Shares.even(plan.placement) if plan.shares is None else plan.shares
 
 
 PARTS: dict[str, type] = {

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from equipoise.errors import FileFormatError, shown
 
-__all__ = ["numbers", "whole_numbers"]
+__all__ = ["number_rows", "numbers", "whole_numbers"]
 
 
 def whole_numbers(rows: Any, name: str) -> NDArray[np.int64]:
@@ -51,6 +51,24 @@ def numbers(row: Any, name: str) -> NDArray[np.float64]:
     if not np.isfinite(array).all():
         raise FileFormatError(f"{name} must hold finite numbers.")
     return array
+
+
+def number_rows(rows: Any, name: str) -> NDArray[np.float64]:
+    """Return a list of equally long lists of finite numbers as an array, or a ``FileFormatError``.
+
+    >>> number_rows([[0.5, 1], [1, None]], "shares")
+    Traceback (most recent call last):
+    equipoise.errors.FileFormatError: shares: row 1 holds None; it must hold finite numbers.
+    """
+    if not isinstance(rows, list) or not rows:
+        raise FileFormatError(f"{name} is {shown(rows)}; it must be a list of lists of numbers.")
+    arrays = [numbers(row, f"{name}: row {number}") for number, row in enumerate(rows)]
+    for number, array in enumerate(arrays):
+        if len(array) != len(arrays[0]):
+            raise FileFormatError(
+                f"{name} is ragged: row {number} has {len(array)} entries, row 0 has {len(arrays[0])}."
+            )
+    return np.array(arrays)
 
 
 def _check(row: list[Any], kinds: set[type], name: str, rule: str) -> None:
