@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import equipoise as eq
-from equipoise import backends, capacity, certificate, eplb, metrics, online, replan, report, testing
+from equipoise import backends, capacity, certificate, dispatch, eplb, metrics, online, replan, report, testing
 from equipoise.engines import formats, layered, planning, settings, vllm_ascend
 from equipoise.how import How
 from equipoise.load import LoadPreset, LoadStatistics, drift_load, generate_load, read_load
@@ -37,6 +37,7 @@ INTERNAL = {
     "equipoise.engines.layered": {"fill_layers", "refuse_duplicates", "shifted"},
     "equipoise.engines.planning": {"Next"},
     "equipoise.engines.vllm_ascend": {"is_map", "read_map", "register", "write_map"},
+    "equipoise.dispatch": {"keep_even"},
     "equipoise.metrics": {"as_layers"},
     "equipoise.problem": {"as_problem", "check_counts", "count", "finite"},
 }
@@ -104,7 +105,7 @@ def calls(folder: Path) -> dict[str, Call]:
         "drift_load": (drift_load, {"load": WHOLE, "sigma": 0.5}),
         "read_load": (read_load, {"path": load}),
         # what is answered
-        "solve": (eq.solve, {**PLANNED, "current": HERE, "max_transfers": 2}),
+        "solve": (eq.solve, {**PLANNED, "current": HERE, "max_transfers": 2, "shares": "best"}),
         "solve (joint-descent)": (
             eq.solve,
             {"problem": PROBLEM, "max_gap": 0.1, "effort": "fast", "deadline": 1.0, "stop_after": 1},
@@ -167,9 +168,19 @@ def calls(folder: Path) -> dict[str, Call]:
         "Shares": (eq.Shares, {"values": EVEN.values, "placement": HERE}),
         "Shares.even": (eq.Shares.even, {"placement": HERE}),
         "Shares.rank_load": (EVEN.rank_load, {"load": LOAD}),
+        "share": (eq.share, {"placement": HERE, "load": LOAD}),
+        "certify_shares": (dispatch.certify_shares, {"shares": EVEN, "load": LOAD}),
+        "SharesCertificate": (
+            dispatch.SharesCertificate,
+            {"lower_bound": LAYER, "max_rank_load": LAYER, "tight_ranks": np.ones((2, 2), np.bool_)},
+        ),
+        "choose_shares": (dispatch.choose_shares, {"name": "best"}),
         "Certificate": (eq.Certificate, {"lower_bound": LAYER, "max_rank_load": LAYER, "bound": ("mean", "mean")}),
-        "certify": (certificate.certify, {"problem": PROBLEM, "placement": HERE}),
-        "check_placement": (certificate.check_placement, {"problem": PROBLEM, "placement": HERE}),
+        "certify": (certificate.certify, {"problem": PROBLEM, "placement": HERE, "shares": EVEN}),
+        "check_placement": (
+            certificate.check_placement,
+            {"problem": PROBLEM, "placement": HERE, "shares": EVEN},
+        ),
         "lower_bounds": (import_module("equipoise.bounds").lower_bounds, {"problem": PROBLEM}),
         "Metrics": (eq.Metrics, rows),
         "balancedness": (metrics.balancedness, {"rank_load": RANKS}),

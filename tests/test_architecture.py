@@ -20,7 +20,8 @@ ORDER = (
     ("kernels", "load", "latency"),
     ("backends", "problem"),
     ("placement", "hierarchy", "bounds", "restarts"),
-    ("checker", "descent", "dispatch"),
+    ("dispatch",),
+    ("checker", "descent"),
     ("certificate", "search", "regroup", "robust"),
     ("saved", "strategies"),
     ("plan",),
@@ -38,7 +39,7 @@ ORDER = (
 Some rooms are still to be built: what replicas cost in time, shares, plans for several windows, replayed traces.
 """
 
-COMPILED = {"kernels", "bounds", "restarts", "descent", "replan", "migration"}
+COMPILED = {"kernels", "bounds", "restarts", "dispatch", "descent", "replan", "migration"}
 """Rooms with native code of their own; of migration the rounds in which slots are filled."""
 
 COMPILING = {"kernels/native", "kernels/cache", "kernels/fingerprint"}

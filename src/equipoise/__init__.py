@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from equipoise.capacity import Capacity as Capacity
     from equipoise.capacity import slots_for as slots_for
     from equipoise.certificate import Certificate as Certificate
+    from equipoise.dispatch.best import share as share
     from equipoise.dispatch.shares import Shares as Shares
     from equipoise.errors import EquipoiseError as EquipoiseError
     from equipoise.load import LoadStatistics as LoadStatistics
@@ -51,6 +52,7 @@ _ROOMS = {
     "Shares": "dispatch.shares",
     "count_transfers": "replan",
     "frontier": "replan.frontier",
+    "share": "dispatch.best",
     "slots_for": "capacity",
     "solve": "solver",
 }

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from equipoise.arguments import as_ranks
 from equipoise.checker import check_placement
+from equipoise.dispatch.shares import Shares
 from equipoise.errors import InvalidInputError, shown
 from equipoise.metrics import as_layers
 from equipoise.placement import Placement
@@ -88,7 +89,12 @@ class Certificate:
 
 @part
 def certify(
-    problem: PlacementProblem, placement: Placement, *, quick: bool = False, lost_ranks: Sequence[int] = ()
+    problem: PlacementProblem,
+    placement: Placement,
+    *,
+    quick: bool = False,
+    lost_ranks: Sequence[int] = (),
+    shares: Shares | None = None,
 ) -> Certificate:
     """Check ``placement`` and return how far it can be from the best placement of ``problem``.
 
@@ -101,6 +107,9 @@ def certify(
         move little is far from the bounds that take long.
     lost_ranks : sequence of int, default ()
         Ranks of ``problem`` whose slots are empty: the others carry everything, and groups need not keep to nodes.
+    shares : Shares or None, default None
+        With shares of this placement, that is what its busiest rank carries, and only those bounds are asked that hold
+        for any placement with any shares. None: even ones.
 
     Raises
     ------
@@ -124,7 +133,7 @@ def certify(
         asked = dataclasses.replace(problem, num_expert_groups=None)  # nodes may be uneven now
         left = Cluster(problem.cluster.num_ranks - len(lost_ranks), problem.cluster.slots_per_rank)
         anywhere = dataclasses.replace(asked, cluster=left)
-    rank_load = check_placement(asked, placement, allow_empty=quick)
+    rank_load = check_placement(asked, placement, allow_empty=quick, shares=shares)
     largest = rank_load.max(axis=1)
-    lower, names = lower_bounds(anywhere, achieved=largest, quick=quick)
+    lower, names = lower_bounds(anywhere, achieved=largest, quick=quick, any_shares=shares is not None)
     return Certificate(lower, largest, names)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.arguments import as_instance, flag
+from equipoise.dispatch.shares import Shares
 from equipoise.errors import InvalidPlacementError
 from equipoise.kernels.recount import DOUBLED, EMPTY, MISSING, TORN, UNEVEN
 from equipoise.placement import Placement
@@ -15,9 +16,16 @@ from equipoise.problem import PlacementProblem, as_problem
 
 __all__ = ["check_placement"]
 
+MISSED = 1e-6  # by which the shares of an expert may miss 1
+
 
 def check_placement(
-    problem: PlacementProblem, placement: Placement, *, allow_duplicates: bool = True, allow_empty: bool = False
+    problem: PlacementProblem,
+    placement: Placement,
+    *,
+    allow_duplicates: bool = True,
+    allow_empty: bool = False,
+    shares: Shares | None = None,
 ) -> NDArray[np.float64]:
     """Return the rank loads of ``placement``, or say which rule of ``problem`` it breaks.
 
@@ -33,6 +41,8 @@ def check_placement(
         Whether two replicas of an expert may share a rank. False refuses them.
     allow_empty : bool, default False
         Whether slots may be empty, as they are on lost ranks and after a plan that moves little.
+    shares : Shares or None, default None
+        What part of its expert's tokens each slot gets; None is even parts.
 
     Returns
     -------
@@ -65,6 +75,28 @@ def check_placement(
     refused = MISSING | TORN | UNEVEN | (0 if allow_empty else EMPTY) | (0 if allow_duplicates else DOUBLED)
     if (flaws & refused).any():
         _explain(problem, table, flaws & refused)
+    return rank_load if shares is None else _recount(problem, placement, shares)
+
+
+def _recount(problem: PlacementProblem, placement: Placement, shares: Shares) -> NDArray[np.float64]:
+    """Return what each rank carries with ``shares``, added slot by slot, each expert's shares counted again."""
+    table, values = placement.physical_to_logical, np.asarray(as_instance(shares, Shares, "shares", "Shares, or None"))
+    if values.shape != table.shape:
+        raise InvalidPlacementError(
+            f"shares has shape {values.shape}, the placement {table.shape}; pass its own shares."
+        )
+    rank_load = np.zeros((len(table), placement.num_ranks))
+    given = np.zeros(problem.load.shape)
+    layer = np.arange(len(table))
+    for slot in range(table.shape[1]):
+        held = table[:, slot]
+        part = np.where(held >= 0, values[:, slot], 0.0)
+        given[layer, held] += part
+        rank_load[:, slot // placement.slots_per_rank] += problem.load[layer, held] * part
+    wrong = np.abs(given - 1) > MISSED
+    if wrong.any():
+        at, expert = (int(i) for i in np.argwhere(wrong)[0])
+        raise InvalidPlacementError(f"layer {at} gives out {given[at, expert]} of expert {expert}; shares sum to 1.")
     return rank_load
 
 

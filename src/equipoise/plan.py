@@ -16,7 +16,7 @@ from equipoise.arguments import as_instance, as_path, as_ranks, count, finite
 from equipoise.certificate import Certificate, certify
 from equipoise.decode.json import decode_json, parse_json
 from equipoise.decode.source import reading
-from equipoise.decode.tables import number_rows, whole_numbers
+from equipoise.decode.tables import whole_numbers
 from equipoise.dispatch.shares import Shares
 from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError, listed, shown
 from equipoise.files import write_atomically
@@ -24,7 +24,7 @@ from equipoise.load import LoadStatistics
 from equipoise.metrics import Metrics
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
-from equipoise.saved import KEYS, fields_of, verified
+from equipoise.saved import KEYS, fields_of, verified, verified_shares
 
 __all__ = ["Plan", "Provenance"]
 
@@ -188,10 +188,11 @@ class Plan:
         *,
         quick: bool = False,
         lost_ranks: Sequence[int] = (),
+        shares: Shares | None = None,
     ) -> Plan:
         """Return the plan that ``placement`` is for ``problem``: checked, measured and with its proof.
 
-        ``quick`` and ``lost_ranks`` are as in ``certify``.
+        ``quick``, ``lost_ranks`` and ``shares`` are as in ``certify``.
 
         Raises
         ------
@@ -199,10 +200,12 @@ class Plan:
             If the placement breaks a rule of the problem.
         """
         lost_ranks = as_ranks(lost_ranks)
-        certificate = certify(problem, placement, quick=quick, lost_ranks=lost_ranks)
+        certificate = certify(problem, placement, quick=quick, lost_ranks=lost_ranks, shares=shares)
         mean = problem.load.sum(axis=1) / (problem.cluster.num_ranks - len(lost_ranks))
         metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
-        return cls(problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance)
+        return cls(
+            problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance, shares=shares
+        )
 
     @classmethod
     def joined(cls, parts: Sequence[Plan], problem_digest: str) -> Plan:
@@ -394,8 +397,7 @@ class Plan:
             provenance = Provenance(**fields_of(document["provenance"], Provenance, "provenance"))
             plan = cls(*verified(document), provenance)
             if version > 1 and "shares" in document:
-                shares = Shares(number_rows(document["shares"], "shares"), plan.placement)
-                plan = dataclasses.replace(plan, shares=shares)
+                plan = dataclasses.replace(plan, shares=verified_shares(document, plan.placement))
             if "layer_ids" not in document:
                 return plan
             return plan.named(whole_numbers([document["layer_ids"]], "layer_ids")[0].tolist())

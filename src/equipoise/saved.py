@@ -21,13 +21,14 @@ from equipoise.arguments import count
 from equipoise.arrays import CheckedLoad
 from equipoise.certificate import ROUNDING, Certificate
 from equipoise.checker import check_placement
-from equipoise.decode.tables import numbers, whole_numbers
+from equipoise.decode.tables import number_rows, numbers, whole_numbers
+from equipoise.dispatch.shares import Shares
 from equipoise.errors import FileFormatError, listed, shown
 from equipoise.metrics import Metrics
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
 
-__all__ = ["KEYS", "fields_of", "verified"]
+__all__ = ["KEYS", "fields_of", "verified", "verified_shares"]
 
 Floats = NDArray[np.float64]
 TINY = float(np.finfo(np.float64).tiny)  # below that, floats lose their digits
@@ -55,6 +56,18 @@ def verified(document: Mapping[str, Any]) -> tuple[Cluster, int | None, Placemen
     _check_bounds(names, lower, mean, _check_placement(placement, cluster, groups))
     metrics = Metrics(mean, largest, placement.num_duplicates)
     return cluster, groups, placement, Certificate(lower, largest, tuple(names)), metrics
+
+
+def verified_shares(document: Mapping[str, Any], placement: Placement) -> Shares:
+    """Return the shares of a plan whose other values are ``verified``, with a bound that holds for any shares."""
+    from equipoise.bounds import BOUNDS
+
+    for name in document["bound"]:
+        if not BOUNDS[name].any_shares:
+            raise FileFormatError(
+                f"bound names {shown(name)}, which holds for even shares only, and this plan has others"
+            )
+    return Shares(number_rows(document["shares"], "shares"), placement)
 
 
 def fields_of(value: Any, kind: type, name: str) -> dict[str, Any]:

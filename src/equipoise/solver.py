@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from equipoise.arguments import as_ranks
+from equipoise.dispatch import choose_shares
 from equipoise.errors import InvalidInputError
 from equipoise.how import How
 from equipoise.placement import Placement
@@ -30,6 +31,7 @@ def solve(
     min_gain: float | None = None,
     max_layers: int | None = None,
     lost_ranks: Iterable[int] = (),
+    shares: str = "even",
     **parameters: Any,
 ) -> Plan:
     """Decide where the experts live, and prove how good that is.
@@ -66,6 +68,9 @@ def solve(
         stay as they are count first, and change whatever the limit.
     lost_ranks : iterable of int, default ()
         With ``current``: ranks that are gone. What they held is lost, and their slots stay empty (-1).
+    shares : str, default "even"
+        What part of an expert's tokens each of its replicas gets: ``"even"`` parts, or the ``"best"`` for the placement
+        that is found, see ``equipoise.share``. ``plan.shares`` has them, and the certificate is of them.
     **parameters
         Of the strategy, such as ``restarts=512``.
 
@@ -78,7 +83,7 @@ def solve(
     Raises
     ------
     UnknownNameError
-        If no strategy, parameter or backend has that name.
+        If no strategy, parameter, backend or kind of shares has that name.
     InvalidInputError
         If a parameter breaks its rule, the strategy does not run on the backend that was asked for by name, or a limit
         is given without ``current``.
@@ -97,10 +102,11 @@ def solve(
     as_problem(problem)
     how = How.of(strategy, seed=seed, backend=backend, threads=threads, **parameters)
     budget = Budget(max_transfers, max_transfers_total, min_gain, max_layers, lost_ranks=as_ranks(lost_ranks))
+    choose = choose_shares(shares)
     if current is not None:
         from equipoise.replan.replan import replan
 
-        return replan(problem, current, budget, how)
+        return replan(problem, current, budget, how, choose)
     if budget != Budget():
         raise InvalidInputError(
             "max_transfers, max_transfers_total, min_gain, max_layers and lost_ranks count from a placement in force; "
@@ -108,4 +114,4 @@ def solve(
         )
     found, placement = how.place(problem)
     provenance = Provenance.of(found.strategy, how.seed, found.implementation, found.stages, problem.digest)
-    return Plan.of(problem, placement, provenance)
+    return Plan.of(problem, placement, provenance, shares=choose(placement, problem.load))

@@ -2,7 +2,8 @@
 
 Write w_e for the load of expert e, c_e for its replica count, W for the sum of the loads, R ranks, S slots a rank,
 P = R S slots, T for the busiest rank. All bounds hold for every placement of the problem in which each slot of a rank
-that is left holds an expert, those with two replicas of an expert on one rank included.
+that is left holds an expert, those with two replicas of an expert on one rank included. Replicas of an expert get even
+parts of its tokens; where a bound holds for any other parts too, its row says so.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ class Bound:
         known to reach, infinite where none is, which saves time and changes nothing.
     held_up_by : str
         A key of ``LIFTED_BY``: what holds the busiest rank up where this bound binds.
+    any_shares : bool, default False
+        Whether it holds however the tokens of an expert are shared among its replicas, and not only for even shares.
     quick : bool, default False
         Whether it takes next to no time, and holds where slots are empty too: re-planning within a limit asks no more.
     worth : callable, default ``always``
@@ -82,6 +85,7 @@ class Bound:
     holds: Callable[[PlacementProblem], bool]
     prove: Callable[[PlacementProblem, Floats, Floats], Floats]
     held_up_by: str
+    any_shares: bool = False
     quick: bool = False
     worth: Asks = always
     guides: Asks | None = None

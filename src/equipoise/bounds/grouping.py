@@ -187,5 +187,6 @@ BOUND = Bound(
     domain=f"hierarchical problems with at most {MOST_GROUPINGS:,} ways to put groups on nodes",
     holds=_holds,
     prove=_prove,
+    any_shares=True,
     held_up_by=GROUPS,
 )

@@ -102,6 +102,7 @@ BOUND = Bound(
     domain="no redundant expert: as many slots as experts",
     holds=lambda problem: problem.num_redundant_experts == 0,
     prove=_prove,
+    any_shares=True,
     held_up_by=SLOTS,
     begins=True,
 )

@@ -5,6 +5,8 @@ into P; the rank that holds a replica of that size carries no less. The counts t
 ``equipoise.kernels.replication``); that they are the best is checked here, by counting the slots that anything smaller
 would need.
 
+Uneven shares make one of the replicas of an expert larger than even ones do, so the bound holds for any.
+
 t* is more than the mean only where the slots do not keep all replicas to the mean. No more than w / mean + 1 slots keep
 those of an expert with load w to it, which are R + E over all E experts: with as many slots, t* is no more than the
 mean.
@@ -70,6 +72,7 @@ BOUND = Bound(
     domain="every problem",
     holds=lambda problem: True,
     prove=_prove,
+    any_shares=True,
     held_up_by=SLOTS,
     quick=True,
     worth=_exceeds_known,

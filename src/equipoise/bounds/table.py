@@ -23,7 +23,7 @@ BOUNDS: dict[str, Bound] = {row.BOUND.name: row.BOUND for row in ROWS}
 
 @part
 def lower_bounds(
-    problem: PlacementProblem, achieved: Floats | None = None, *, quick: bool = False
+    problem: PlacementProblem, achieved: Floats | None = None, *, quick: bool = False, any_shares: bool = False
 ) -> tuple[Floats, tuple[str, ...]]:
     """Return the best bound of each layer and the name of its argument.
 
@@ -35,6 +35,8 @@ def lower_bounds(
         bring close to it; each row of ``BOUNDS`` says how close.
     quick : bool, default False
         Whether to ask only the quick ones, which hold where slots are empty too.
+    any_shares : bool, default False
+        Whether to ask only those that hold however tokens are shared among replicas, and not only for even parts.
 
     Returns
     -------
@@ -44,13 +46,14 @@ def lower_bounds(
     """
     as_problem(problem)
     flag(quick, "quick")
+    flag(any_shares, "any_shares")
     names = np.full(problem.num_layers, mean.BOUND.name, dtype=object)
     best = np.zeros(problem.num_layers)
     achieved = np.full_like(best, np.inf) if achieved is None else as_layers(achieved, "achieved")
     if len(achieved) != len(best):
         raise InvalidInputError(f"achieved has {len(achieved)} entries; it needs one for each of {len(best)} layers.")
     for row in BOUNDS.values():
-        if (quick and not row.quick) or not row.holds(problem):
+        if (quick and not row.quick) or (any_shares and not row.any_shares) or not row.holds(problem):
             continue
         layers = np.flatnonzero(row.worth(problem, best, achieved))
         if not len(layers):

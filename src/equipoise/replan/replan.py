@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.dispatch import Choose, keep_even
 from equipoise.how import How
 from equipoise.kernels.recount import DOUBLED
 from equipoise.placement import Placement
@@ -166,11 +167,12 @@ def _which_stay(start: InForce, table: Ints, budget: Budget) -> Bools:
     return stays
 
 
-def replan(problem: PlacementProblem, current: Any, budget: Budget, how: How) -> Plan:
-    """Return the next placement, see ``next_placement``, with the proof of how good it is."""
+def replan(problem: PlacementProblem, current: Any, budget: Budget, how: How, choose: Choose = keep_even) -> Plan:
+    """Return the next placement, see ``next_placement``, with the shares that ``choose`` gives it, and its proof."""
     found = next_placement(problem, current, budget, how)
     placement, lost = found.placement, [rank for rank in found.start.lost if rank < problem.cluster.num_ranks]
     # A plan that moves little is far from the bounds that take longest to find; the quick ones say as much.
     quick = budget.limits_transfers or bool((placement.physical_to_logical < 0).any())
     provenance = Provenance.of(found.recorded, how.seed, found.implementation, found.stages, problem.digest)
-    return Plan.of(problem, placement, provenance, quick=quick, lost_ranks=lost)
+    shares = choose(placement, problem.load)
+    return Plan.of(problem, placement, provenance, quick=quick, lost_ranks=lost, shares=shares)
