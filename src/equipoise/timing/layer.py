@@ -138,8 +138,12 @@ def _keep(ranks, curve, scale, ordered, best, row):
     best.time[row], best.worth[row] = time, worth
     best.held[row] = -1
     for g in range(ranks.expert.shape[0]):
-        at = 0
+        at, behind = 0, ranks.expert.shape[1] - ranks.extra[g].sum()  # the slots of first replicas come first
         for s in range(ranks.expert.shape[1]):
-            if ranks.expert[g, s] >= 0:
-                best.held[row, g, at] = ordered.expert[ranks.expert[g, s]]
+            e = ranks.expert[g, s]
+            if e >= 0 and ranks.extra[g, s]:
+                best.held[row, g, behind] = ordered.expert[e]
+                behind += 1
+            elif e >= 0:
+                best.held[row, g, at] = ordered.expert[e]
                 at += 1
