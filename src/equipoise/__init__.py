@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from equipoise.dispatch.best import share as share
     from equipoise.dispatch.shares import Shares as Shares
     from equipoise.errors import EquipoiseError as EquipoiseError
+    from equipoise.latency import LatencyModel as LatencyModel
     from equipoise.load import LoadStatistics as LoadStatistics
     from equipoise.metrics import Metrics as Metrics
     from equipoise.migration.schedule import LinkSpeeds as LinkSpeeds
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from equipoise.replan.frontier import Frontier as Frontier
     from equipoise.replan.frontier import frontier as frontier
     from equipoise.solver import solve as solve
+    from equipoise.timing import TimeCertificate as TimeCertificate
     from equipoise.traces.replay import replay as replay
     from equipoise.traces.result import Replay as Replay
     from equipoise.traces.trace import Trace as Trace
@@ -45,6 +47,7 @@ _ROOMS = {
     "Cluster": "problem",
     "EquipoiseError": "errors",
     "Frontier": "replan.frontier",
+    "LatencyModel": "latency",
     "LinkSpeeds": "migration.schedule",
     "LoadStatistics": "load",
     "Metrics": "metrics",
@@ -61,6 +64,7 @@ _ROOMS = {
     "share": "dispatch.best",
     "slots_for": "capacity",
     "solve": "solver",
+    "TimeCertificate": "timing",
 }
 
 __all__ = sorted(_ROOMS)

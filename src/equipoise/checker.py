@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 
 from equipoise.arguments import as_instance, flag
 from equipoise.dispatch.shares import Shares
-from equipoise.errors import InvalidPlacementError
+from equipoise.errors import InvalidInputError, InvalidPlacementError
 from equipoise.kernels.recount import DOUBLED, EMPTY, MISSING, TORN, UNEVEN
 from equipoise.placement import Placement
 from equipoise.problem import PlacementProblem, as_problem
 
-__all__ = ["check_placement"]
+__all__ = ["check_placement", "check_time"]
+
+Floats = NDArray[np.float64]
 
 MISSED = 1e-6  # by which the shares of an expert may miss 1
 
@@ -76,6 +78,39 @@ def check_placement(
     if (flaws & refused).any():
         _explain(problem, table, flaws & refused)
     return rank_load if shares is None else _recount(problem, placement, shares)
+
+
+def check_time(problem: PlacementProblem, placement: Placement, shares: Shares, routed_per_step: float) -> Floats:
+    """Return the expected time of each rank, in microseconds, float64 [num_layers, num_ranks]: slot by slot, anew.
+
+    Parameters
+    ----------
+    problem : PlacementProblem
+        With a latency model.
+    placement : Placement
+    shares : Shares
+        Of this placement; even ones among those of an expert that are active.
+    routed_per_step : float
+        Routed tokens of all ranks in one step.
+
+    Raises
+    ------
+    InvalidPlacementError
+        If the placement breaks a rule, or the shares of an expert do not sum to 1, or are uneven where they are not 0.
+    InvalidInputError
+        If the problem has no latency model.
+    """
+    check_placement(problem, placement, allow_empty=True, shares=shares)
+    if problem.latency is None:
+        raise InvalidInputError("problem has no latency model; pass PlacementProblem(..., latency=..., ...).")
+    table, values = placement.physical_to_logical, np.asarray(shares)
+    tokens = np.zeros(table.shape)
+    for layer in range(len(table)):
+        routed = float(problem.load[layer].sum())
+        for slot in np.flatnonzero(table[layer] >= 0).tolist():
+            load = float(problem.load[layer, table[layer, slot]])
+            tokens[layer, slot] = load / routed * routed_per_step * values[layer, slot] if routed > 0 else 0.0
+    return problem.latency.expected_rank_time(tokens.reshape(len(table), placement.num_ranks, -1))
 
 
 def _recount(problem: PlacementProblem, placement: Placement, shares: Shares) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from equipoise.plan import Plan, Provenance
 from equipoise.problem import PlacementProblem, as_problem
 from equipoise.replan.budget import Budget
 from equipoise.strategies import DEFAULT
+from equipoise.timed import solve_in_time
 
 __all__ = ["solve"]
 
@@ -39,6 +40,8 @@ def solve(
     Parameters
     ----------
     problem : PlacementProblem
+        With a latency model, the expected time of the busiest rank is minimised, see ``equipoise.timed``, and the
+        strategy balances what that starts from.
     strategy : str
         A name in ``equipoise.strategies.STRATEGIES``.
     seed : int, default 0
@@ -103,6 +106,13 @@ def solve(
     how = How.of(strategy, seed=seed, backend=backend, threads=threads, **parameters)
     budget = Budget(max_transfers, max_transfers_total, min_gain, max_layers, lost_ranks=as_ranks(lost_ranks))
     choose = choose_shares(shares)
+    if problem.latency is not None:
+        if current is not None or shares != "even":
+            raise InvalidInputError(
+                "a latency model plans anew, with even shares among active replicas; leave current and shares out, or "
+                "pose the problem without latency."
+            )
+        return solve_in_time(problem, how)
     if current is not None:
         from equipoise.replan.replan import replan
 
