@@ -179,7 +179,9 @@ class PlacementProblem:
         if self.latency is not None:
             as_instance(self.latency, LatencyModel, "latency", "a LatencyModel, or None")
         if (self.latency is None) != (self.routed_per_step is None):
-            given, other = ("latency", "routed_per_step") if self.latency is not None else ("routed_per_step", "latency")
+            given, other = (
+                ("latency", "routed_per_step") if self.latency is not None else ("routed_per_step", "latency")
+            )
             raise InvalidInputError(f"{given} is given without {other}; time takes both: pass {other} too.")
         if self.routed_per_step is not None:
             object.__setattr__(self, "routed_per_step", _batches(self.routed_per_step))

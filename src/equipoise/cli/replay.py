@@ -73,12 +73,29 @@ TokensPerStep = Annotated[
 Bytes = Annotated[
     int | None,
     typer.Option(
-        "--bytes-per-expert", metavar="N", help="Size of one expert's weights in one layer: what moving takes."
+        "--bytes-per-expert",
+        metavar="N",
+        help="Size of one expert's weights in one layer: what moving takes. Left out: as --gpu is for.",
     ),
 ]
 Links = Annotated[
     str | None,
     typer.Option("--links", metavar="NODE,REMOTE", help="Bytes a second within and between nodes, such as 200e9,25e9."),
+]
+Gpu = Annotated[
+    str | None,
+    typer.Option("--gpu", metavar="NAME", help="Also score in microseconds, as measured on h100, h200, b200 or gb200."),
+]
+Phase = Annotated[str, typer.Option("--phase", metavar="NAME", help="decode or prefill: which kernels --gpu means.")]
+Hidden = Annotated[
+    int | None,
+    typer.Option("--hidden", metavar="N", help="Hidden size, where it is not DeepSeek-V3's: times become an estimate."),
+]
+Intermediate = Annotated[
+    int | None, typer.Option("--intermediate", metavar="N", help="The same of one expert's inside.")
+]
+WeightBytes = Annotated[
+    float | None, typer.Option("--bytes-per-weight", metavar="X", help="1 for fp8, 2 for bf16. Left out: 1.")
 ]
 Moving = Annotated[
     str,
@@ -106,6 +123,11 @@ def replay(
     tokens_per_step: TokensPerStep = None,
     bytes_per_expert: Bytes = None,
     links: Links = None,
+    gpu: Gpu = None,
+    phase: Phase = "decode",
+    hidden: Hidden = None,
+    intermediate: Intermediate = None,
+    bytes_per_weight: WeightBytes = None,
     moving: Moving = "stalled",
     seed: options.Seed = 0,
     threads: options.Threads = None,
@@ -123,10 +145,16 @@ def replay(
     equipoise replay dumps/ --ranks 32 --slots 288,320 --every 1,4,16 --max-transfers none,8,32 --report report.html
     equipoise replay steps.npy --ranks 32 --slots 288 --planner none --planner vllm --planner joint-descent --json
     """
+    from equipoise.latency.model import LatencyModel
     from equipoise.traces.planners import DEFAULTS
     from equipoise.traces.replay import replay as walk
     from equipoise.traces.trace import Trace
 
+    latency = None
+    if gpu is not None:
+        shape = {"hidden": hidden, "intermediate": intermediate, "bytes_per_weight": bytes_per_weight}
+        latency = LatencyModel.preset(gpu, phase, **shape)
+        bytes_per_expert = bytes_per_expert or _bytes(hidden, intermediate, bytes_per_weight)
     before = None if resume is None else _read_before(resume)
     options.check_report(report)
     asked: dict[str, Any] = {
@@ -136,6 +164,7 @@ def replay(
         "max_transfers": _numbers(max_transfers, "--max-transfers", none=True),
         "window": window, "history": history, "num_expert_groups": groups, "dispatch": dispatch,
         "experts_per_token": top_k, "bytes_per_expert": bytes_per_expert, "links": _links(links), "moving": moving,
+        "latency": latency,
         "seed": seed, "threads": threads, "keep_interrupted": True, "resume": before,
     }  # fmt: skip
     cluster = _cluster(ranks, asked["slots"][0], nodes)
@@ -174,6 +203,14 @@ def _cluster(ranks: int, slots: int, nodes: int) -> Any:
     from equipoise.problem import Cluster
 
     return Cluster.from_slots(ranks, slots, nodes)
+
+
+def _bytes(hidden: int | None, intermediate: int | None, bytes_per_weight: float | None) -> int:
+    """Return the bytes of one expert: three matrices, of the shape that times are for."""
+    from equipoise.latency.presets import SHAPES
+
+    wide, deep, each = SHAPES["deepseek-v3"]
+    return round(3 * (hidden or wide) * (intermediate or deep) * (bytes_per_weight or each))
 
 
 def _read_before(path: Path) -> Any:

@@ -146,9 +146,8 @@ def _most_beyond(curve, time):
 def _between(table, i, t, column):
     """Return what a column of the table says at ``i + t``, by the cubic that meets values and slopes at both ends."""
     rest = 1.0 - t
-    return (
-        rest * rest * ((1.0 + 2.0 * t) * table[i, column] + t * table[i, column + 1])
-        + t * t * ((3.0 - 2.0 * t) * table[i + 1, column] - rest * table[i + 1, column + 1])
+    return rest * rest * ((1.0 + 2.0 * t) * table[i, column] + t * table[i, column + 1]) + t * t * (
+        (3.0 - 2.0 * t) * table[i + 1, column] - rest * table[i + 1, column + 1]
     )
 
 

@@ -36,14 +36,20 @@ def as_samples(tokens: Any, microseconds: Any) -> tuple[Floats, Floats, Floats]:
             raise InvalidInputError(f"the table has no column {listed(missing)}; it needs {', '.join(COLUMNS)}.")
         active, each, times = (_column(tokens[name], name) for name in COLUMNS)
         if not len(active) == len(each) == len(times):
-            raise InvalidInputError(f"the columns have {len(active)}, {len(each)} and {len(times)} rows; make them one.")
+            raise InvalidInputError(
+                f"the columns have {len(active)}, {len(each)} and {len(times)} rows; make them one."
+            )
         return active * (each > 0), each[:, None], _checked(times, len(each))
     table = np.asarray(as_numpy(tokens, "tokens"), dtype=np.float64)
     if table.ndim != 2 or not table.size or not (np.isfinite(table) & (table >= 0)).all():
         raise InvalidInputError(f"tokens is {shown(tokens)}; it must be [samples, slots], finite and not negative.")
     if microseconds is None:
         raise InvalidInputError("microseconds is None; pass the time of each sample, or a table that has them.")
-    return (table > 0).sum(axis=1).astype(np.float64), table, _checked(_column(microseconds, "microseconds"), len(table))
+    return (
+        (table > 0).sum(axis=1).astype(np.float64),
+        table,
+        _checked(_column(microseconds, "microseconds"), len(table)),
+    )
 
 
 def _column(value: Any, name: str) -> Floats:

@@ -156,7 +156,9 @@ class _Work:
         for begin in starts:
             found, time, step = np.empty_like(may), np.empty(len(held)), np.empty(len(held))
 
-            def work(rows: slice, begin: Bools = begin, found: Bools = found, time: Any = time, step: Any = step) -> None:
+            def work(
+                rows: slice, begin: Bools = begin, found: Bools = found, time: Any = time, step: Any = step
+            ) -> None:
                 choose_rows(self.curve, tokens[rows], held[rows], may[rows], begin[rows], found[rows])
                 judge_rows(self.curve, tokens[rows], held[rows], found[rows], time[rows], step[rows])
 

@@ -163,7 +163,8 @@ def knee_of(x: Sequence[float], y: Sequence[float], falling: bool = False) -> in
     if across <= 0 or up <= 0:
         return last
     height = (gain - gain[first]) / up - (cost - cost[first]) / across
-    return int(height.argmax())
+    knee = int(height.argmax())
+    return knee if height[knee] > 0 else last
 
 
 def _by_slots(found: Replay) -> list[html.Figure]:

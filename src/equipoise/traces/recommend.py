@@ -35,7 +35,7 @@ class Recommendation:
         Standard error of ``gain``, from the differences in each window, which it takes for independent; None with fewer
         than two windows.
     over_none : float or None
-        By how much it is better than experts in order with as many slots, where they were replayed.
+        By how much it is better than experts in order with as many slots, where they were replayed and are not it.
     """
 
     best: Setting
@@ -74,7 +74,7 @@ def recommend(
         difference = sign * (values[best] - values[following])
         gain = float(difference.mean())
         error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else None
-    if best.slots in baseline:
+    if best.slots in baseline and best.planner != "none":
         over = float(sign * (values[best] - baseline[best.slots]).mean())
     return Recommendation(
         best, measure, float(values[best].mean()), following, gain, error, over, _flags(best, num_experts, window)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from equipoise.arguments import as_instance, as_names
 from equipoise.dispatch.rules import find_rule
 from equipoise.errors import FileFormatError, InvalidInputError, shown
+from equipoise.latency.model import LatencyModel
 from equipoise.migration.schedule import LinkSpeeds
 from equipoise.problem import Cluster, check_counts
 from equipoise.threads import num_threads
@@ -51,6 +52,7 @@ def replay(
     experts_per_token: int | None = None,
     bytes_per_expert: int | None = None,
     links: LinkSpeeds | None = None,
+    latency: LatencyModel | None = None,
     moving: str = "stalled",
     seed: int = 0,
     threads: int | None = None,
@@ -88,6 +90,8 @@ def replay(
     bytes_per_expert : int or None, default None
         Size of one expert's weights in one layer, to say what moving takes.
     links : LinkSpeeds or None, default None
+    latency : LatencyModel or None, default None
+        To score in microseconds: of a recorded step as one forward pass, summed over layers, the slowest rank of each.
     moving : str, default "stalled"
         ``stalled``: steps wait while weights move; ``overlapped``: they do not.
     seed : int, default 0
@@ -130,7 +134,7 @@ def replay(
     trace = as_trace(trace)
     asked = Asked(
         cluster, window, history, num_expert_groups, dispatch, experts_per_token or trace.experts_per_token,
-        bytes_per_expert, LinkSpeeds() if links is None else links, moving, seed,
+        bytes_per_expert, LinkSpeeds() if links is None else links, latency, moving, seed,
     )  # fmt: skip
     if dispatch is not None:
         find_rule(dispatch)
@@ -191,6 +195,7 @@ def _described(walk: Walk) -> dict[str, Any]:
         "dispatch": asked.dispatch,
         "experts_per_token": asked.experts_per_token,
         "bytes_per_expert": asked.bytes_per_expert,
+        "latency": None if asked.latency is None else asked.latency.to_dict(),
         "moving": asked.moving,
         "seed": asked.seed,
         "settings": [[s.planner, s.slots, s.every, s.max_transfers] for s in walk.settings],
@@ -215,8 +220,11 @@ def _result(walk: Walk) -> Replay:
         }
         for slots, parts in walk.sampling.items()
     }
-    measure = "balancedness_mean" if rows[0].net_microseconds is None else "net_microseconds"
-    values = {s: _measured(series[key_of(s)], measure) for s in walk.settings if s.planner != ORACLE}
+    measure = "balancedness_mean" if asked.latency is None else "net_microseconds"
+    first: dict[Setting, Setting] = {}
+    for setting in walk.settings:  # settings of one lane are the same thing
+        first.setdefault(key_of(setting), setting)
+    values = {s: _measured(series[key], measure) for key, s in first.items() if s.planner != ORACLE}
     baseline = {s.slots: _measured(series[key_of(s)], measure) for s in walk.settings if s.planner == NONE}
     done = walk.done
     return Replay(
@@ -236,7 +244,10 @@ def _series(walk: Walk, key: Setting, scored: NDArray[np.int64]) -> Series:
     stretch = scored * BINS // max(walk.num_windows, 1)
     number = np.bincount(stretch, minlength=BINS)[:, None]
     by_layer = np.divide(record.by_layer, number, out=np.full_like(record.by_layer, np.nan), where=number > 0)
-    return Series(record.column("balancedness")[scored], np.zeros(0), by_layer, record.worst)
+    time = record.column("microseconds")[scored]
+    moving = record.column("seconds")[scored] * 1e6 / walk.asked.window
+    net = time + moving if walk.asked.moving == "stalled" else np.maximum(time, moving)
+    return Series(record.column("balancedness")[scored], net, by_layer, record.worst)
 
 
 def _row(walk: Walk, setting: Setting, series: Series, scored: NDArray[np.int64]) -> Row:
@@ -257,10 +268,10 @@ def _row(walk: Walk, setting: Setting, series: Series, scored: NDArray[np.int64]
         float(balance.std(ddof=1) / np.sqrt(len(balance))) if len(balance) > 1 else None,
         float(record.column("planned")[scored].mean()),
         float(record.column("realised")[scored].mean()) if dispatched else None,
-        float(record.column("active")[scored].mean()) if dispatched else None,
+        float(record.column("active")[scored].mean()) if dispatched or asked.latency is not None else None,
         transfers,
         None if size is None or transfers is None else transfers * size,
         None if size is None or is_oracle else float(record.column("seconds")[scored].mean()),
-        None,
-        None,
+        None if asked.latency is None else float(record.column("microseconds")[scored].mean()),
+        None if asked.latency is None else float(series.net.mean()),
     )

@@ -44,9 +44,10 @@ class Row:
     bytes_per_window, moving_seconds_per_window : float or None
         What these transfers carry and take, with ``bytes_per_expert``.
     microseconds : float or None
-        Of a step, over all layers, by the latency model.
+        Of a step, summed over layers, the slowest rank of each by the latency model; mean over windows.
     net_microseconds : float or None
-        The same with moving paid.
+        The same with moving paid: where steps wait, what a window's moves take is spread over its steps; where they do
+        not, moves cost only what they take longer than the steps.
     """
 
     planner: str
@@ -79,7 +80,7 @@ class Series:
     Attributes
     ----------
     balancedness, net : float64 array, shape (windows scored,)
-        Mean over layers in each scored window; ``net`` is empty without a latency model.
+        Of each scored window: the mean over layers, and net microseconds a step, NaN without a latency model.
     by_layer : float64 array, shape (stretches, num_layers)
         Mean over the scored windows of each stretch of the trace; NaN where it has none.
     worst : tuple
@@ -125,7 +126,7 @@ class Replay:
     >>> import equipoise as eq
     >>> found = eq.replay([[[6, 2, 1, 1]]] * 4, eq.Cluster(num_ranks=2, slots_per_rank=2), planners=["none", "oracle"])
     >>> [(row.planner, row.balancedness_mean) for row in found.rows]
-    [('none', 0.625), ('oracle', 0.8333333333333334)]
+    [('none', 0.625), ('oracle', 0.7142857142857143)]
     """
 
     source: str
@@ -152,7 +153,7 @@ class Replay:
     @property
     def measure(self) -> str:
         """What settings are compared by: ``net_microseconds`` with a latency model, else ``balancedness_mean``."""
-        return "balancedness_mean" if self.rows[0].net_microseconds is None else "net_microseconds"
+        return "balancedness_mean" if self.asked.latency is None else "net_microseconds"
 
     def ranked(self) -> list[Row]:
         """Return the rows, the best first; the oracle where it belongs. Equal ones keep the order asked for."""
@@ -175,6 +176,7 @@ class Replay:
             "dispatch": asked.dispatch,
             "experts_per_token": asked.experts_per_token,
             "bytes_per_expert": asked.bytes_per_expert,
+            "latency": None if asked.latency is None else asked.latency.to_dict(),
             "links": asdict(asked.links),
             "moving": asked.moving,
             "seed": asked.seed,

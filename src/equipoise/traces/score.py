@@ -33,10 +33,13 @@ class Realised:
         Mean over the layers of mean / max tokens of a rank.
     active : float64 array, shape (windows,)
         Mean over the layers of the most replicas with tokens on a rank.
+    microseconds : float64 array, shape (windows,)
+        Sum over the layers of the time of the rank that takes longest; NaN without a latency model.
     """
 
     balancedness: Floats
     active: Floats
+    microseconds: Floats
 
 
 def realised(
@@ -50,21 +53,23 @@ def realised(
         If the rule asks for tokens and a count is no whole number, of which none can be made.
     """
     windows = len(block.loads)
-    found = {key: Realised(np.ones(windows), np.zeros(windows)) for key in tables}
+    timed = 0.0 if asked.latency is not None else np.nan
+    found = {key: Realised(np.ones(windows), np.zeros(windows), np.full(windows, timed)) for key in tables}
     kept: dict[tuple[Setting, int], Maps] = {}
 
     def work(window: int) -> None:
         assert block.steps is not None
-        sums = {key: np.zeros(2) for key in tables}
+        sums = {key: np.zeros(3) for key in tables}
         number = 0
         for counts, batch in _steps(block.steps[window], block.first + window, rule, asked):
             number += len(counts)
             for key, table in tables.items():
                 slots = slot_tokens(rule, _maps(kept, key, table, window, asked), counts, batch)
-                sums[key] += _scored(slots, asked.cluster.num_ranks)
+                sums[key] += _scored(slots, asked)
         for key, total in sums.items():
             if number:
-                found[key].balancedness[window], found[key].active[window] = total / number
+                each = found[key]
+                each.balancedness[window], each.active[window], each.microseconds[window] = total / number
 
     for_each(work, range(windows), threads)
     return found
@@ -114,11 +119,12 @@ def _whole(counts: Floats, window: int) -> NDArray[np.int64]:
     return whole
 
 
-def _scored(slots: Floats, num_ranks: int) -> Floats:
-    """Return the sum over steps of balancedness and of most active replicas, both means over layers."""
-    by_rank = slots.reshape(*slots.shape[:2], num_ranks, -1)
+def _scored(slots: Floats, asked: Asked) -> Floats:
+    """Return the sum over steps of balancedness and most active replicas, means over layers, and of microseconds."""
+    by_rank = slots.reshape(*slots.shape[:2], asked.cluster.num_ranks, -1)
     load = by_rank.sum(axis=3)
     largest = load.max(axis=2)
     ratio = np.divide(load.mean(axis=2), largest, out=np.ones_like(largest), where=largest > 0)
     active = (by_rank > 0).sum(axis=3).max(axis=2)
-    return np.array([ratio.mean(axis=1).sum(), active.mean(axis=1).sum()])
+    time = np.nan if asked.latency is None else asked.latency.rank_time(by_rank).max(axis=2).sum()
+    return np.array([ratio.mean(axis=1).sum(), active.mean(axis=1).sum(), time])

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from equipoise.arguments import as_items, as_names, count
+from equipoise.arguments import as_instance, as_items, as_names, count
 from equipoise.errors import InvalidInputError, UnknownNameError, listed, shown
+from equipoise.latency.model import LatencyModel
 from equipoise.migration.schedule import LinkSpeeds
 from equipoise.problem import Cluster
 from equipoise.restarts import check_seed
@@ -53,6 +54,7 @@ class Asked:
     experts_per_token : int or None
     bytes_per_expert : int or None
     links : LinkSpeeds
+    latency : LatencyModel or None
     moving : str
         ``stalled``: steps wait while weights move. ``overlapped``: they do not.
     seed : int
@@ -66,6 +68,7 @@ class Asked:
     experts_per_token: int | None = None
     bytes_per_expert: int | None = None
     links: LinkSpeeds = DEFAULT_LINKS
+    latency: LatencyModel | None = None
     moving: str = "stalled"
     seed: int = 0
 
@@ -81,6 +84,8 @@ class Asked:
             )
         if not isinstance(self.links, LinkSpeeds):
             raise InvalidInputError(f"links is {shown(self.links)}; pass a LinkSpeeds(remote=..., ...).")
+        if self.latency is not None:
+            as_instance(self.latency, LatencyModel, "latency", "a LatencyModel, such as LatencyModel.preset('h200')")
         if not isinstance(self.moving, str) or self.moving not in MOVING:
             raise UnknownNameError(f"moving is {shown(self.moving)}; it must be one of {listed(MOVING)}.")
 

@@ -118,6 +118,8 @@ def facts(found: Replay) -> list[tuple[str, str]]:
     ]
     if asked.dispatch is not None:
         rows.append(("dispatch", asked.dispatch))
+    if asked.latency is not None:
+        rows.append(("latency", asked.latency.describe()))
     if found.interrupted:
         rows.append(("interrupted", f"after {found.windows_done:,} of {found.num_windows:,} windows"))
     return rows
@@ -156,6 +158,15 @@ def assumptions(found: Replay) -> list[str]:
             f"Realised balancedness is of single steps, by the rule {asked.dispatch}; where the trace holds counts and "
             "no tokens, they are dealt to tokens at random, and tokens in equal parts to the ranks."
         )
+    if asked.latency is not None:
+        rule = "in equal parts, fractions too" if asked.dispatch is None else f"by the rule {asked.dispatch}"
+        lines.append(
+            f"Microseconds are of the experts alone, without communication: {asked.latency.describe()}. Each recorded "
+            f"step is taken for one forward pass, its tokens going to replicas {rule}; a layer takes what its slowest "
+            "rank takes."
+        )
+        if asked.bytes_per_expert is None:
+            lines.append("Moving costs nothing in these times, because the bytes of an expert are not known.")
     if asked.bytes_per_expert is not None:
         links = asked.links
         lines.append(

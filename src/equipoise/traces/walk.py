@@ -24,10 +24,10 @@ __all__ = ["COLUMNS", "Record", "Walk"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 
-COLUMNS = ("balancedness", "transfers", "seconds", "planned", "realised", "active")
+COLUMNS = ("balancedness", "transfers", "seconds", "planned", "realised", "active", "microseconds")
 """What is kept of a lane: a number for each window."""
 
-LEAST_IS_BEST = frozenset(("transfers", "seconds", "active"))
+LEAST_IS_BEST = frozenset(("active", "microseconds"))
 BINS = 120  # stretches of the trace in the pictures
 
 
@@ -90,8 +90,10 @@ class Walk:
 
     @property
     def rule(self) -> Rule | None:
-        """By which tokens go to replicas, if that is asked."""
-        return None if self.asked.dispatch is None else find_rule(self.asked.dispatch)
+        """By which tokens go to replicas, if single steps are looked at: where a rule or a time is asked for."""
+        if self.asked.dispatch is None and self.asked.latency is None:
+            return None
+        return find_rule(self.asked.dispatch or "even")
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Walk on to the end; ``progress`` is called with the windows done and all of them."""
@@ -130,7 +132,7 @@ class Walk:
                 beside = [other for other in self.lanes if other.slots == key.slots]
                 balance[key] = np.max([balance[other] for other in beside], axis=0)
                 columns[key]["balancedness"] = balance[key].mean(axis=1)
-                for name in ("realised", "active"):
+                for name in ("realised", "active", "microseconds"):
                     best = np.min if name in LEAST_IS_BEST else np.max
                     columns[key][name] = best([columns[other][name] for other in beside], axis=0)
         self._keep(block, taken, columns, balance, scored, noise)
@@ -160,6 +162,7 @@ class Walk:
             "planned": taken.planned,
             "realised": nothing if came is None else came.balancedness,
             "active": nothing if came is None else came.active,
+            "microseconds": nothing if came is None else came.microseconds,
         }
 
     def _keep(
