@@ -60,6 +60,8 @@ GREEDY = settings.Settings(strategy="plain-greedy", threads=1)
 LAYERED = layered.LayeredPlacement.of(HERE)
 STATISTICS = LoadStatistics(LOAD)
 CAPACITY = eq.slots_for(PROBLEM, 0.9, strategy="plain-greedy")
+TRACE = eq.Trace([LOAD] * 3)
+REPLAYED = eq.replay(TRACE, CLUSTER, planners=["none"], threads=1)
 PLANNED: dict[str, Any] = {"problem": PROBLEM, "strategy": "plain-greedy", "threads": 1}
 
 
@@ -307,6 +309,21 @@ def calls(folder: Path) -> dict[str, Call]:
             vllm_ascend.EquipoisePolicy(GREEDY).rebalance_experts,
             {"current_expert_table": [[[0, 1], [2, 0]]], "expert_workload": [[[4, 9], [1, 4]]]},
         ),
+        # recorded traces
+        "Trace": (eq.Trace, {"steps": [LOAD] * 3, "times": [1.0, 2.0, 3.0], "phases": ["decode"] * 3}),
+        "Trace.of_tokens": (
+            eq.Trace.of_tokens,
+            {"experts": np.array([[[0, 1]], [[1, 2]]]), "step": np.array([0, 1]), "num_logical_experts": 4},
+        ),
+        "Trace.read": (eq.Trace.read, {"path": load}),
+        "Trace.pieces": (TRACE.pieces, {}),
+        "Trace.statistics": (TRACE.statistics, {}),
+        "replay (a trace)": (eq.replay, {"trace": TRACE, "cluster": CLUSTER, "planners": ["none"], "threads": 1}),
+        "Replay": (eq.Replay, vars(REPLAYED)),
+        "Replay.ranked": (REPLAYED.ranked, {}),
+        "Replay.to_dict": (REPLAYED.to_dict, {}),
+        "Replay.to_json": (REPLAYED.to_json, {}),
+        "Replay.summary": (REPLAYED.summary, {}),
         # for tests
         "assert_valid_placement": (testing.assert_valid_placement, {"problem": PROBLEM, "placement": HERE}),
         "avoidable_duplicates": (testing.avoidable_duplicates, {"problem": PROBLEM, "placement": HERE}),

@@ -30,8 +30,10 @@ NATIVE = {
     "Frontier",
     "LinkSpeeds",
     "MigrationSchedule",
+    "Replay",
     "count_transfers",
     "frontier",
+    "replay",
     "slots_for",
     "solve",
 }

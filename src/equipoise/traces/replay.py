@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arguments import as_instance, as_names
+from equipoise.arguments import as_instance, as_names, flag
 from equipoise.dispatch.rules import find_rule
 from equipoise.errors import FileFormatError, InvalidInputError, shown
 from equipoise.latency.model import LatencyModel
@@ -132,10 +132,21 @@ def replay(
     (2, 0.795)
     """
     trace = as_trace(trace)
+    _check_progress(progress)
+    keep_interrupted = flag(keep_interrupted, "keep_interrupted")
     asked = Asked(
-        cluster, window, history, num_expert_groups, dispatch, experts_per_token or trace.experts_per_token,
-        bytes_per_expert, LinkSpeeds() if links is None else links, latency, moving, seed,
-    )  # fmt: skip
+        cluster,
+        window,
+        history,
+        num_expert_groups,
+        dispatch,
+        trace.experts_per_token if experts_per_token is None else experts_per_token,
+        bytes_per_expert,
+        LinkSpeeds() if links is None else links,
+        latency,
+        moving,
+        seed,
+    )
     if dispatch is not None:
         find_rule(dispatch)
     names = as_names(planners, "planners")
@@ -161,6 +172,15 @@ def replay(
         if not keep_interrupted or walk.done < 2:
             raise
     return _result(walk)
+
+
+def _check_progress(progress: Any) -> None:
+    """Insist that progress can be told: nothing is done yet."""
+    try:
+        if progress is not None:
+            progress(0, 1)
+    except (TypeError, ValueError):
+        raise InvalidInputError(f"progress is {shown(progress)}; pass a function of two numbers, or None.") from None
 
 
 def _resume(walk: Walk, before: Mapping[str, Any]) -> None:

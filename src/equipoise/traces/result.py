@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import as_instance, count
+from equipoise.errors import InvalidInputError, listed, shown
 from equipoise.traces.recommend import Recommendation
 from equipoise.traces.settings import Asked, Setting
 
@@ -93,6 +95,16 @@ class Series:
     worst: tuple[float, int, int, tuple[float, ...]]
 
 
+CEILINGS = {"oracle", "sampling", "perfect"}
+COUNTS = (
+    "num_layers", "num_logical_experts", "num_steps", "num_windows", "windows_done", "windows_scored", "windows_idle"
+)  # fmt: skip
+KINDS: dict[str, Any] = {
+    "source": str, "asked": Asked, "rows": tuple, "ceilings": dict, "recommendation": Recommendation | None,
+    "series": dict, "scored": np.ndarray, "state": dict | None,
+}  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False)
 class Replay:
     """What ``equipoise.replay`` returns.
@@ -144,6 +156,16 @@ class Replay:
     series: dict[Setting, Series] = field(repr=False)
     scored: NDArray[np.int64] = field(repr=False)
     state: dict[str, Any] | None = field(repr=False, default=None)
+
+    def __post_init__(self) -> None:
+        for name, kind in KINDS.items():
+            as_instance(getattr(self, name), kind, name, "what equipoise.replay returns")
+        for name in COUNTS:
+            object.__setattr__(self, name, count(getattr(self, name), name, least=0))
+        if not self.rows or not all(isinstance(row, Row) for row in self.rows):
+            raise InvalidInputError(f"rows is {shown(self.rows)}; it must be a tuple of Row, one at least.")
+        if not all(isinstance(each, dict) and set(each) == CEILINGS for each in self.ceilings.values()):
+            raise InvalidInputError(f"ceilings is {shown(self.ceilings)}; it must name {listed(sorted(CEILINGS))}.")
 
     @property
     def interrupted(self) -> bool:

@@ -75,7 +75,7 @@ class Asked:
     def __post_init__(self) -> None:
         for name in ("window", "history", "num_expert_groups", "experts_per_token", "bytes_per_expert"):
             value = getattr(self, name)
-            if value is not None:
+            if value is not None or name == "window":
                 object.__setattr__(self, name, count(value, name, most=2**53))
         object.__setattr__(self, "seed", check_seed(self.seed))
         if not isinstance(self.cluster, Cluster):
