@@ -23,6 +23,7 @@ from equipoise.files import write_atomically
 from equipoise.latency import LatencyModel
 from equipoise.load import LoadStatistics
 from equipoise.metrics import Metrics
+from equipoise.pages.html import facts
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
 from equipoise.saved import KEYS, fields_of, verified, verified_shares, verified_time
@@ -264,6 +265,9 @@ class Plan:
         if any(part.time is not None for part in parts):
             raise InvalidInputError("parts are plans in time; plan their layers together.")
         return cls(first.cluster, first.num_expert_groups, placement, certificate, metrics, provenance, shares=shares)
+
+    def _repr_html_(self) -> str:
+        return facts([(line[:13].strip(), line[13:].strip()) for line in self.summary().splitlines()])
 
     def summary(self, balancedness: float = WORTH_ASKING) -> str:
         """Return a few lines for people: shape, balancedness, gap, what binds, what would lift it, how it was found.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from equipoise.cli import options
 from equipoise.cli.console import print_json, progress, results, show
 from equipoise.cli.contenders import NO_BALANCING, in_order, planned, strategies_to_compare, table_of
+from equipoise.cli.pages import compare_page
 from equipoise.cli.warm import warm_up
 
 __all__ = ["compare"]
@@ -20,6 +21,7 @@ def compare(
     backend: options.Backend = "auto",
     threads: options.Threads = None,
     key: options.Key = None,
+    report: options.Report = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Set no balancing and every strategy, the plain greedy among them, side by side on one load.
@@ -33,6 +35,7 @@ def compare(
     from equipoise.load import read_load
     from equipoise.problem import Cluster, PlacementProblem
 
+    options.check_report(report)
     strategies, left_out = strategies_to_compare(backend)
     cluster = Cluster.from_slots(ranks, slots, nodes)
     with progress("reading"):
@@ -41,6 +44,8 @@ def compare(
     with progress("planning", total=len(strategies)) as step:
         warm_up(strategies, backend, threads)
         contenders = [in_order(problem), *planned(problem, strategies, step, seed, backend, threads)]
+    if report is not None:
+        options.write_report(report, compare_page(contenders, problem, statistics.source))
     if as_json:
         print_json(
             {

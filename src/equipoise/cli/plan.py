@@ -13,6 +13,7 @@ import typer
 from equipoise.cli import options
 from equipoise.cli.bars import ratio, seconds
 from equipoise.cli.console import print_json, progress
+from equipoise.cli.pages import plan_page
 from equipoise.cli.warm import warm_up
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def plan(
     threads: options.Threads = None,
     key: options.Key = None,
     out: Out = None,
+    report: options.Report = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Decide where the experts live, and prove how close that is to the best possible.
@@ -66,6 +68,7 @@ def plan(
     How.of(chosen, seed=seed, backend=backend, threads=threads, **given)
     if out is not None:
         check_writable(out)
+    options.check_report(report)
     cluster = Cluster.from_slots(ranks, slots, nodes)
     with progress("reading"):
         statistics = read_load(loads, key=key)
@@ -85,6 +88,8 @@ def plan(
     found = found.named(statistics.layer_ids)
     if out is not None:
         found.save(out)
+    if report is not None:
+        options.write_report(report, plan_page(found, problem, statistics.source))
     if as_json:
         print_json(_report(found, statistics, elapsed, max_gap, out))
     else:

@@ -10,6 +10,7 @@ import typer
 
 from equipoise.cli import options
 from equipoise.cli.console import print_json, progress
+from equipoise.cli.pages import replan_page
 from equipoise.cli.warm import warm_up
 from equipoise.errors import InvalidInputError, shown
 
@@ -86,6 +87,7 @@ def replan(
     threads: options.Threads = None,
     key: options.Key = None,
     out: Out = None,
+    report: options.Report = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show balancedness against transfers, from the placement in force; with a limit, plan within it.
@@ -108,6 +110,7 @@ def replan(
         if not limited:
             raise InvalidInputError("--out needs a plan to write; say how much may move with --max-transfers.")
         check_writable(out)
+    options.check_report(report)
     lost = _ranks(lost_ranks)
     with progress("reading"):
         in_force = read_in_force(current, current_ranks, ranks)
@@ -137,6 +140,8 @@ def replan(
             )
     if found is not None and out is not None:
         found.save(out)
+    if report is not None:
+        options.write_report(report, replan_page(curve, load.source, found))
     if as_json:
         print_json(_report(curve, found, schedule, out))
         return

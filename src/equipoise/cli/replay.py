@@ -152,8 +152,9 @@ def replay(
 
     latency = None
     if gpu is not None:
-        shape = {"hidden": hidden, "intermediate": intermediate, "bytes_per_weight": bytes_per_weight}
-        latency = LatencyModel.preset(gpu, phase, **shape)
+        latency = LatencyModel.preset(
+            gpu, phase, hidden=hidden, intermediate=intermediate, bytes_per_weight=bytes_per_weight
+        )
         bytes_per_expert = bytes_per_expert or _bytes(hidden, intermediate, bytes_per_weight)
     before = None if resume is None else _read_before(resume)
     options.check_report(report)

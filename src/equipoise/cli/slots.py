@@ -10,6 +10,7 @@ import typer
 from equipoise.cli import options
 from equipoise.cli.bars import bar
 from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.pages import slots_page
 from equipoise.cli.warm import warm_up
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def slots(
     backend: options.Backend = "auto",
     threads: options.Threads = None,
     key: options.Key = None,
+    report: options.Report = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show balancedness against redundant slots, and how many of them a target takes.
@@ -67,6 +69,7 @@ def slots(
     given = options.parse_parameters(parameters)
     How.of(chosen, seed=seed, backend=backend, threads=threads, **given)
     options.checked_balancedness(balancedness)
+    options.check_report(report)
     ranks = count(ranks, "num_ranks")
     with progress("reading"):
         statistics = read_load(loads, key=key)
@@ -78,6 +81,12 @@ def slots(
             problem, balancedness, most_slots=most_slots, strategy=chosen, seed=seed, backend=backend, threads=threads,
             **given,
         )  # fmt: skip
+    if report is not None:
+        answers = [
+            f"Mean of layers: {describe_answer(capacity, capacity.mean)}",
+            f"Every layer: {describe_answer(capacity, capacity.worst)}",
+        ]
+        options.write_report(report, slots_page(capacity, statistics.source, answers))
     if as_json:
         print_json({"source": statistics.source, **_report(problem, capacity)})
         return

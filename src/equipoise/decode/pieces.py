@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.decode.archive import open_archive
-from equipoise.decode.numpy import read_header
+from equipoise.decode.numpy import check_length, read_header
 from equipoise.decode.source import opened
 from equipoise.errors import FileFormatError, shown
 from equipoise.limits import LARGEST_TRACE
@@ -87,9 +87,5 @@ def _rows(stream: IO[bytes], size: int, path: Path, where: str, key: str | None)
     plain = dtype.kind in "biuf" and not dtype.hasobject and 1 <= len(shape) <= 32 and min(shape) > 0
     if not plain or fortran_order:
         return None
-    if length + math.prod(shape) * dtype.itemsize != size:
-        raise FileFormatError(
-            f"{where} has {size - length:,} bytes, and its header promises {shown(shape)} of {dtype}. Copy or write "
-            "the file again."
-        )
+    check_length(where, shape, dtype, size - length)
     return Rows(path, shape, dtype, key)
