@@ -179,7 +179,9 @@ class PlacementProblem:
         if self.latency is not None:
             as_instance(self.latency, LatencyModel, "latency", "a LatencyModel, or None")
         if (self.latency is None) != (self.routed_per_step is None):
-            given, other = ("latency", "routed_per_step") if self.latency is not None else ("routed_per_step", "latency")
+            given, other = (
+                ("latency", "routed_per_step") if self.latency is not None else ("routed_per_step", "latency")
+            )
             raise InvalidInputError(f"{given} is given without {other}; time takes both: pass {other} too.")
         if self.routed_per_step is not None:
             object.__setattr__(self, "routed_per_step", _batches(self.routed_per_step))
@@ -210,7 +212,8 @@ class PlacementProblem:
             raise InvalidInputError(f"layers is {shown(layers)}; it must list numbers of layers, at least one.")
         if layers.max() >= self.num_layers:
             raise InvalidInputError(f"layers names {layers.max()}; there are layers 0 to {self.num_layers - 1}.")
-        return replace(self, load=CheckedLoad(self.load[layers]))
+        chosen: Any = CheckedLoad(self.load[layers])
+        return replace(self, load=chosen)
 
     @property
     def batch_sizes(self) -> tuple[float, ...]:

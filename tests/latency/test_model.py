@@ -23,7 +23,9 @@ PHASE_OF = {"generation": "decode", "context": "prefill"}
 def table_of(path: Path, gpu: str, phase: str) -> dict[str, np.ndarray]:
     """Return the measured rows of one GPU and phase as columns."""
     with path.open() as file:
-        rows = [row for row in csv.DictReader(file) if row["gpu"].split("_")[0] == gpu and PHASE_OF[row["phase"]] == phase]
+        rows = [
+            row for row in csv.DictReader(file) if row["gpu"].split("_")[0] == gpu and PHASE_OF[row["phase"]] == phase
+        ]
     names = ("active_experts", "tokens_per_active_expert", "microseconds")
     return {name: np.array([float(row[name]) for row in rows]) for name in names}
 
@@ -54,7 +56,9 @@ def test_the_sampled_mean_comes_to_the_expected_time() -> None:
     assert H200.rank_time(tokens).mean() == pytest.approx(float(H200.expected_rank_time(mean)), rel=2e-3)
 
 
-@pytest.mark.parametrize("constants", [(0, 0, 0, 0), (0, 5, 0, 0), (3, 0, 0, 1), (1e12, 1e12, 1e12, 1e12), (0, 1e-9, 0, 1e-12)])
+@pytest.mark.parametrize(
+    "constants", [(0, 0, 0, 0), (0, 5, 0, 0), (3, 0, 0, 1), (1e12, 1e12, 1e12, 1e12), (0, 1e-9, 0, 1e-12)]
+)
 def test_extreme_constants_have_finite_times(constants: tuple[float, ...]) -> None:
     times = LatencyModel(*constants).expected_rank_time([[0, 1e-6, 1, 1e3, 1e9]])
     assert np.isfinite(times).all()
@@ -81,7 +85,9 @@ def test_another_shape_is_scaled_by_bytes_and_multiplications_and_says_so() -> N
     measured = LatencyModel.preset("h200")
     half = LatencyModel.preset("h200", hidden=3584)
     wide = LatencyModel.preset("h200", bytes_per_weight=2)
-    assert half.is_estimate and half.source.startswith("an estimate") and half.error is None
+    assert half.is_estimate
+    assert half.source.startswith("an estimate")
+    assert half.error is None
     assert half.constants == pytest.approx((measured.fixed, *(c / 2 for c in measured.constants[1:])))
     assert wide.constants == pytest.approx((measured.fixed, 2 * measured.floor, 2 * measured.base, measured.per_token))
     assert LatencyModel.preset("h200", hidden=7168, intermediate=2048, bytes_per_weight=1) == measured
@@ -97,7 +103,8 @@ def test_a_fit_finds_the_constants_of_slots_with_different_tokens() -> None:
     tokens = np.random.default_rng(1).integers(0, 600, (200, 8)) * (np.random.default_rng(2).random((200, 8)) < 0.6)
     model = LatencyModel.fit(tokens, H200.rank_time(tokens))
     assert model.constants == pytest.approx(H200.constants, rel=0.1)
-    assert model.error is not None and model.error < 0.01
+    assert model.error is not None
+    assert model.error < 0.01
 
 
 def test_a_few_odd_measurements_do_not_bend_a_fit() -> None:

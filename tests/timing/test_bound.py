@@ -9,10 +9,22 @@ from equipoise import Cluster, LatencyModel, PlacementProblem
 from equipoise.testing import brute_force_time, random_load
 from equipoise.timing.plan import bound_times
 
-SHAPES = ((1, 1, 2), (2, 1, 3), (2, 2, 2), (3, 2, 2), (3, 2, 3), (4, 2, 3), (2, 3, 1), (3, 3, 2), (4, 3, 2), (3, 4, 1), (5, 2, 3))
+SHAPES = (
+    (1, 1, 2),
+    (2, 1, 3),
+    (2, 2, 2),
+    (3, 2, 2),
+    (3, 2, 3),
+    (4, 2, 3),
+    (2, 3, 1),
+    (3, 3, 2),
+    (4, 3, 2),
+    (3, 4, 1),
+    (5, 2, 3),
+)
 MODELS = (
-    LatencyModel(19.6, 11.7, 4.2, 0.063), LatencyModel(0, 10, 0, 0.1), LatencyModel(5, 0, 3, 0.05), LatencyModel(0, 0, 0, 1),
-    LatencyModel(2, 8, 8, 0), LatencyModel(0, 1, 0.5, 2.0),
+    LatencyModel(19.6, 11.7, 4.2, 0.063), LatencyModel(0, 10, 0, 0.1), LatencyModel(5, 0, 3, 0.05),
+    LatencyModel(0, 0, 0, 1), LatencyModel(2, 8, 8, 0), LatencyModel(0, 1, 0.5, 2.0),
 )  # fmt: skip
 BATCHES = (1.0, 7.0, 60.0, 400.0, 3000.0)
 

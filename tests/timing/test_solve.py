@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -16,9 +17,7 @@ from equipoise.testing import brute_force_time, random_load, random_problems
 from real_loads import real_load
 
 H200 = eq.LatencyModel(fixed=19.6, floor=11.7, base=4.2, per_token=0.063)
-SMALL = (
-    np.random.default_rng(5).pareto(0.8, (6, 24)) * 100
-)
+SMALL = np.random.default_rng(5).pareto(0.8, (6, 24)) * 100
 
 
 def busiest(problem: eq.PlacementProblem, plan: eq.Plan) -> np.ndarray:
@@ -28,7 +27,9 @@ def busiest(problem: eq.PlacementProblem, plan: eq.Plan) -> np.ndarray:
     ])  # fmt: skip
 
 
-def in_time(load: object, ranks: int, slots: int, routed: object, model: eq.LatencyModel = H200, **more: object) -> eq.PlacementProblem:
+def in_time(
+    load: object, ranks: int, slots: int, routed: object, model: eq.LatencyModel = H200, **more: object
+) -> eq.PlacementProblem:
     return eq.PlacementProblem(load, eq.Cluster(ranks, slots, **more), latency=model, routed_per_step=routed)
 
 
@@ -55,7 +56,7 @@ def test_more_slots_a_rank_are_never_slower(routed: int) -> None:
     for slots in (3, 4, 5, 6, 8):
         problem = in_time(SMALL, 8, slots, routed)
         times.append(busiest(problem, eq.solve(problem))[0])
-    for fewer, more in zip(times, times[1:], strict=False):
+    for fewer, more in itertools.pairwise(times):
         assert (more <= fewer * 1.001).all()
 
 
@@ -71,7 +72,8 @@ def test_on_tiny_instances_plans_are_near_the_best_there_is() -> None:
 
 def test_shares_sum_to_one_and_a_dormant_replica_has_none() -> None:
     plan = eq.solve(in_time(SMALL, 4, 8, 300))
-    assert plan.shares is not None and plan.time is not None
+    assert plan.shares is not None
+    assert plan.time is not None
     table, values = plan.placement.physical_to_logical, np.asarray(plan.shares)
     for layer in range(len(table)):
         assert np.bincount(table[layer], values[layer]) == pytest.approx(1.0)
@@ -86,7 +88,7 @@ def test_the_active_set_of_a_smaller_batch_lies_in_that_of_a_larger() -> None:
     problem = in_time(SMALL, 4, 8, [64, 800, 5000, 40_000])
     plan = eq.solve(problem)
     active = [np.asarray(plan.shares_for(size)) > 0 for size in problem.batch_sizes]
-    for smaller, larger in zip(active, active[1:], strict=False):
+    for smaller, larger in itertools.pairwise(active):
         assert (smaller <= larger).all()
     assert active[0].sum() < active[-1].sum()
     assert (busiest(problem, plan) <= all_active(problem) * (1 + 1e-9)).all()
@@ -114,7 +116,9 @@ def test_where_slots_cost_nothing_but_tokens_the_plan_is_that_of_tokens(fixed: f
 def test_without_a_latency_model_nothing_changes() -> None:
     problem = eq.PlacementProblem(SMALL, eq.Cluster(4, 8))
     plan = eq.solve(problem)
-    assert plan.time is None and plan.shares is None and plan.latency is None
+    assert plan.time is None
+    assert plan.shares is None
+    assert plan.latency is None
     assert json.loads(plan.to_json())["version"] == 1
     assert problem.digest == eq.PlacementProblem(SMALL, eq.Cluster(4, 8), None, None, None).digest
 
@@ -165,7 +169,10 @@ def test_the_checker_finds_a_share_that_does_not_fit() -> None:
     with pytest.raises(InvalidPlacementError):
         check_time(problem, eq.Placement.in_order(5, eq.Cluster(4, 8), 24), eq.Shares.even(other), 900)
     assert plan.time is not None
-    assert check_time(problem, plan.placement, plan.time.shares[0], 900).max(axis=1).tolist() == plan.time.max_rank_time[0].tolist()
+    assert (
+        check_time(problem, plan.placement, plan.time.shares[0], 900).max(axis=1).tolist()
+        == plan.time.max_rank_time[0].tolist()
+    )
 
 
 def test_a_plan_in_time_comes_back_from_its_file() -> None:
@@ -181,7 +188,8 @@ def test_a_plan_in_time_comes_back_from_its_file() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("latency", {}), ("routed_per_step", [5000.0, 64.0]), ("routed_per_step", [64.0]), ("shares", 3), ("shares", []),
+        ("latency", {}), ("routed_per_step", [5000.0, 64.0]), ("routed_per_step", [64.0]), ("shares", 3),
+        ("shares", []),
         ("max_rank_time", [[1.0]]), ("lower_bound", [[1e9] * 6] * 2), ("lower_bound", [[1.0] * 6] * 2),
     ],
 )  # fmt: skip
@@ -203,8 +211,10 @@ def test_a_small_batch_with_a_replica_that_sleeps_in_a_larger_is_refused() -> No
     ("more", "words"),
     [
         ({"latency": H200}, "without routed_per_step"), ({"routed_per_step": 5}, "without latency"),
-        ({"latency": 3, "routed_per_step": 5}, "LatencyModel"), ({"latency": H200, "routed_per_step": 0.5}, "routed_per_step"),
-        ({"latency": H200, "routed_per_step": []}, "batch sizes"), ({"latency": H200, "routed_per_step": ["x"]}, "routed_per_step"),
+        ({"latency": 3, "routed_per_step": 5}, "LatencyModel"),
+        ({"latency": H200, "routed_per_step": 0.5}, "routed_per_step"),
+        ({"latency": H200, "routed_per_step": []}, "batch sizes"),
+        ({"latency": H200, "routed_per_step": ["x"]}, "routed_per_step"),
     ],
 )  # fmt: skip
 def test_half_a_question_is_refused(more: dict[str, object], words: str) -> None:

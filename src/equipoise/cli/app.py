@@ -16,6 +16,7 @@ from equipoise.cli.demo import demo
 from equipoise.cli.doctor import doctor
 from equipoise.cli.export import export
 from equipoise.cli.inspect import inspect
+from equipoise.cli.latency import latency
 from equipoise.cli.plan import plan
 from equipoise.cli.replan import replan
 from equipoise.cli.slots import slots
@@ -30,6 +31,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     inspect,
     compare,
     slots,
+    latency,
     demo,
     doctor,
     export,

@@ -103,7 +103,7 @@ def slot_moments(curve, mean_tokens):
 
 @native
 def most_tokens(curve, time):
-    """Return a mean of tokens that no slot exceeds whose expected time is at most ``time``; too much by 2e-6 at most."""
+    """Return a mean of tokens that no slot exceeds that takes ``time`` at most; too much by 2e-6 of it, or less."""
     table = curve.table
     end = len(table) - 1
     if time >= table[end, 0]:
@@ -146,9 +146,8 @@ def _most_beyond(curve, time):
 def _between(table, i, t, column):
     """Return what a column of the table says at ``i + t``, by the cubic that meets values and slopes at both ends."""
     rest = 1.0 - t
-    return (
-        rest * rest * ((1.0 + 2.0 * t) * table[i, column] + t * table[i, column + 1])
-        + t * t * ((3.0 - 2.0 * t) * table[i + 1, column] - rest * table[i + 1, column + 1])
+    return rest * rest * ((1.0 + 2.0 * t) * table[i, column] + t * table[i, column + 1]) + t * t * (
+        (3.0 - 2.0 * t) * table[i + 1, column] - rest * table[i + 1, column + 1]
     )
 
 

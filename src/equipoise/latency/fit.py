@@ -1,9 +1,9 @@
-"""Constants of a latency model from measured times: least relative error, median and mean, by weighted least squares.
+"""Constants of a latency model from measured times: least relative error, by reweighted least squares.
 
-With n0 the tokens up to which a slot costs the floor, max(floor, base + per_token n) = floor + per_token max(0, n - n0),
-so for a given n0 the time is linear in fixed, floor and per_token. n0 is looked for on a grid, and for each the three
-by reweighted least squares of the relative error, which comes to the least absolute one (Schlossmacher, 1973): a few
-odd measurements do not bend the rest. Of all n0 the one with the least mean plus median of that error is taken.
+With n0 the tokens up to which a slot costs the floor, max(floor, base + per_token n) is floor + per_token max(0, n -
+n0), so for a given n0 the time is linear in fixed, floor and per_token. n0 is looked for on a grid, and for each the
+three by reweighted least squares of the relative error, which comes to the least absolute one (Schlossmacher, 1973): a
+few odd measurements do not bend the rest. Of all n0 the one with the least mean plus median of that error is taken.
 """
 
 from __future__ import annotations
@@ -36,14 +36,20 @@ def as_samples(tokens: Any, microseconds: Any) -> tuple[Floats, Floats, Floats]:
             raise InvalidInputError(f"the table has no column {listed(missing)}; it needs {', '.join(COLUMNS)}.")
         active, each, times = (_column(tokens[name], name) for name in COLUMNS)
         if not len(active) == len(each) == len(times):
-            raise InvalidInputError(f"the columns have {len(active)}, {len(each)} and {len(times)} rows; make them one.")
+            raise InvalidInputError(
+                f"the columns have {len(active)}, {len(each)} and {len(times)} rows; make them one."
+            )
         return active * (each > 0), each[:, None], _checked(times, len(each))
     table = np.asarray(as_numpy(tokens, "tokens"), dtype=np.float64)
     if table.ndim != 2 or not table.size or not (np.isfinite(table) & (table >= 0)).all():
         raise InvalidInputError(f"tokens is {shown(tokens)}; it must be [samples, slots], finite and not negative.")
     if microseconds is None:
         raise InvalidInputError("microseconds is None; pass the time of each sample, or a table that has them.")
-    return (table > 0).sum(axis=1).astype(np.float64), table, _checked(_column(microseconds, "microseconds"), len(table))
+    return (
+        (table > 0).sum(axis=1).astype(np.float64),
+        table,
+        _checked(_column(microseconds, "microseconds"), len(table)),
+    )
 
 
 def _column(value: Any, name: str) -> Floats:
@@ -67,8 +73,8 @@ def _checked(times: Floats, samples: int) -> Floats:
 def fit_constants(active: Floats, tokens: Floats, microseconds: Floats) -> tuple[tuple[float, ...], float]:
     """Return (fixed, floor, base, per_token), and the median of the relative error that they leave.
 
-    ``active`` float64 [samples], slots with tokens; ``tokens`` float64 [samples, columns]: where there is one column, all
-    active slots have so many, else each slot its own. ``microseconds`` float64 [samples].
+    ``active`` float64 [samples], slots with tokens; ``tokens`` float64 [samples, columns]: where there is one column,
+    all active slots have so many, else each slot its own. ``microseconds`` float64 [samples].
     """
     times = active if tokens.shape[1] == 1 else np.ones(len(tokens))
     most = max(float(tokens.max()), 2.0)

@@ -123,7 +123,9 @@ def _every_active_set(num_experts: int, num_ranks: int, slots_per_rank: int) -> 
             f"{num_experts} experts on {num_ranks} ranks of {slots_per_rank} slots have more active sets than the "
             f"{LIMIT:,} that brute force tries at most. Use a smaller instance."
         )
-    held = np.array([np.bincount(np.array(content, np.int64), minlength=num_experts) for content in contents], np.float64)
+    held = np.array(
+        [np.bincount(np.array(content, np.int64), minlength=num_experts) for content in contents], np.float64
+    )
     index = np.array(list(combinations_with_replacement(range(len(contents)), num_ranks)), dtype=np.int64)
     sets = held[index.reshape(-1, num_ranks)]
     complete: Floats = sets[(sets.sum(axis=1) > 0).all(axis=1)]

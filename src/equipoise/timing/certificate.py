@@ -73,11 +73,15 @@ class TimeCertificate:
             array.setflags(write=False)
             object.__setattr__(self, name, array)
         if len(self.shares) != len(sizes) or self.lower_bound.shape != self.max_rank_time.shape:
-            raise InvalidInputError("shares, lower_bound and max_rank_time are of different sizes; pass those of one plan.")
+            raise InvalidInputError(
+                "shares, lower_bound and max_rank_time are of different sizes; pass those of one plan."
+            )
         if any(len(each.values) != self.max_rank_time.shape[1] for each in self.shares):
             raise InvalidInputError("shares and max_rank_time are of different layers; pass those of one plan.")
         if (self.lower_bound > self.max_rank_time * (1 + ROUNDING)).any():
-            raise InvalidInputError("a lower_bound lies above its max_rank_time; a bound cannot exceed what is achieved.")
+            raise InvalidInputError(
+                "a lower_bound lies above its max_rank_time; a bound cannot exceed what is achieved."
+            )
 
     @property
     def gap(self) -> Floats:

@@ -118,7 +118,7 @@ def improve_rows(curve, tokens, best, held, per_node):
 
 @native
 def floor_rows(curve, tokens, num_ranks, slots, floors):
-    """Set ``floors`` float64 [rows] to quick lower bounds for ``slots`` a rank of which all are active, if none is spare."""
+    """Set ``floors`` float64 [rows] to quick lower bounds for ``slots`` a rank, all of them active if none is spare."""
     ordered = new_sorted(tokens.shape[1])
     for row in range(len(tokens)):
         sort_experts(curve, tokens[row], ordered)
@@ -128,7 +128,7 @@ def floor_rows(curve, tokens, num_ranks, slots, floors):
 
 @native
 def bound_rows(curve, tokens, num_ranks, num_slots, achieved, bounds):
-    """Set ``bounds`` float64 [rows] to lower bounds on the busiest rank, without what is fixed; ``achieved`` likewise."""
+    """Set ``bounds`` float64 [rows] to lower bounds on the busiest rank, without what is fixed, as ``achieved`` is."""
     ordered = new_sorted(tokens.shape[1])
     for row in range(len(tokens)):
         sort_experts(curve, tokens[row], ordered)

@@ -175,7 +175,9 @@ class _Work:
         for begin in starts:
             found, time, step = np.empty_like(may), np.empty(len(held)), np.empty(len(held))
 
-            def work(rows: slice, begin: Bools = begin, found: Bools = found, time: Any = time, step: Any = step) -> None:
+            def work(
+                rows: slice, begin: Bools = begin, found: Bools = found, time: Any = time, step: Any = step
+            ) -> None:
                 choose_rows(self.curve, tokens[rows], held[rows], may[rows], begin[rows], found[rows])
                 judge_rows(self.curve, tokens[rows], held[rows], found[rows], time[rows], step[rows])
 
@@ -197,4 +199,4 @@ def _one_each(held: Slots, may: Bools, first: int) -> Bools:
         missing = np.setdiff1d(held[row][may[row]], held[row][begin[row]])
         if len(missing):
             begin[row] |= may[row] & np.isin(held[row], missing)
-    return begin
+    return np.asarray(begin, np.bool_)
