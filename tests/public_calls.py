@@ -11,7 +11,21 @@ import numpy as np
 import torch
 
 import equipoise as eq
-from equipoise import backends, capacity, certificate, dispatch, eplb, metrics, online, replan, report, testing
+from equipoise import (
+    advice,
+    backends,
+    capacity,
+    certificate,
+    checker,
+    dispatch,
+    eplb,
+    metrics,
+    online,
+    replan,
+    report,
+    testing,
+    timed,
+)
 from equipoise.engines import formats, layered, planning, settings, vllm_ascend
 from equipoise.how import How
 from equipoise.load import LoadPreset, LoadStatistics, drift_load, generate_load, read_load
@@ -19,16 +33,18 @@ from equipoise.plan import Provenance
 from equipoise.restarts import Settings as Widths
 from equipoise.restarts import check_seed, pack_items
 from equipoise.strategies import STRATEGIES
+from equipoise.timing import certify_time
 
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
 MODULES = (
-    "equipoise", "equipoise.backends", "equipoise.bounds", "equipoise.capacity", "equipoise.certificate",
-    "equipoise.checker", "equipoise.dispatch", "equipoise.engines.formats", "equipoise.engines.layered",
-    "equipoise.engines.planning", "equipoise.engines.settings", "equipoise.engines.vllm_ascend", "equipoise.eplb",
-    "equipoise.load", "equipoise.metrics", "equipoise.migration", "equipoise.migration.schedule", "equipoise.online",
-    "equipoise.placement", "equipoise.plan", "equipoise.problem", "equipoise.replan", "equipoise.replan.frontier",
-    "equipoise.report", "equipoise.restarts", "equipoise.solver", "equipoise.testing",
+    "equipoise", "equipoise.advice", "equipoise.backends", "equipoise.bounds", "equipoise.capacity",
+    "equipoise.certificate", "equipoise.checker", "equipoise.dispatch", "equipoise.engines.formats",
+    "equipoise.engines.layered", "equipoise.engines.planning", "equipoise.engines.settings",
+    "equipoise.engines.vllm_ascend", "equipoise.eplb", "equipoise.latency", "equipoise.load", "equipoise.metrics",
+    "equipoise.migration", "equipoise.migration.schedule", "equipoise.online", "equipoise.placement",
+    "equipoise.plan", "equipoise.problem", "equipoise.replan", "equipoise.replan.frontier", "equipoise.report",
+    "equipoise.restarts", "equipoise.solver", "equipoise.testing", "equipoise.timed", "equipoise.timing",
 )  # fmt: skip
 """What people import from: the package, its rooms, and the files that the docs name."""
 
@@ -59,10 +75,17 @@ HOW = How.of("plain-greedy", threads=1)
 GREEDY = settings.Settings(strategy="plain-greedy", threads=1)
 LAYERED = layered.LayeredPlacement.of(HERE)
 STATISTICS = LoadStatistics(LOAD)
+MODEL = eq.LatencyModel(20, 12, 4, 0.06)
+TIMED = eq.PlacementProblem(LOAD, CLUSTER, latency=MODEL, routed_per_step=(8, 400))
+IN_TIME = eq.solve(TIMED, "plain-greedy")
+TIMES = eq.slot_times(PROBLEM, MODEL, [4, 200], 1, strategy="plain-greedy")
 CAPACITY = eq.slots_for(PROBLEM, 0.9, strategy="plain-greedy")
 TRACE = eq.Trace([LOAD] * 3)
 REPLAYED = eq.replay(TRACE, CLUSTER, planners=["none"], threads=1)
 PLANNED: dict[str, Any] = {"problem": PROBLEM, "strategy": "plain-greedy", "threads": 1}
+
+TIME_FIELDS = ("latency", "routed_per_step", "shares", "max_rank_time", "lower_bound")
+SLOT_FIELDS = ("num_slots", "num_redundant_experts", "active", "everything", "extra_bytes")
 
 
 def calls(folder: Path) -> dict[str, Call]:
@@ -106,6 +129,31 @@ def calls(folder: Path) -> dict[str, Call]:
         "generate_load": (generate_load, {"preset": LoadPreset(**preset), "tokens_per_window": 100}),
         "drift_load": (drift_load, {"load": WHOLE, "sigma": 0.5}),
         "read_load": (read_load, {"path": load}),
+        "PlacementProblem.mean_tokens": (TIMED.mean_tokens, {"routed_per_step": 8}),
+        "LatencyModel": (
+            eq.LatencyModel,
+            {"fixed": 1, "floor": 2, "base": 1, "per_token": 0.1, "source": "x", "error": 0.1, "is_estimate": False},
+        ),
+        "LatencyModel.preset": (
+            eq.LatencyModel.preset,
+            {
+                "gpu": "h200",
+                "phase": "decode",
+                "shape": "deepseek-v3",
+                "hidden": 8,
+                "intermediate": 8,
+                "bytes_per_weight": 1,
+            },
+        ),
+        "LatencyModel.fit": (
+            eq.LatencyModel.fit,
+            {"tokens": np.arange(8.0)[:, None], "microseconds": np.arange(1.0, 9.0), "source": "x"},
+        ),
+        "LatencyModel.rank_time": (MODEL.rank_time, {"tokens": LOAD}),
+        "LatencyModel.expected_rank_time": (MODEL.expected_rank_time, {"mean_tokens": LOAD}),
+        "LatencyModel.expected_slot_time": (MODEL.expected_slot_time, {"mean_tokens": LOAD}),
+        "LatencyModel.describe": (MODEL.describe, {}),
+        "LatencyModel.to_dict": (MODEL.to_dict, {}),
         # what is answered
         "solve": (eq.solve, {**PLANNED, "current": HERE, "max_transfers": 2, "shares": "best"}),
         "solve (joint-descent)": (
@@ -193,6 +241,35 @@ def calls(folder: Path) -> dict[str, Call]:
         "Provenance.of": (Provenance.of, found),
         "Plan": (eq.Plan, {**parts, "num_expert_groups": None, "shares": EVEN}),
         "Plan.of": (eq.Plan.of, {"problem": PROBLEM, "placement": HERE, "provenance": PLAN.provenance}),
+        "Plan.shares_for": (IN_TIME.shares_for, {"routed_per_step": 30}),
+        "solve_in_time": (timed.solve_in_time, {"problem": TIMED, "how": HOW}),
+        "TimeCertificate": (
+            eq.TimeCertificate,
+            {name: getattr(IN_TIME.time, name) for name in TIME_FIELDS},
+        ),
+        "TimeCertificate.nearest": (IN_TIME.time.nearest, {"routed_per_step": 30}),
+        "TimeCertificate.describe": (IN_TIME.time.describe, {}),
+        "TimeCertificate.to_dict": (IN_TIME.time.to_dict, {}),
+        "certify_time": (
+            certify_time,
+            {"problem": TIMED, "placement": IN_TIME.placement, "shares": IN_TIME.time.shares},
+        ),
+        "check_time": (
+            checker.check_time,
+            {"problem": TIMED, "placement": IN_TIME.placement, "shares": IN_TIME.shares, "routed_per_step": 8},
+        ),
+        "slot_times": (
+            eq.slot_times,
+            {**PLANNED, "latency": MODEL, "tokens_per_rank": [4], "top_k": 1, "most_slots": 6, "bytes_per_expert": 1.0},
+        ),
+        "SlotTimes": (
+            eq.SlotTimes,
+            {name: getattr(TIMES, name) for name in ("latency", "tokens_per_rank", "points")},
+        ),
+        "SlotTimes.describe": (TIMES.describe, {}),
+        "SlotTime": (advice.SlotTime, {name: getattr(TIMES.points[0], name) for name in SLOT_FIELDS}),
+        "plan_maps": (eplb.plan_maps, {"plan": IN_TIME, "routed_per_step": 8}),
+        "brute_force_time": (testing.brute_force_time, {"problem": TIMED}),
         "Plan.joined": (eq.Plan.joined, {"parts": [PLAN, PLAN], "problem_digest": "0"}),
         "Plan.named": (PLAN.named, {"layer_ids": list(range(3, 3 + PLAN.placement.num_layers))}),
         "Plan.summary": (PLAN.summary, {"balancedness": 0.9}),

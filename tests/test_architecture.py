@@ -29,7 +29,7 @@ ORDER = (
     ("plan",),
     ("how",),
     ("capacity", "replan", "timed"),
-    ("report", "migration", "solver"),
+    ("report", "migration", "solver", "advice"),
     ("eplb", "online", "traces"),
     ("engines",),
     ("testing",),

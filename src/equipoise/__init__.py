@@ -15,6 +15,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from equipoise.advice import SlotTimes as SlotTimes
+    from equipoise.advice import slot_times as slot_times
     from equipoise.capacity import Capacity as Capacity
     from equipoise.capacity import slots_for as slots_for
     from equipoise.certificate import Certificate as Certificate
@@ -64,7 +66,9 @@ _ROOMS = {
     "share": "dispatch.best",
     "slots_for": "capacity",
     "solve": "solver",
+    "SlotTimes": "advice",
     "TimeCertificate": "timing",
+    "slot_times": "advice",
 }
 
 __all__ = sorted(_ROOMS)

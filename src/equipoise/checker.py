@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arguments import as_instance, flag
+from equipoise.arguments import as_instance, finite, flag
 from equipoise.dispatch.shares import Shares
 from equipoise.errors import InvalidInputError, InvalidPlacementError
 from equipoise.kernels.recount import DOUBLED, EMPTY, MISSING, TORN, UNEVEN
@@ -96,20 +96,20 @@ def check_time(problem: PlacementProblem, placement: Placement, shares: Shares, 
     Raises
     ------
     InvalidPlacementError
-        If the placement breaks a rule, or the shares of an expert do not sum to 1, or are uneven where they are not 0.
+        If the placement breaks a rule, or the shares are of another.
     InvalidInputError
         If the problem has no latency model.
     """
+    as_instance(shares, Shares, "shares", "Shares of this placement")
+    routed = finite(routed_per_step, "routed_per_step")
     check_placement(problem, placement, allow_empty=True, shares=shares)
     if problem.latency is None:
         raise InvalidInputError("problem has no latency model; pass PlacementProblem(..., latency=..., ...).")
     table, values = placement.physical_to_logical, np.asarray(shares)
-    tokens = np.zeros(table.shape)
-    for layer in range(len(table)):
-        routed = float(problem.load[layer].sum())
-        for slot in np.flatnonzero(table[layer] >= 0).tolist():
-            load = float(problem.load[layer, table[layer, slot]])
-            tokens[layer, slot] = load / routed * routed_per_step * values[layer, slot] if routed > 0 else 0.0
+    held = table >= 0
+    total = problem.load.sum(axis=1, keepdims=True)
+    each = problem.load[np.arange(len(table))[:, None], np.where(held, table, 0)]
+    tokens = np.where(held & (total > 0), each / np.where(total > 0, total, 1.0) * routed * values, 0.0)
     return problem.latency.expected_rank_time(tokens.reshape(len(table), placement.num_ranks, -1))
 
 

@@ -164,7 +164,8 @@ class Plan:
     def shares_for(self, routed_per_step: float) -> Shares:
         """Return the shares for a batch size: those of the nearest that was planned for, by ratio.
 
-        Of a plan that was not made in time, ``shares``, or even ones. ``routed_per_step`` is as in ``PlacementProblem``.
+        Of a plan that was not made in time, ``shares``, or even ones. ``routed_per_step`` is that of
+        ``PlacementProblem``.
 
         Raises
         ------

@@ -212,7 +212,8 @@ class PlacementProblem:
             raise InvalidInputError(f"layers is {shown(layers)}; it must list numbers of layers, at least one.")
         if layers.max() >= self.num_layers:
             raise InvalidInputError(f"layers names {layers.max()}; there are layers 0 to {self.num_layers - 1}.")
-        return replace(self, load=CheckedLoad(self.load[layers]))
+        chosen: Any = CheckedLoad(self.load[layers])
+        return replace(self, load=chosen)
 
     @property
     def batch_sizes(self) -> tuple[float, ...]:

@@ -1,7 +1,8 @@
 """Plans in time: what balances tokens is the start, and what every plan is held to.
 
 The expected time of the busiest rank is minimised: replica counts, packing and the active set together. Of plans that
-are about as good, the one is taken whose busiest rank of a single step is likely to take less; see ``equipoise.timing``.
+are about as good, the one is taken whose busiest rank of a single step is likely to take less: see
+``equipoise.timing``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import as_instance
 from equipoise.dispatch import Shares
 from equipoise.errors import InvalidInputError
 from equipoise.how import How
@@ -41,6 +43,7 @@ def solve_in_time(problem: PlacementProblem, how: How) -> Plan:
 
     if as_problem(problem).latency is None:
         raise InvalidInputError("problem has no latency model; pass PlacementProblem(..., latency=..., ...).")
+    as_instance(how, How, "how", "a How, such as How.of()")
     tokens = how.find(problem.in_tokens)
 
     def place(asked: PlacementProblem) -> NDArray[np.int32]:

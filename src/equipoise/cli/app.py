@@ -16,6 +16,7 @@ from equipoise.cli.demo import demo
 from equipoise.cli.doctor import doctor
 from equipoise.cli.export import export
 from equipoise.cli.inspect import inspect
+from equipoise.cli.latency import latency
 from equipoise.cli.plan import plan
 from equipoise.cli.replan import replan
 from equipoise.cli.replay import replay
@@ -32,6 +33,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     inspect,
     compare,
     slots,
+    latency,
     demo,
     doctor,
     export,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from equipoise.cli import options
 from equipoise.cli.console import print_json, progress, results, show
-from equipoise.cli.contenders import NO_BALANCING, in_order, planned, strategies_to_compare, table_of
+from equipoise.cli.contenders import NO_BALANCING, in_order, planned, strategies_to_compare, table_of, timed
 from equipoise.cli.pages import compare_page
 from equipoise.cli.warm import warm_up
 
@@ -17,6 +17,9 @@ def compare(
     slots: options.Slots,
     nodes: options.Nodes = 1,
     groups: options.Groups = None,
+    gpu: options.Gpu = None,
+    tokens_per_rank: options.TokensPerRank = None,
+    top_k: options.TopK = None,
     seed: options.Seed = 0,
     backend: options.Backend = "auto",
     threads: options.Threads = None,
@@ -31,11 +34,13 @@ def compare(
     \b
     equipoise compare counts.json --ranks 32 --slots 288
     equipoise compare counts.json --ranks 32 --slots 288 --nodes 4 --groups 8 --json
+    equipoise compare counts.json --ranks 32 --slots 288 --gpu h200 --tokens-per-rank 4,64,256
     """
     from equipoise.load import read_load
     from equipoise.problem import Cluster, PlacementProblem
 
     options.check_report(report)
+    timing = options.timing_of(gpu, tokens_per_rank, top_k)
     strategies, left_out = strategies_to_compare(backend)
     cluster = Cluster.from_slots(ranks, slots, nodes)
     with progress("reading"):
@@ -44,6 +49,7 @@ def compare(
     with progress("planning", total=len(strategies)) as step:
         warm_up(strategies, backend, threads)
         contenders = [in_order(problem), *planned(problem, strategies, step, seed, backend, threads)]
+        contenders = timed(contenders, problem, timing)
     if report is not None:
         options.write_report(report, compare_page(contenders, problem, statistics.source))
     if as_json:
@@ -73,5 +79,7 @@ def compare(
         "are not looked at. plain-greedy: the published method. Times are those of\n"
         "planning, with kernels compiled.",
     )
+    if timing is not None:
+        show(console, options.timing_note(timing))
     if left_out:
         show(console, f"Left out, as not to be had on {backend}: {', '.join(left_out)}.")

@@ -19,6 +19,7 @@ from equipoise.cli.warm import warm_up
 if TYPE_CHECKING:
     from equipoise.load import LoadStatistics
     from equipoise.plan import Plan
+    from equipoise.timing import TimeCertificate
 
 __all__ = ["plan"]
 
@@ -34,6 +35,9 @@ def plan(
     slots: options.Slots,
     nodes: options.Nodes = 1,
     groups: options.Groups = None,
+    gpu: options.Gpu = None,
+    tokens_per_rank: options.TokensPerRank = None,
+    top_k: options.TopK = None,
     strategy: options.Strategy = None,
     parameters: options.Parameters = None,
     seed: options.Seed = 0,
@@ -51,6 +55,7 @@ def plan(
     equipoise plan counts.json --ranks 32 --slots 288 --out plan.json
     equipoise plan counts.npy --ranks 32 --slots 288 --nodes 4 --groups 8
     equipoise plan counts.pt --ranks 64 --slots 320 --max-gap 0.001 --json
+    equipoise plan counts.json --ranks 32 --slots 288 --gpu h200 --tokens-per-rank 4,64,256
     """
     from equipoise.files import check_writable
     from equipoise.how import How
@@ -66,6 +71,7 @@ def plan(
     if max_gap is not None and "max_gap" in parameters_of(chosen):
         given.setdefault("max_gap", max_gap)  # a strategy that can aim at a gap stops there
     How.of(chosen, seed=seed, backend=backend, threads=threads, **given)
+    timing = options.timing_of(gpu, tokens_per_rank, top_k)
     if out is not None:
         check_writable(out)
     options.check_report(report)
@@ -80,6 +86,8 @@ def plan(
             file=sys.stderr,
         )
 
+    if timing is not None:
+        problem = timing.asked(problem)
     with progress("planning"):
         warm_up([chosen], backend, threads, given)
         start = time.perf_counter()
@@ -94,10 +102,10 @@ def plan(
         print_json(_report(found, statistics, elapsed, max_gap, out))
     else:
         _print(found, statistics, elapsed, out)
-    if max_gap is not None and found.certificate.max_gap > max_gap:
-        layer = int(found.certificate.gap.argmax())
+    gap = found.certificate.gap if found.time is None else found.time.gap.max(axis=0)
+    if max_gap is not None and gap.max() > max_gap:
         print(
-            f"missed: layer {layer} has a gap of {ratio(found.certificate.max_gap)}, "
+            f"missed: layer {int(gap.argmax())} has a gap of {ratio(float(gap.max()))}, "
             f"above the --max-gap of {ratio(max_gap)}.",
             file=sys.stderr,
         )
@@ -130,10 +138,21 @@ def _report(
         "mean_gap": found.certificate.mean_gap,
         "max_gap": found.certificate.max_gap,
         "max_gap_asked_for": max_gap,
-        "max_gap_met": None if max_gap is None else found.certificate.max_gap <= max_gap,
+        "max_gap_met": None if max_gap is None else (found.time or found.certificate).max_gap <= max_gap,
+        "time": None if found.time is None else _times(found.time),
         "binding": found.binding,
         "num_duplicates": int(found.metrics.num_duplicates.sum()),
         "seconds": elapsed,
         "written_to": None if out is None else str(out),
         "plan": json.loads(found.to_json()),
+    }
+
+
+def _times(time: TimeCertificate) -> dict[str, Any]:
+    return {
+        "latency": time.latency.to_dict(),
+        "routed_per_step": list(time.routed_per_step),
+        "mean_max_rank_time": time.max_rank_time.mean(axis=1).tolist(),
+        "mean_gap": time.mean_gap.tolist(),
+        "max_gap": time.gap.max(axis=1).tolist(),
     }

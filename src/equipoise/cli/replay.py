@@ -84,7 +84,12 @@ Links = Annotated[
 ]
 Gpu = Annotated[
     str | None,
-    typer.Option("--gpu", metavar="NAME", help="Also score in microseconds, as measured on h100, h200, b200 or gb200."),
+    typer.Option(
+        "--gpu",
+        metavar="NAME",
+        help="Also score in microseconds, as measured on h100, h200, b200 or gb200, or by four "
+        "numbers FIXED,FLOOR,BASE,PER_TOKEN as [bold]equipoise latency[/bold] prints.",
+    ),
 ]
 Phase = Annotated[str, typer.Option("--phase", metavar="NAME", help="decode or prefill: which kernels --gpu means.")]
 Hidden = Annotated[
@@ -145,14 +150,13 @@ def replay(
     equipoise replay dumps/ --ranks 32 --slots 288,320 --every 1,4,16 --max-transfers none,8,32 --report report.html
     equipoise replay steps.npy --ranks 32 --slots 288 --planner none --planner vllm --planner joint-descent --json
     """
-    from equipoise.latency.model import LatencyModel
     from equipoise.traces.planners import DEFAULTS
     from equipoise.traces.replay import replay as walk
     from equipoise.traces.trace import Trace
 
     latency = None
     if gpu is not None:
-        latency = LatencyModel.preset(
+        latency = options.latency_of(
             gpu, phase, hidden=hidden, intermediate=intermediate, bytes_per_weight=bytes_per_weight
         )
         bytes_per_expert = bytes_per_expert or _bytes(hidden, intermediate, bytes_per_weight)

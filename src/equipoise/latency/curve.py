@@ -103,7 +103,7 @@ def slot_moments(curve, mean_tokens):
 
 @native
 def most_tokens(curve, time):
-    """Return a mean of tokens that no slot exceeds whose expected time is at most ``time``; too much by 2e-6 at most."""
+    """Return a mean of tokens that no slot exceeds that takes ``time`` at most; too much by 2e-6 of it, or less."""
     table = curve.table
     end = len(table) - 1
     if time >= table[end, 0]:

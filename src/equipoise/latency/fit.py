@@ -1,9 +1,9 @@
-"""Constants of a latency model from measured times: least relative error, median and mean, by weighted least squares.
+"""Constants of a latency model from measured times: least relative error, by reweighted least squares.
 
-With n0 the tokens up to which a slot costs the floor, max(floor, base + per_token n) = floor + per_token max(0, n - n0),
-so for a given n0 the time is linear in fixed, floor and per_token. n0 is looked for on a grid, and for each the three
-by reweighted least squares of the relative error, which comes to the least absolute one (Schlossmacher, 1973): a few
-odd measurements do not bend the rest. Of all n0 the one with the least mean plus median of that error is taken.
+With n0 the tokens up to which a slot costs the floor, max(floor, base + per_token n) is floor + per_token max(0, n -
+n0), so for a given n0 the time is linear in fixed, floor and per_token. n0 is looked for on a grid, and for each the
+three by reweighted least squares of the relative error, which comes to the least absolute one (Schlossmacher, 1973): a
+few odd measurements do not bend the rest. Of all n0 the one with the least mean plus median of that error is taken.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def _checked(times: Floats, samples: int) -> Floats:
 def fit_constants(active: Floats, tokens: Floats, microseconds: Floats) -> tuple[tuple[float, ...], float]:
     """Return (fixed, floor, base, per_token), and the median of the relative error that they leave.
 
-    ``active`` float64 [samples], slots with tokens; ``tokens`` float64 [samples, columns]: where there is one column, all
-    active slots have so many, else each slot its own. ``microseconds`` float64 [samples].
+    ``active`` float64 [samples], slots with tokens; ``tokens`` float64 [samples, columns]: where there is one column,
+    all active slots have so many, else each slot its own. ``microseconds`` float64 [samples].
     """
     times = active if tokens.shape[1] == 1 else np.ones(len(tokens))
     most = max(float(tokens.max()), 2.0)

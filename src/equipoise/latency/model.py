@@ -180,7 +180,8 @@ class LatencyModel:
         (10.0, 0.05, True)
         """
         constants, error = fit_constants(*as_samples(tokens, microseconds))
-        return cls(*constants, source=source, error=error)
+        fixed, floor, base, per_token = constants
+        return cls(fixed, floor, base, per_token, source, error)
 
     @property
     def constants(self) -> tuple[float, float, float, float]:

@@ -3,15 +3,16 @@
 The domain: every expert has c >= 1 active replicas with an even share of its tokens each, at most P in all; which rank
 holds them is free, and so is how many a rank holds; tokens of a replica are Poisson. The cost of a replica with a mean
 of x tokens is f(x) of ``equipoise.latency.curve``; f(0) = 0, f rises, and f(x) / x falls, for it is the mean of
-g(n + 1) / (n + 1) with g(n) / n falling and n the larger the larger x is. So c f(w / c) rises with c: replicas add work.
+g(n + 1) / (n + 1) with g(n) / n falling, and n grows with x. So c f(w / c) rises with c: replicas add work.
 
 T is less than the busiest rank's cost in any plan if one of three holds. With c(T) the fewest replicas of an expert,
 of w tokens, that cost at most T each, which each expert has at least:
 
 replicas    the sum of c(T) exceeds P.
 work        the sum of c(T) f(w / c(T)) exceeds R T: all ranks together have no room for it.
-counting    for some k >= 1, weight 0 < a <= 1 and price q >= 0 of a slot, replicas count for more than R. Let m(v) be the
-            largest whole number below (k + 1) v / T. On a rank that costs at most T the m sum to less than k + 1, so
+counting    for some k >= 1, weight 0 < a <= 1 and price q >= 0 of a slot, replicas count for more than R. Let m(v) be
+            the largest whole number below (k + 1) v / T. On a rank that costs at most T the m sum to less than k + 1,
+            so
             m / k sum to at most 1 (a dual feasible function; Fekete and Schepers, 2001), as v / T do, and as any
             mixture of both does. All slots beyond one an expert are P - E. So the sum over experts of the least over c,
             at least c(T), of c (a m(f(w / c)) / k + (1 - a) f(w / c) / T) + q (c - 1), less q (P - E), is at most R.
@@ -47,8 +48,8 @@ MIXTURES = (
 
 
 class Sorted(NamedTuple):
-    """Experts by descending mean of tokens. expert int64 [experts]; tokens float64 [experts]; single float64 [experts], what an only replica
-    costs; rest float64 [experts + 1], the sum of those from each on.
+    """Experts by descending mean of tokens. expert int64 [experts]; tokens float64 [experts]; single float64 [experts],
+    what an only replica costs; rest float64 [experts + 1], the sum of those from each on.
     """
 
     expert: Any

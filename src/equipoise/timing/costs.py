@@ -33,7 +33,7 @@ def cost(curve, scale, mean_tokens, count):
 
 @native
 def least_replicas(mean_tokens, most, limit):
-    """Return the fewest replicas of an expert with no more than ``most`` tokens each; one more than ``limit`` at most."""
+    """Return the fewest replicas of an expert with ``most`` tokens each or fewer; one more than ``limit`` at most."""
     if mean_tokens <= most:
         return 1
     if mean_tokens >= most * limit:

@@ -1,5 +1,6 @@
-"""Descent in time: swaps, and replicas that fall asleep or wake, each of which makes the busiest rank of those it
-touches take less time than the busiest rank took.
+"""Descent in time: swaps, and replicas that fall asleep or wake.
+
+After each step all ranks that it touched take less time than the busiest rank took before it.
 """
 
 from __future__ import annotations

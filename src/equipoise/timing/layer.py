@@ -19,7 +19,7 @@ from equipoise.timing.deal import count_for, deal
 from equipoise.timing.descent import descend
 from equipoise.timing.ranks import likely, new_ranks, read_ranks
 
-__all__ = ["Best", "bound_rows", "improve_rows", "plan_rows", "time_rows"]
+__all__ = ["Best", "bound_rows", "floor_rows", "improve_rows", "plan_rows", "time_rows"]
 
 LARGEST = (1.0, 0.55, 0.35)
 """What a replica may cost at most, in bounds on the busiest rank: each gives other counts."""
@@ -117,8 +117,18 @@ def improve_rows(curve, tokens, best, held, per_node):
 
 
 @native
+def floor_rows(curve, tokens, num_ranks, slots, floors):
+    """Set ``floors`` float64 [rows] to quick lower bounds for ``slots`` a rank, all of them active if none is spare."""
+    ordered = new_sorted(tokens.shape[1])
+    for row in range(len(tokens)):
+        sort_experts(curve, tokens[row], ordered)
+        bound = least_busiest(curve, ordered, num_ranks, num_ranks * slots)
+        floors[row] = max(bound, least_with_company(ordered, num_ranks, slots))
+
+
+@native
 def bound_rows(curve, tokens, num_ranks, num_slots, achieved, bounds):
-    """Set ``bounds`` float64 [rows] to lower bounds on the busiest rank, without what is fixed; ``achieved`` likewise."""
+    """Set ``bounds`` float64 [rows] to lower bounds on the busiest rank, without what is fixed, as ``achieved`` is."""
     ordered = new_sorted(tokens.shape[1])
     for row in range(len(tokens)):
         sort_experts(curve, tokens[row], ordered)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from equipoise.latency.curve import Curve, curve_of
 from equipoise.problem import PlacementProblem
 from equipoise.threads import blocks, for_each
-from equipoise.timing.layer import Best, bound_rows, improve_rows, plan_rows, time_rows
+from equipoise.timing.layer import Best, bound_rows, floor_rows, improve_rows, plan_rows, time_rows
 from equipoise.timing.subset import choose_rows, fill_rows, judge_rows
 
 __all__ = ["bound_times", "plan_in_time"]
@@ -93,22 +93,38 @@ class _Work:
         every = np.arange(len(tokens))
         if self.problem.is_hierarchical:
             for slots in range(self.fewest, self.token.shape[2] + 1):
-                self._improve(tokens, self._token_with(slots), every, best)
+                self._improve(tokens, self._token_with(slots, every), every, best)
             return best
         fewest = self.fewest if first == 0 else self.token.shape[2]
         self._each(lambda rows: plan_rows(
             self.curve, tokens[rows], Best(*(part[rows] for part in best)), given[rows], fewest, first, self.max_gap
         ))  # fmt: skip
-        slower = np.flatnonzero(given < best.time)
-        if len(slower) and first == 0:
-            self._improve(tokens, self.token[slower], slower, best)
+        if first == 0:
+            self._hold_to_tokens(tokens, given, best)
         return best
 
-    def _token_with(self, slots: int) -> Slots:
+    def _hold_to_tokens(self, tokens: Floats, given: Floats, best: Best) -> None:
+        """Take what descends from plans of tokens where these are faster, with all slots a rank or with fewer.
+
+        With fewer they are asked only where a bound leaves room for more than ``max_gap``.
+        """
+        slower = np.flatnonzero(given < best.time)
+        if len(slower):
+            self._improve(tokens, self.token[slower], slower, best)
+        floors = np.empty(len(tokens))
+        for slots in range(self.fewest, self.token.shape[2]):
+            floor_rows(self.curve, tokens, self.token.shape[1], slots, floors)
+            open_ = np.flatnonzero(floors * (1 + self.max_gap) < best.time)
+            if len(open_):
+                self._improve(tokens, self._token_with(slots, open_), open_, best)
+
+    def _token_with(self, slots: int, rows: NDArray[np.int64]) -> Slots:
+        """Return what balances tokens with so many slots a rank, for some layers."""
         if slots == self.token.shape[2]:
-            return self.token
+            return self.token[rows]
+        asked = self.problem.in_tokens.of_layers(rows)
         cluster = replace(self.problem.cluster, slots_per_rank=slots)
-        return self.place(replace(self.problem.in_tokens, cluster=cluster)).reshape(len(self.token), -1, slots)
+        return self.place(replace(asked, cluster=cluster)).reshape(len(rows), -1, slots)
 
     def one(self) -> tuple[Slots, Bools]:
         """Return slots and active replicas for one batch size."""
@@ -121,8 +137,8 @@ class _Work:
     def several(self) -> tuple[Slots, Bools]:
         """Return slots and active replicas for several batch sizes, those of a smaller among those of a larger.
 
-        Slots for one replica of each expert make the smallest set, from which no larger batch is kept; where that is
-        slower than balancing tokens, at any size, the slots are those that balance tokens.
+        Slots for one replica of each expert make the smallest set. Where that, or what follows from the slots that
+        balance tokens, is slower at any size than to balance tokens with all replicas active, that is done.
         """
         sizes = self.problem.batch_sizes
         most = self.problem.mean_tokens(sizes[-1])
@@ -142,10 +158,13 @@ class _Work:
                 worth += (time + of_step) / np.maximum(balanced, 1e-300)
                 slower |= time > balanced
             plans.append((held, active, worth, slower))
+        plans.append((starts[-1], np.ones((len(sizes), *self.token.shape), np.bool_), np.full(len(self.token), np.inf),
+                      np.zeros(len(self.token), np.bool_)))  # fmt: skip
         held, active, worth, slower = plans[0]
         for other, awake, other_worth, other_slower in plans[1:]:
             better = (slower & ~other_slower) | ((slower == other_slower) & (other_worth < worth))
             held[better], active[:, better] = other[better], awake[:, better]
+            worth[better], slower[better] = other_worth[better], other_slower[better]
         return held, active
 
     def _choose(self, tokens: Floats, held: Slots, may: Bools, active: Bools) -> tuple[Floats, Floats]:
@@ -180,4 +199,4 @@ def _one_each(held: Slots, may: Bools, first: int) -> Bools:
         missing = np.setdiff1d(held[row][may[row]], held[row][begin[row]])
         if len(missing):
             begin[row] |= may[row] & np.isin(held[row], missing)
-    return begin
+    return np.asarray(begin, np.bool_)

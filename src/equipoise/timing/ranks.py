@@ -17,9 +17,11 @@ SPREADS = 1.5
 
 
 class Ranks(NamedTuple):
-    """Active replicas. value int64 [ranks, slots], what each costs, ascending on each rank; expert int64 [ranks, slots],
-    -1 where a slot has none; extra bool [ranks, slots], whether the slot is one for replicas that may sleep; load int64
-    [ranks]; count int64 [experts], active replicas.
+    """Active replicas on their ranks.
+
+    value int64 [ranks, slots], what each costs, ascending on each rank; expert int64 [ranks, slots], -1 where a slot
+    has none; extra bool [ranks, slots], whether the slot is one for replicas that may sleep; load int64 [ranks]; count
+    int64 [experts], active replicas.
     """
 
     value: Any
@@ -95,7 +97,7 @@ def sort_rank(ranks, g):
 
 @native
 def put(ranks, g, s, e, each):
-    """Put expert ``e`` that costs ``each``, or -1 and 0, into slot ``s`` of rank ``g``, whose slots are sorted after."""
+    """Put expert ``e`` that costs ``each``, or -1 and 0, into slot ``s`` of rank ``g``, and sort its slots."""
     ranks.load[g] += each - ranks.value[g, s]
     ranks.value[g, s], ranks.expert[g, s] = each, e
     sort_rank(ranks, g)

@@ -43,7 +43,7 @@ def choose_rows(curve, tokens, held, may, begin, active):
 
 @native
 def _step(curve, scale, tokens, slots, awake, load, count):
-    """Let a replica of the busiest rank sleep, wake another of one of its experts, or both; return whether that helped."""
+    """Let a replica of the busiest rank sleep, wake one of its experts elsewhere, or both; return whether it helped."""
     held, may = slots
     g = 0
     for h in range(1, len(load)):
@@ -98,7 +98,7 @@ def _step(curve, scale, tokens, slots, awake, load, count):
 
 @native
 def judge_rows(curve, tokens, held, active, times, likely):
-    """Set ``times`` float64 [rows] to the busiest rank's expected time, and ``likely`` to that of one step, as in ranks."""
+    """Set ``times`` float64 [rows] to the busiest rank's expected time, ``likely`` to that of one step, as in ranks."""
     count = np.empty(tokens.shape[1], np.int64)
     for row in range(len(tokens)):
         count[:] = 0
