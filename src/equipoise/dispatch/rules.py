@@ -32,7 +32,7 @@ from equipoise.dispatch.best import share
 from equipoise.errors import UnknownNameError, listed, shown
 from equipoise.placement import Placement
 
-__all__ = ["RULES", "Batch", "Maps", "Rule", "batch_of", "deal", "find_rule", "slot_tokens"]
+__all__ = ["RULES", "Batch", "Maps", "Rule", "batch_of", "deal", "find_rule", "slot_tokens", "split_evenly"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -126,7 +126,8 @@ class Rule:
     choose: Choose | None = None
 
 
-def _even(placement: Placement, counts: Floats) -> Floats:
+def split_evenly(placement: Placement, counts: Floats) -> Floats:
+    """Return the tokens of each slot, [layers, slots], where all replicas of an expert get as many."""
     each = np.pad(counts / np.maximum(placement.replica_count, 1), ((0, 0), (0, 1)))  # the last: empty slots
     return _of_slots(each, placement)
 
@@ -176,7 +177,7 @@ def _ascend(maps: Maps, batch: Batch) -> NDArray[np.int32]:
 RULES: dict[str, Rule] = {
     row.name: row
     for row in (
-        Rule("even", split=_even),
+        Rule("even", split=split_evenly),
         Rule("best", split=_best),
         Rule("vllm", choose=_vllm),
         Rule("sglang-static", choose=_sglang_static),
@@ -214,7 +215,7 @@ def slot_tokens(rule: Rule, maps: Maps, counts: Floats, batch: Batch | None) -> 
     """
     steps, (layers, slots) = len(counts), maps.placement.physical_to_logical.shape
     if rule.split is not None or batch is None:
-        split = rule.split or _even
+        split = rule.split or split_evenly
         return np.stack([split(maps.placement, each) for each in counts])
     assert rule.choose is not None
     cell = (batch.step * layers + batch.layer) * slots + rule.choose(maps, batch)

@@ -21,8 +21,9 @@ def lines(
     y_label: str,
     marks: Sequence[tuple[float, str]] = (),
     dots: bool = False,
+    doubling: bool = False,
 ) -> str:
-    """Return curves by name, each x and y; ``marks`` are level lines with a name."""
+    """Return curves by name, each x and y; ``marks`` are level lines with a name, ``doubling`` makes x logarithmic."""
 
     def paint(axes: Any) -> None:
         for i, (name, (x, y)) in enumerate(curves.items()):
@@ -36,6 +37,10 @@ def lines(
                 name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9,
                 color=COLOURS["soft"],
             )  # fmt: skip
+        if doubling:
+            axes.set_xscale("log", base=2)
+            places = sorted({each for x, _ in curves.values() for each in x})
+            axes.set_xticks(places, [f"{each:g}" for each in places])
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=9)

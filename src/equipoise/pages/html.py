@@ -30,7 +30,8 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } th { color: var(--soft); font-weight: 600; }
-figure { margin: 1rem 0 1.6rem; } figure svg { display: block; width: 100%; height: auto; max-width: 46rem; }
+figure { margin: 1rem 0 1.6rem; overflow-x: auto; } caption { text-align: left; }
+figure svg { display: block; width: 100%; min-width: 27rem; height: auto; max-width: 46rem; }
 """
 
 

@@ -19,7 +19,7 @@ from equipoise.replan.match_ranks import match_nodes
 from equipoise.replan.remainder import count_kept
 from equipoise.replan.replan import next_placement
 from equipoise.traces.planners import FIRST_WINDOW, NONE, ORACLE, Planner, find_planner, how_of
-from equipoise.traces.settings import Asked, Setting
+from equipoise.traces.settings import HEEDLESS, Asked, Setting
 from equipoise.traces.windows import Block
 
 __all__ = ["Lane", "State", "Taken", "balancedness_of", "key_of", "plan_all"]
@@ -70,8 +70,7 @@ class Taken:
 
 def key_of(setting: Setting) -> Setting:
     """Return the setting whose lane this one shares: some planners heed neither how often nor how much may move."""
-    fixed = setting.planner in (NONE, FIRST_WINDOW, ORACLE)
-    return replace(setting, every=1, max_transfers=None) if fixed else setting
+    return replace(setting, every=1, max_transfers=None) if setting.planner in HEEDLESS else setting
 
 
 class Lane:

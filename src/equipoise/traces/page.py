@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from equipoise.pages import charts, html
 from equipoise.traces.lanes import key_of
-from equipoise.traces.settings import Setting
+from equipoise.traces.settings import HEEDLESS
 from equipoise.traces.summary import advice, assumptions, ceilings, cells, distinct, facts
 
 if TYPE_CHECKING:
@@ -211,15 +211,35 @@ def _planned_and_met(found: Replay) -> list[html.Figure]:
     return [html.Figure(f"Planned balancedness against what was {what}", text, svg)]
 
 
-PICTURES = (_over_time, _heat, _worst_layer, _frontier, _by_slots, _planned_and_met)
+def _by_batch(found: Replay) -> list[html.Figure]:
+    if not found.by_batch:
+        return []
+    curves = {}
+    for slots in dict.fromkeys(each["slots"] for each in found.by_batch):
+        here = [each for each in found.by_batch if each["slots"] == slots]
+        curves[f"{slots:.0f} slots"] = (
+            [each["tokens_per_rank"] for each in here],
+            [each["microseconds"] for each in here],
+        )
+    svg = charts.lines(curves, "tokens a rank in a step", "microseconds a step", dots=True, doubling=True)
+    sizes = [each["tokens_per_rank"] for each in found.by_batch]
+    best = {
+        size: min((e for e in found.by_batch if e["tokens_per_rank"] == size), key=lambda each: each["microseconds"])
+        for size in (min(sizes), max(sizes))
+    }
+    text = "; ".join(
+        f"at {size:g} tokens a rank {each['slots']:.0f} slots are fastest, {each['microseconds']:,.1f} us"
+        for size, each in best.items()
+    )
+    return [html.Figure("Microseconds against batch, by slots", f"Expected, by what was last in force: {text}.", svg)]
+
+
+PICTURES = (_over_time, _heat, _worst_layer, _frontier, _by_slots, _by_batch, _planned_and_met)
 
 
 def _name(row: Row, found: Replay) -> str:
-    setting: Setting = key_of(row.setting)
     several = len({each.slots for each in found.rows}) > 1
-    if setting.planner in ("none", "first-window", "oracle"):
-        return f"{setting.planner}, {setting.slots} slots" if several else setting.planner
-    return str(setting)
+    return str(row.setting) if several or row.planner not in HEEDLESS else row.planner
 
 
 def _thinned(x: NDArray[np.int64], y: Floats) -> tuple[list[float], list[float]]:

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.arguments import as_instance, as_names, flag
-from equipoise.dispatch.rules import find_rule
+from equipoise.dispatch.rules import find_rule, split_evenly
 from equipoise.errors import FileFormatError, InvalidInputError, shown
 from equipoise.latency.model import LatencyModel
 from equipoise.migration.schedule import LinkSpeeds
+from equipoise.placement import Placement
 from equipoise.problem import Cluster, check_counts
 from equipoise.threads import num_threads
 from equipoise.traces.lanes import key_of
@@ -21,7 +22,7 @@ from equipoise.traces.recommend import recommend
 from equipoise.traces.result import Replay, Row, Series
 from equipoise.traces.settings import Asked, Setting, settings_of
 from equipoise.traces.trace import Trace
-from equipoise.traces.walk import BINS, Walk
+from equipoise.traces.walk import Walk
 
 __all__ = ["as_trace", "replay"]
 
@@ -250,9 +251,33 @@ def _result(walk: Walk) -> Replay:
     return Replay(
         trace.source, trace.num_layers, trace.num_logical_experts, trace.num_steps, asked, walk.num_windows, done,
         len(scored), done - len(scored) - int(silent[0]), rows, ceilings,
-        recommend(values, measure, trace.num_logical_experts, asked.window, baseline), series, scored,
+        recommend(values, measure, trace.num_logical_experts, asked.window, baseline), _by_batch(walk, rows), series,
+        scored,
         {**walk.state()} if done < walk.num_windows else None,
     )  # fmt: skip
+
+
+BATCHES = (1, 4, 16, 64, 256, 1024)  # tokens of a rank in a step
+
+
+def _by_batch(walk: Walk, rows: Sequence[Row]) -> tuple[dict[str, float], ...]:
+    """Return the expected time of a step by slots and batch, of the best setting's last placement on the last load."""
+    latency, many = walk.asked.latency, walk.asked.experts_per_token
+    if latency is None or many is None:
+        return ()
+    best: dict[int, Row] = {}
+    for row in sorted((row for row in rows if row.planner != ORACLE), key=lambda row: -row.balancedness_mean):
+        best.setdefault(row.slots, row)
+    total = walk.last_load.sum(axis=1, keepdims=True)
+    part = np.divide(walk.last_load, total, out=np.zeros_like(walk.last_load), where=total > 0)
+    ranks, found = walk.asked.cluster.num_ranks, []
+    for slots, row in sorted(best.items()):
+        held = Placement(walk.states[key_of(row.setting)].held, ranks, part.shape[1])
+        each = split_evenly(held, part).reshape(len(part), ranks, -1)
+        for size in BATCHES:
+            time = latency.expected_rank_time(each * (size * ranks * many)).max(axis=1).sum()
+            found.append({"slots": slots, "tokens_per_rank": size, "microseconds": float(time)})
+    return tuple(found)
 
 
 def _measured(series: Series, measure: str) -> Floats:
@@ -261,8 +286,8 @@ def _measured(series: Series, measure: str) -> Floats:
 
 def _series(walk: Walk, key: Setting, scored: NDArray[np.int64]) -> Series:
     record = walk.records[key]
-    stretch = scored * BINS // max(walk.num_windows, 1)
-    number = np.bincount(stretch, minlength=BINS)[:, None]
+    stretch = scored * walk.num_stretches // walk.num_windows
+    number = np.bincount(stretch, minlength=walk.num_stretches)[:, None]
     by_layer = np.divide(record.by_layer, number, out=np.full_like(record.by_layer, np.nan), where=number > 0)
     time = record.column("microseconds")[scored]
     moving = record.column("seconds")[scored] * 1e6 / walk.asked.window

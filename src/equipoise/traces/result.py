@@ -101,7 +101,7 @@ COUNTS = (
 )  # fmt: skip
 KINDS: dict[str, Any] = {
     "source": str, "asked": Asked, "rows": tuple, "ceilings": dict, "recommendation": Recommendation | None,
-    "series": dict, "scored": np.ndarray, "state": dict | None,
+    "by_batch": tuple, "series": dict, "scored": np.ndarray, "state": dict | None,
 }  # fmt: skip
 
 
@@ -127,6 +127,9 @@ class Replay:
         ``perfect``, which is 1.
     recommendation : Recommendation or None
         None where only the oracle was asked for.
+    by_batch : tuple of dict
+        With a latency model and experts a token known: ``slots``, ``tokens_per_rank`` and the expected ``microseconds``
+        of a step, for what the setting with the best balancedness held at the end, on the last load.
     series : dict of Setting to Series
     scored : int64 array
         The numbers of the scored windows.
@@ -153,6 +156,7 @@ class Replay:
     rows: tuple[Row, ...]
     ceilings: dict[int, dict[str, float]]
     recommendation: Recommendation | None
+    by_batch: tuple[dict[str, float], ...]
     series: dict[Setting, Series] = field(repr=False)
     scored: NDArray[np.int64] = field(repr=False)
     state: dict[str, Any] | None = field(repr=False, default=None)
@@ -211,6 +215,7 @@ class Replay:
             "measure": self.measure,
             "rows": [asdict(row) for row in self.rows],
             "ceilings": [{"slots": slots, **values} for slots, values in self.ceilings.items()],
+            "by_batch": list(self.by_batch),
             "recommendation": None if self.recommendation is None else self.recommendation.to_dict(),
             "state": self.state,
         }

@@ -14,9 +14,10 @@ from equipoise.migration.schedule import LinkSpeeds
 from equipoise.problem import Cluster
 from equipoise.restarts import check_seed
 
-__all__ = ["MOVING", "Asked", "Setting", "settings_of"]
+__all__ = ["HEEDLESS", "MOVING", "Asked", "Setting", "settings_of"]
 
 MOVING = ("stalled", "overlapped")
+HEEDLESS = ("none", "first-window", "oracle")  # planners to whom cadence and limit are nothing
 MOST_SETTINGS = 4096
 DEFAULT_LINKS = LinkSpeeds()
 
@@ -31,6 +32,8 @@ class Setting:
     max_transfers: int | None
 
     def __str__(self) -> str:
+        if self.planner in HEEDLESS:
+            return f"{self.planner}, {self.slots} slots"
         limit = "" if self.max_transfers is None else f", at most {self.max_transfers} transfers a layer"
         often = "every window" if self.every == 1 else f"every {self.every} windows"
         return f"{self.planner}, {self.slots} slots, {often}{limit}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from equipoise.traces.lanes import key_of
+from equipoise.traces.settings import HEEDLESS
 
 if TYPE_CHECKING:
     from equipoise.traces.recommend import Recommendation
@@ -62,8 +63,7 @@ def cells(found: Replay) -> tuple[list[str], list[list[str]]]:
 
 def _cell(row: Row, name: str) -> str:
     value = getattr(row, name)
-    heedless = key_of(row.setting) == row.setting and row.planner in ("none", "first-window", "oracle")
-    if value is None or (heedless and name in ("every", "max_transfers", "planned_mean")):
+    if value is None or (row.planner in HEEDLESS and name in ("every", "max_transfers", "planned_mean")):
         return "-"
     return value if isinstance(value, str) else FORMATS.get(name, "{:.4f}").format(value)
 

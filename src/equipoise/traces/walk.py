@@ -71,6 +71,7 @@ class Walk:
     states: dict[Setting, State] = field(init=False)
     records: dict[Setting, Record] = field(init=False)
     idle: list[NDArray[np.bool_]] = field(init=False, default_factory=list)
+    last_load: Floats = field(init=False)
     sampling: dict[int, list[Floats]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,13 +81,21 @@ class Walk:
         keys |= dict.fromkeys(Setting(ORACLE, each, 1, None) for each in slots)  # the ceiling is always looked at
         self.lanes = {key: Lane(key, self.asked, layers, experts) for key in keys}
         self.states = {key: lane.start() for key, lane in self.lanes.items()}
-        self.records = {key: Record({name: [] for name in COLUMNS}, np.zeros((BINS, layers))) for key in self.lanes}
+        self.records = {
+            key: Record({name: [] for name in COLUMNS}, np.zeros((self.num_stretches, layers))) for key in self.lanes
+        }
         self.sampling = {each: [] for each in slots}
+        self.last_load = np.zeros((layers, experts))
 
     @property
     def num_windows(self) -> int:
         """Whole windows of the trace."""
         return self.trace.num_steps // self.asked.window
+
+    @property
+    def num_stretches(self) -> int:
+        """Into how many stretches pictures cut the trace."""
+        return max(1, min(BINS, self.num_windows))
 
     @property
     def rule(self) -> Rule | None:
@@ -177,7 +186,9 @@ class Walk:
         scored = scored.copy()
         if block.first == 0:
             scored[0] = False  # nothing comes before it
-        stretch = (block.first + np.arange(len(scored))) * BINS // max(self.num_windows, 1)
+        if scored.any():
+            self.last_load = block.loads[np.flatnonzero(scored)[-1]]
+        stretch = (block.first + np.arange(len(scored))) * self.num_stretches // self.num_windows
         for key, record in self.records.items():
             self.states[key] = taken[key][1]
             for name in COLUMNS:
@@ -206,6 +217,7 @@ class Walk:
         """Return all that going on takes, as plain values; see ``resume``."""
         return {
             "done": self.done,
+            "last_load": self.last_load.tolist(),
             "idle": [int(i) for i in np.flatnonzero(np.concatenate(self.idle))] if self.idle else [],
             "sampling": [np.concatenate(parts).tolist() if parts else [] for parts in self.sampling.values()],
             "lanes": [
@@ -229,6 +241,7 @@ class Walk:
         idle = np.zeros(self.done, np.bool_)
         idle[state["idle"]] = True
         self.idle = [idle]
+        self.last_load = np.array(state["last_load"], np.float64)
         for slots, values in zip(self.sampling, state["sampling"], strict=True):
             self.sampling[slots] = [np.array(values)]
         for key, kept in zip(self.lanes, state["lanes"], strict=True):
