@@ -38,14 +38,39 @@ from equipoise.timing import certify_time
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
 MODULES = (
-    "equipoise", "equipoise.advice", "equipoise.backends", "equipoise.bounds", "equipoise.capacity",
-    "equipoise.certificate", "equipoise.checker", "equipoise.dispatch", "equipoise.engines.formats",
-    "equipoise.engines.layered", "equipoise.engines.planning", "equipoise.engines.settings",
-    "equipoise.engines.vllm_ascend", "equipoise.eplb", "equipoise.latency", "equipoise.load", "equipoise.metrics",
-    "equipoise.migration", "equipoise.migration.schedule", "equipoise.online", "equipoise.placement",
-    "equipoise.plan", "equipoise.problem", "equipoise.replan", "equipoise.replan.frontier", "equipoise.report",
-    "equipoise.restarts", "equipoise.solver", "equipoise.testing", "equipoise.timed", "equipoise.timing",
-)  # fmt: skip
+    "equipoise",
+    "equipoise.advice",
+    "equipoise.backends",
+    "equipoise.bounds",
+    "equipoise.capacity",
+    "equipoise.certificate",
+    "equipoise.checker",
+    "equipoise.dispatch",
+    "equipoise.engines.formats",
+    "equipoise.engines.layered",
+    "equipoise.engines.planning",
+    "equipoise.engines.settings",
+    "equipoise.engines.vllm_ascend",
+    "equipoise.eplb",
+    "equipoise.forecasting",
+    "equipoise.latency",
+    "equipoise.load",
+    "equipoise.metrics",
+    "equipoise.migration",
+    "equipoise.migration.schedule",
+    "equipoise.online",
+    "equipoise.placement",
+    "equipoise.plan",
+    "equipoise.problem",
+    "equipoise.replan",
+    "equipoise.replan.frontier",
+    "equipoise.report",
+    "equipoise.restarts",
+    "equipoise.solver",
+    "equipoise.testing",
+    "equipoise.timed",
+    "equipoise.timing",
+)
 """What people import from: the package, its rooms, and the files that the docs name."""
 
 INTERNAL = {
@@ -79,6 +104,8 @@ MODEL = eq.LatencyModel(20, 12, 4, 0.06)
 TIMED = eq.PlacementProblem(LOAD, CLUSTER, latency=MODEL, routed_per_step=(8, 400))
 IN_TIME = eq.solve(TIMED, "plain-greedy")
 TIMES = eq.slot_times(PROBLEM, MODEL, [4, 200], 1, strategy="plain-greedy")
+WINDOWS = np.stack([LOAD, LOAD[:, ::-1], LOAD, LOAD + 1, LOAD[:, ::-1], 2 * LOAD])
+FORECAST = eq.forecast(WINDOWS)
 CAPACITY = eq.slots_for(PROBLEM, 0.9, strategy="plain-greedy")
 TRACE = eq.Trace([LOAD] * 3)
 REPLAYED = eq.replay(TRACE, CLUSTER, planners=["none"], threads=1)
@@ -154,8 +181,17 @@ def calls(folder: Path) -> dict[str, Call]:
         "LatencyModel.expected_slot_time": (MODEL.expected_slot_time, {"mean_tokens": LOAD}),
         "LatencyModel.describe": (MODEL.describe, {}),
         "LatencyModel.to_dict": (MODEL.to_dict, {}),
+        "forecast": (eq.forecast, {"windows": WINDOWS}),
+        "Forecast": (eq.Forecast, {"windows": WINDOWS}),
+        "Forecast.update": (FORECAST.update, {"window": LOAD}),
+        "Forecast.of_layers": (FORECAST.of_layers, {"layers": np.array([1])}),
+        "PlacementProblem (forecast)": (eq.PlacementProblem, {"load": FORECAST, "cluster": CLUSTER}),
+        "solve (forecast)": (
+            eq.solve,
+            {"problem": eq.PlacementProblem(FORECAST, CLUSTER), "current": HERE, "max_transfers": 2, "threads": 1},
+        ),
         # what is answered
-        "solve": (eq.solve, {**PLANNED, "current": HERE, "max_transfers": 2, "shares": "best"}),
+        "solve": (eq.solve, {**PLANNED, "current": HERE, "max_transfers": 2, "shares": "best", "connected": True}),
         "solve (joint-descent)": (
             eq.solve,
             {"problem": PROBLEM, "max_gap": 0.1, "effort": "fast", "deadline": 1.0, "stop_after": 1},
@@ -224,6 +260,17 @@ def calls(folder: Path) -> dict[str, Call]:
             dispatch.SharesCertificate,
             {"lower_bound": LAYER, "max_rank_load": LAYER, "tight_ranks": np.ones((2, 2), np.bool_)},
         ),
+        "count_components": (dispatch.count_components, {"placement": HERE}),
+        "fewest_components": (dispatch.fewest_components, {"placement": HERE}),
+        "flexibility": (
+            eq.flexibility,
+            {"placement": HERE, "load": LOAD, "drift": 0.1, "samples": 2, "shares": "even"},
+        ),
+        "Provenance.connected": (PLAN.provenance.connected, {"placement": HERE, "load": LOAD}),
+        "foresee": (dispatch.foresee, {"load": np.stack([LOAD] * 5)}),
+        "Foresight": (dispatch.Foresight, {"expected": LOAD, "errors": LOAD[None], "weight": np.ones((1, 2))}),
+        "cautious_shares": (dispatch.cautious_shares, {"placement": HERE, "load": np.stack([LOAD] * 5)}),
+        "refresh": (eq.refresh, {"plan": PLAN, "load": LOAD}),
         "choose_shares": (dispatch.choose_shares, {"name": "best"}),
         "Certificate": (eq.Certificate, {"lower_bound": LAYER, "max_rank_load": LAYER, "bound": ("mean", "mean")}),
         "certify": (certificate.certify, {"problem": PROBLEM, "placement": HERE, "shares": EVEN}),

@@ -17,12 +17,13 @@ ORDER = (
     ("arguments",),
     ("arrays", "files", "threads", "fixed_point"),
     ("decode", "metrics", "pages"),
-    ("kernels", "load"),
+    ("kernels", "load", "models"),
     ("latency",),
+    ("forecasting",),
     ("backends", "problem"),
     ("placement", "hierarchy", "bounds", "restarts"),
     ("dispatch",),
-    ("checker", "descent"),
+    ("checker", "descent", "steps"),
     ("timing",),
     ("certificate", "search", "regroup", "robust"),
     ("saved", "strategies"),
@@ -38,10 +39,13 @@ ORDER = (
 )
 """A room may import itself and what stands in a line above its own, never its neighbours on the same line.
 
-Some rooms are still to be built: what replicas cost in time, shares, plans for several windows, replayed traces.
+Some rooms are still to be built: what replicas cost in time, shares, replayed traces.
 """
 
-COMPILED = {"kernels", "bounds", "restarts", "dispatch", "descent", "replan", "migration", "latency", "timing"}
+COMPILED = {
+    "kernels", "forecasting", "bounds", "restarts", "dispatch", "descent", "robust", "replan", "migration", "latency",
+    "timing",
+}  # fmt: skip
 """Rooms with native code of their own; of migration the rounds in which slots are filled."""
 
 COMPILING = {"kernels/native", "kernels/cache", "kernels/fingerprint"}

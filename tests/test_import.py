@@ -34,6 +34,7 @@ NATIVE = {
     "count_transfers",
     "frontier",
     "replay",
+    "refresh",
     "slots_for",
     "solve",
 }

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from equipoise.capacity import slots_for as slots_for
     from equipoise.certificate import Certificate as Certificate
     from equipoise.dispatch.best import share as share
+    from equipoise.dispatch.connected import flexibility as flexibility
     from equipoise.dispatch.shares import Shares as Shares
     from equipoise.errors import EquipoiseError as EquipoiseError
+    from equipoise.forecasting import Forecast as Forecast
+    from equipoise.forecasting import forecast as forecast
     from equipoise.latency import LatencyModel as LatencyModel
     from equipoise.load import LoadStatistics as LoadStatistics
     from equipoise.metrics import Metrics as Metrics
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from equipoise.replan import count_transfers as count_transfers
     from equipoise.replan.frontier import Frontier as Frontier
     from equipoise.replan.frontier import frontier as frontier
+    from equipoise.replan.refresh import refresh as refresh
     from equipoise.solver import solve as solve
     from equipoise.timing import TimeCertificate as TimeCertificate
     from equipoise.traces.replay import replay as replay
@@ -48,6 +52,7 @@ _ROOMS = {
     "Certificate": "certificate",
     "Cluster": "problem",
     "EquipoiseError": "errors",
+    "Forecast": "forecasting",
     "Frontier": "replan.frontier",
     "LatencyModel": "latency",
     "LinkSpeeds": "migration.schedule",
@@ -61,8 +66,11 @@ _ROOMS = {
     "Shares": "dispatch.shares",
     "Trace": "traces.trace",
     "count_transfers": "replan",
+    "flexibility": "dispatch.connected",
+    "forecast": "forecasting",
     "frontier": "replan.frontier",
     "replay": "traces.replay",
+    "refresh": "replan.refresh",
     "share": "dispatch.best",
     "slots_for": "capacity",
     "solve": "solver",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from equipoise.cli import options
 from equipoise.cli.console import print_json, progress, results, show
 from equipoise.cli.contenders import NO_BALANCING, in_order, planned, strategies_to_compare, table_of, timed
+from equipoise.cli.loads import read_loads, summed
+from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.pages import compare_page
 from equipoise.cli.warm import warm_up
 
@@ -25,6 +27,7 @@ def compare(
     threads: options.Threads = None,
     key: options.Key = None,
     report: options.Report = None,
+    model: options.ModelName = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Set no balancing and every strategy, the plain greedy among them, side by side on one load.
@@ -36,16 +39,17 @@ def compare(
     equipoise compare counts.json --ranks 32 --slots 288 --nodes 4 --groups 8 --json
     equipoise compare counts.json --ranks 32 --slots 288 --gpu h200 --tokens-per-rank 4,64,256
     """
-    from equipoise.load import read_load
     from equipoise.problem import Cluster, PlacementProblem
 
     options.check_report(report)
     timing = options.timing_of(gpu, tokens_per_rank, top_k)
+    known = named_model(model)
+    groups = groups_of(known, groups, nodes)
     strategies, left_out = strategies_to_compare(backend)
     cluster = Cluster.from_slots(ranks, slots, nodes)
-    with progress("reading"):
-        statistics = read_load(loads, key=key)
-    problem = PlacementProblem(statistics.load, cluster, groups)
+    statistics = read_loads(loads, key)
+    check_model(known, statistics)
+    problem = PlacementProblem(statistics, cluster, groups)
     with progress("planning", total=len(strategies)) as step:
         warm_up(strategies, backend, threads)
         contenders = [in_order(problem), *planned(problem, strategies, step, seed, backend, threads)]
@@ -60,6 +64,7 @@ def compare(
                 "num_logical_experts": problem.num_logical_experts,
                 "num_ranks": cluster.num_ranks,
                 "num_slots": cluster.num_slots,
+                "num_steps": statistics.num_windows,
                 "is_hierarchical": problem.is_hierarchical,
                 "contenders": [each.to_dict() for each in contenders],
             }
@@ -70,7 +75,7 @@ def compare(
     show(
         console,
         f"{options.count_of(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts -> "
-        f"{cluster.num_slots} slots on {cluster.num_ranks} ranks{where}\n",
+        f"{cluster.num_slots} slots on {cluster.num_ranks} ranks{where}{summed(statistics.num_windows)}\n",
     )
     console.print(table_of(contenders))
     show(
@@ -81,5 +86,7 @@ def compare(
     )
     if timing is not None:
         show(console, options.timing_note(timing))
+    if statistics.num_windows > 1:
+        show(console, "realised: balancedness of each step by itself, its mean over steps and layers.")
     if left_out:
         show(console, f"Left out, as not to be had on {backend}: {', '.join(left_out)}.")

@@ -9,6 +9,7 @@ import typer
 from equipoise.cli import options
 from equipoise.cli.bars import bar, outline, tokens
 from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.loads import read_trace, summed
 
 if TYPE_CHECKING:
     from equipoise.load import LoadStatistics
@@ -37,11 +38,10 @@ def inspect(
     """
     from equipoise.load import LoadStatistics
     from equipoise.traces.drift import drift_of
-    from equipoise.traces.trace import Trace
 
     options.check_report(report)
-    with progress("reading"):
-        trace = Trace.read(loads, key=key)
+    trace = read_trace(loads, key)
+    with progress("looking for drift"):
         drift = drift_of(trace, window)
     statistics = LoadStatistics(drift.load, trace.source, trace.layer_ids)
     layers = [_layer(statistics, layer) for layer in range(statistics.num_layers)]
@@ -119,10 +119,9 @@ def _print_table(statistics: LoadStatistics, layers: list[dict[str, Any]], num_w
     console = results()
     plain = console.options.ascii_only
     show(console, f"{'load':<9} {statistics.source}")
-    windows = f", {num_windows} windows (steps) summed" if num_windows > 1 else ""
     experts = statistics.num_logical_experts
     total = tokens(float(statistics.tokens_per_layer.sum()))
-    show(console, f"{'shape':<9} {options.count_of(len(layers), 'layer')} x {experts} experts{windows}")
+    show(console, f"{'shape':<9} {options.count_of(len(layers), 'layer')} x {experts} experts{summed(num_windows)}")
     show(console, f"{'tokens':<9} {total}, counted once for each expert that they were routed to")
     if statistics.empty_layers:
         show(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.dispatch import Choose, keep_even
+from equipoise.dispatch.connected import NO_LIMIT, connect_ranks
 from equipoise.how import How
 from equipoise.kernels.recount import DOUBLED
 from equipoise.placement import Placement
@@ -20,6 +21,7 @@ from equipoise.replan.budget import Budget
 from equipoise.replan.curves import emptied, within
 from equipoise.replan.in_force import InForce
 from equipoise.replan.keep_slots import reorder
+from equipoise.replan.remainder import count_kept
 from equipoise.replan.settle import settle
 from equipoise.threads import part
 
@@ -107,6 +109,8 @@ def next_placement(problem: PlacementProblem, current: Any, budget: Budget, how:
         find = within if budget.limits_transfers or budget.tolerance is None else settle
         levelled = find(start, budget, how)
         held, transfers, recorded, implementation = levelled.held, levelled.transfers, budget, "numba"
+        if how.connected and budget.limits_transfers:
+            held, transfers = _connect_with_the_rest(start, held, transfers, budget, how)
         if levelled.anew is not None:
             recorded = dataclasses.replace(budget, anew=levelled.anew.parameters)
             implementation = levelled.anew.implementation
@@ -122,6 +126,23 @@ def next_placement(problem: PlacementProblem, current: Any, budget: Budget, how:
         stages["emptied"] = int(emptied(start, held)[~stays].sum())
     placement = Placement(table, problem.cluster.num_ranks, problem.num_logical_experts)
     return Next(start, placement, stays, stages, implementation, recorded)
+
+
+@part
+def _connect_with_the_rest(
+    start: InForce, held: Ints, transfers: NDArray[np.int64], budget: Budget, how: How
+) -> tuple[Ints, NDArray[np.int64]]:
+    """Connect ranks by what is left of the limits on transfers, which a swap takes two of; no rank gets busier."""
+    left = np.full(len(held), NO_LIMIT)
+    if budget.max_transfers is not None:
+        left = np.maximum(budget.max_transfers - transfers, 0)
+    if budget.max_transfers_total is not None:
+        left = np.minimum(left, max(budget.max_transfers_total - int(transfers.sum()), 0) // len(held))
+    table = np.maximum(held, -1).reshape(len(held), -1)
+    table, _ = connect_ranks(start.problem, table, 0.0, left // 2, how.threads)
+    connected = np.where(held >= 0, table.reshape(held.shape), held)
+    arrived = (connected >= 0).sum(axis=(1, 2)) - count_kept(connected, start.slots).sum(axis=1)
+    return connected, arrived
 
 
 @part
@@ -174,5 +195,7 @@ def replan(problem: PlacementProblem, current: Any, budget: Budget, how: How, ch
     # A plan that moves little is far from the bounds that take longest to find; the quick ones say as much.
     quick = budget.limits_transfers or bool((placement.physical_to_logical < 0).any())
     provenance = Provenance.of(found.recorded, how.seed, found.implementation, found.stages, problem.digest)
+    if how.connected:
+        provenance = provenance.connected(placement, problem.load)
     shares = choose(placement, problem.load)
     return Plan.of(problem, placement, provenance, quick=quick, lost_ranks=lost, shares=shares)
