@@ -238,3 +238,17 @@ def test_the_recommendation_is_the_best_row_with_its_paired_error() -> None:
     assert advice.error == pytest.approx((first - second).std(ddof=1) / len(first) ** 0.5)
     assert 'num_redundant_experts": 4' in advice.flags["vllm"]
     assert "--ep-num-redundant-experts 4" in advice.flags["sglang"]
+
+
+def test_forecast_plans_for_the_forecast_from_the_windows_before() -> None:
+    windows = drifting(9)
+    found = eq.replay(windows, CLUSTER, planners=["forecast"], every=2, max_transfers=[None, 2], history=4)
+    for row in found.rows:
+        held, scores = eq.Placement.in_order(LAYERS, CLUSTER, EXPERTS), []
+        for t in range(1, 9):
+            if (t - 1) % 2 == 0:
+                problem = eq.PlacementProblem(eq.forecast(windows[max(0, t - 4) : t]), CLUSTER)
+                how = PARAMETERS["joint-descent"]
+                held = eq.solve(problem, current=held, max_transfers=row.max_transfers, **how).placement
+            scores.append(plain_balancedness(held.physical_to_logical, windows[t], 4))
+        assert row.balancedness_mean == pytest.approx(np.mean(scores), abs=1e-12)

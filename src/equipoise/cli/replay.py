@@ -43,8 +43,8 @@ Planners = Annotated[
     typer.Option(
         "--planner",
         metavar="NAME",
-        help="none, first-window, oracle, a strategy, or an engine's own: vllm, sglang-deepseek, sglang-deepseek-vec, "
-        "deepseek-eplb. Repeatable. Left out: none, first-window, plain-greedy, joint-descent, oracle.",
+        help="none, first-window, oracle, forecast, a strategy, or an engine's own: vllm, sglang-deepseek, "
+        "sglang-deepseek-vec, deepseek-eplb. Repeatable. Left out: none, first-window, plain-greedy, joint-descent, oracle.",
     ),
 ]
 Window = Annotated[int, typer.Option("--window", metavar="N", help="Steps of TRACE that are one window.")]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.forecasting import Forecast, forecast
 from equipoise.how import How
 from equipoise.kernels.recount.numba import recount
 from equipoise.migration.schedule import MigrationSchedule
@@ -18,7 +19,7 @@ from equipoise.replan.keep_slots import reorder
 from equipoise.replan.match_ranks import match_nodes
 from equipoise.replan.remainder import count_kept
 from equipoise.replan.replan import next_placement
-from equipoise.traces.planners import FIRST_WINDOW, NONE, ORACLE, Planner, find_planner, how_of
+from equipoise.traces.planners import FIRST_WINDOW, FORECAST_FROM, NONE, ORACLE, Planner, find_planner, how_of
 from equipoise.traces.settings import HEEDLESS, Asked, Setting
 from equipoise.traces.windows import Block
 
@@ -83,7 +84,10 @@ class Lane:
         self.shape = num_layers, num_experts
         strategy = "joint-descent" if setting.planner == FIRST_WINDOW else self.planner.strategy
         self.how: How | None = None if strategy is None else how_of(strategy, asked.seed, 1)
-        self.keeps_windows = asked.history is not None or self.planner.sees_windows
+        self.history = asked.history
+        if self.planner.forecasts and asked.history is None:
+            self.history = FORECAST_FROM
+        self.keeps_windows = self.history is not None or self.planner.sees_windows
 
     def start(self) -> State:
         """Return how it begins: experts in order."""
@@ -101,10 +105,13 @@ class Lane:
         for window in range(windows):
             seen = pasts.get(window)
             if seen is not None and any(each.any() for each in seen):
-                table = self._plan(seen, held, None if placements is None else placements[window])
+                ahead = None if placements is None else placements[window]
+                load = forecast(np.stack(seen)) if self.planner.forecasts else _sum(seen)
+                table = self._plan(seen, load, held, ahead)
                 taken.transfers[window], taken.seconds[window] = self._moved(held, table)
                 held = table
-                planned = float(balancedness_of(held[None], _sum(seen)[None], self.cluster.num_ranks)[0].mean())
+                expected = load.expected if isinstance(load, Forecast) else load
+                planned = float(balancedness_of(held[None], expected[None], self.cluster.num_ranks)[0].mean())
             taken.tables[window], taken.planned[window] = held, planned
         return taken, State(held, past, planned)
 
@@ -114,14 +121,14 @@ class Lane:
         """Return what each plan of the block is made from, by window, and what is left for the next block."""
         if self.setting.planner in (NONE, ORACLE):
             return {}, ()
-        kept: deque[Floats] = deque(past, maxlen=self.asked.history)
+        kept: deque[Floats] = deque(past, maxlen=self.history)
         found = {}
         for window, load in enumerate(block.loads):
             number = block.first + window
             due = number == 1 if self.setting.planner == FIRST_WINDOW else (number - 1) % self.setting.every == 0
             if number and due:
                 found[window] = tuple(kept)
-                if self.asked.history is None:
+                if self.history is None:
                     kept.clear()
             if self.keeps_windows or not kept:
                 kept.append(load)
@@ -131,22 +138,23 @@ class Lane:
 
     def _plan_ahead(self, pasts: dict[int, tuple[Floats, ...]]) -> dict[int, Ints] | None:
         """Return the plans of a block, where they do not depend on what is in force; all at once, as layers of one."""
-        if self.how is None or self.setting.max_transfers is not None or not pasts:
+        if self.how is None or self.setting.max_transfers is not None or self.planner.forecasts or not pasts:
             return None
         loads = np.stack([_sum(seen) for seen in pasts.values()])
         tables = plan_all(loads, self.cluster, self.asked.num_expert_groups, self.how)
         return dict(zip(pasts, tables, strict=True))
 
-    def _plan(self, seen: tuple[Floats, ...], held: Ints, ahead: Ints | None) -> Ints:
+    def _plan(self, seen: tuple[Floats, ...], load: Floats | Forecast, held: Ints, ahead: Ints | None) -> Ints:
+        """Return the next placement: from windows that were ``seen``, their sum or forecast, and what is in force."""
         if ahead is not None:
             return ahead if self.setting.planner == FIRST_WINDOW else self._renamed(ahead, held)
         groups = self.asked.num_expert_groups
         if self.planner.plans is not None:
-            windows = np.stack(seen) if self.planner.sees_windows else _sum(seen)[None]
+            windows = np.stack(seen) if self.planner.sees_windows else np.asarray(load)[None]
             found = self.planner.plans(windows, self.cluster, groups, held)
             return Placement(found, self.cluster.num_ranks, self.shape[1]).physical_to_logical
         assert self.how is not None
-        problem = PlacementProblem(_sum(seen), self.cluster, groups)
+        problem = PlacementProblem(load, self.cluster, groups)
         current = Placement(held, self.cluster.num_ranks, self.shape[1])
         budget = Budget(max_transfers=self.setting.max_transfers)
         return next_placement(problem, current, budget, self.how).placement.physical_to_logical

@@ -6,6 +6,7 @@ name               what it does
 none               experts in order, and again from expert 0 in the redundant slots: what engines start from
 first-window       a plan from the first window, loaded before serving goes on, and never another
 a strategy         ``equipoise.solve`` by that strategy, from the placement in force
+forecast           ``equipoise.solve`` for the ``equipoise.forecast`` from the last 96 windows, or ``history`` of them
 an engine's        its own planner, called as the engine calls it; where its package can be imported
 oracle             knows the next window: the ceiling, not a planner to be had; what it moves is free
 =================  ==========================================================================================
@@ -29,14 +30,25 @@ from equipoise.problem import Cluster
 from equipoise.strategies import STRATEGIES
 from equipoise.traces.engine_planners import ENGINE_PLANNERS, can_import
 
-__all__ = ["DEFAULTS", "FIRST_WINDOW", "NONE", "ORACLE", "Planner", "find_planner", "how_of", "planner_names"]
+__all__ = [
+    "DEFAULTS",
+    "FIRST_WINDOW",
+    "FORECAST_FROM",
+    "NONE",
+    "ORACLE",
+    "Planner",
+    "find_planner",
+    "how_of",
+    "planner_names",
+]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 Plans = Callable[[Floats, Cluster, int | None, Ints], Ints]
 """Windows [windows, layers, experts], cluster, groups and the slots in force [layers, slots] to the slots of a plan."""
 
-NONE, FIRST_WINDOW, ORACLE = "none", "first-window", "oracle"
+NONE, FIRST_WINDOW, ORACLE, FORECAST = "none", "first-window", "oracle", "forecast"
+FORECAST_FROM = 96  # windows, of which a forecast uses no more
 DEFAULTS = (NONE, FIRST_WINDOW, "plain-greedy", "joint-descent", ORACLE)
 
 PARAMETERS: dict[str, dict[str, Any]] = {"joint-descent": {"max_gap": 0.002, "stop_after": 100_000}}
@@ -58,6 +70,8 @@ class Planner:
         Whether it can be told how much may move; one that cannot is replayed without a limit only.
     sees_windows : bool
         Whether it looks at windows one by one, and not at their sum.
+    forecasts : bool
+        Whether it plans for a forecast from windows, those before its last plan too.
     """
 
     name: str
@@ -65,12 +79,20 @@ class Planner:
     plans: Plans | None = None
     limited: bool = True
     sees_windows: bool = False
+    forecasts: bool = False
 
 
 def planner_names() -> list[str]:
     """Return the names of all planners that can run here."""
     engines = [name for name, row in ENGINE_PLANNERS.items() if can_import(row)]
-    return [NONE, FIRST_WINDOW, *sorted(STRATEGIES, key=lambda name: name != "plain-greedy"), *engines, ORACLE]
+    return [
+        NONE,
+        FIRST_WINDOW,
+        *sorted(STRATEGIES, key=lambda name: name != "plain-greedy"),
+        FORECAST,
+        *engines,
+        ORACLE,
+    ]
 
 
 def find_planner(name: str) -> Planner:
@@ -85,6 +107,8 @@ def find_planner(name: str) -> Planner:
     """
     if name in STRATEGIES:
         return Planner(name, strategy=name)
+    if name == FORECAST:
+        return Planner(name, strategy="joint-descent", sees_windows=True, forecasts=True)
     if name in (NONE, FIRST_WINDOW, ORACLE):
         return Planner(name)
     row = ENGINE_PLANNERS.get(name)

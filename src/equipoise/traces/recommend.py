@@ -100,7 +100,9 @@ def _flags(setting: Setting, num_experts: int, window: int) -> dict[str, str]:
         elif setting.planner in BUILT_IN:
             continue  # another engine's own
         else:
-            variables = [] if setting.planner == "joint-descent" else [f"{prefix}_STRATEGY={setting.planner}"]
+            variables = (
+                [] if setting.planner in ("joint-descent", "forecast") else [f"{prefix}_STRATEGY={setting.planner}"]
+            )
             if setting.max_transfers is not None:
                 variables.append(f"{prefix}_MAX_TRANSFERS={setting.max_transfers}")
         start = (
