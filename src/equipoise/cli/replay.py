@@ -44,7 +44,8 @@ Planners = Annotated[
         "--planner",
         metavar="NAME",
         help="none, first-window, oracle, forecast, a strategy, or an engine's own: vllm, sglang-deepseek, "
-        "sglang-deepseek-vec, deepseek-eplb. Repeatable. Left out: none, first-window, plain-greedy, joint-descent, oracle.",
+        "sglang-deepseek-vec, deepseek-eplb. Repeatable. Left out: none, first-window, plain-greedy, "
+        "joint-descent, oracle.",
     ),
 ]
 Window = Annotated[int, typer.Option("--window", metavar="N", help="Steps of TRACE that are one window.")]
