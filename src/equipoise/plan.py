@@ -23,12 +23,14 @@ from equipoise.dispatch.connected import count_components, describe_connected, f
 from equipoise.dispatch.shares import Shares
 from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError, MissingDependencyError, listed, shown
 from equipoise.files import write_atomically
+from equipoise.latency import LatencyModel
 from equipoise.load import LoadStatistics
 from equipoise.metrics import Metrics
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
-from equipoise.saved import KEYS, fields_of, verified, verified_shares
+from equipoise.saved import KEYS, fields_of, verified, verified_shares, verified_time
 from equipoise.steps import Steps
+from equipoise.timing import TimeCertificate
 
 __all__ = ["Plan", "Provenance"]
 
@@ -164,7 +166,11 @@ class Plan:
     layer_ids : tuple of int or None, default None
         The model's own id of each layer; None where layers count from 0. See ``named``.
     shares : Shares or None, default None
-        What part of its expert's tokens each slot gets; None is even shares. Certificate and metrics are of these.
+        What part of its expert's tokens each slot gets; None is even shares. Certificate and metrics are of these. With
+        several batch sizes, those of the largest; see ``shares_for``.
+    time : TimeCertificate or None, default None
+        Of a plan in time: its latency model, and for each batch size the shares, the expected time of the busiest rank
+        and a bound on it.
     steps : Steps or None, default None
         Of a load that is the sum of several steps: how many, and what the placement is worth step by step.
     lost_ranks : tuple of int, default ()
@@ -187,8 +193,30 @@ class Plan:
     provenance: Provenance
     layer_ids: tuple[int, ...] | None = None
     shares: Shares | None = None
+    time: TimeCertificate | None = None
     steps: Steps | None = None
     lost_ranks: tuple[int, ...] = ()
+
+    @property
+    def latency(self) -> LatencyModel | None:
+        """The latency model that was planned with, if any."""
+        return None if self.time is None else self.time.latency
+
+    def shares_for(self, routed_per_step: float) -> Shares:
+        """Return the shares for a batch size: those of the nearest that was planned for, by ratio.
+
+        Of a plan that was not made in time, ``shares``, or even ones. ``routed_per_step`` is that of
+        ``PlacementProblem``.
+
+        Raises
+        ------
+        InvalidInputError
+            If ``routed_per_step`` is no number above 0.
+        """
+        if self.time is not None:
+            return self.time.shares[self.time.nearest(routed_per_step)]
+        finite(routed_per_step, "routed_per_step")
+        return _shares_of(self)
 
     def named(self, layer_ids: Sequence[int]) -> Plan:
         """Return the same plan with the model's ids of its layers, which its file then has too.
@@ -223,6 +251,10 @@ class Plan:
             as_instance(self.shares, Shares, "shares", "Shares, or None for even ones")
             if self.shares.placement != self.placement:
                 raise InvalidInputError("shares are of another placement; pass those of this plan's slots.")
+        if self.time is not None:
+            as_instance(self.time, TimeCertificate, "time", "a TimeCertificate, or None")
+            if any(each.placement != self.placement for each in self.time.shares):
+                raise InvalidInputError("time is of another placement; pass that of this plan's slots.")
 
     @classmethod
     def of(
@@ -286,6 +318,8 @@ class Plan:
         shares = None
         if any(part.shares is not None for part in parts):
             shares = Shares(every(lambda part: _shares_of(part).values), placement)
+        if any(part.time is not None for part in parts):
+            raise InvalidInputError("parts are plans in time; plan their layers together.")
         return cls(
             first.cluster,
             first.num_expert_groups,
@@ -374,6 +408,8 @@ class Plan:
             ("gap to bound", f"mean {certificate.mean_gap:.4%}, worst layer {certificate.max_gap:.4%}"),
             *(("next window", line) for line in self._foreseen()),
             *(("bound by", line) for line in self._binding()),
+            *(("time", line) for line in ([] if self.time is None else self.time.describe())),
+            *(("time model", line) for line in ([] if self.time is None else [self.time.latency.describe()])),
             *([("lost", _named_ranks(self.lost_ranks))] if self.lost_ranks else []),
             *(("held back", line) for line in self._holding_back()),
             *(("shares", line) for line in self._sharing()),
@@ -478,7 +514,7 @@ class Plan:
         return json.dumps(
             {
                 "format": FORMAT,
-                "version": 2 if shares else 1,
+                "version": 2 if shares or self.time is not None else 1,
                 "cluster": dataclasses.asdict(self.cluster),
                 "num_expert_groups": self.num_expert_groups,
                 "num_logical_experts": self.placement.num_logical_experts,
@@ -492,6 +528,7 @@ class Plan:
                 "mean_rank_load": self.metrics.mean_rank_load.tolist(),
                 "physical_to_logical": self.placement.physical_to_logical.tolist(),
                 **shares,
+                **({} if self.time is None else {"time": self.time.to_dict()}),
             }
         )
 
@@ -562,6 +599,8 @@ class Plan:
             plan = cls(*verified(document), provenance)
             if version > 1 and "shares" in document:
                 plan = dataclasses.replace(plan, shares=verified_shares(document, plan.placement))
+            if version > 1 and "time" in document:
+                plan = dataclasses.replace(plan, time=verified_time(document["time"], plan.placement))
             if "steps" in document:
                 steps = Steps(**fields_of(document["steps"], Steps, "steps"))
                 plan = dataclasses.replace(plan, steps=steps)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from equipoise.cli import options
 from equipoise.cli.console import print_json, progress, results, show
-from equipoise.cli.contenders import NO_BALANCING, in_order, planned, strategies_to_compare, table_of
+from equipoise.cli.contenders import NO_BALANCING, in_order, planned, strategies_to_compare, table_of, timed
 from equipoise.cli.loads import read_loads, summed
 from equipoise.cli.models import check_model, groups_of, named_model
+from equipoise.cli.pages import compare_page
 from equipoise.cli.warm import warm_up
 
 __all__ = ["compare"]
@@ -18,10 +19,14 @@ def compare(
     slots: options.Slots,
     nodes: options.Nodes = 1,
     groups: options.Groups = None,
+    gpu: options.Gpu = None,
+    tokens_per_rank: options.TokensPerRank = None,
+    top_k: options.TopK = None,
     seed: options.Seed = 0,
     backend: options.Backend = "auto",
     threads: options.Threads = None,
     key: options.Key = None,
+    report: options.Report = None,
     model: options.ModelName = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -32,9 +37,12 @@ def compare(
     \b
     equipoise compare counts.json --ranks 32 --slots 288
     equipoise compare counts.json --ranks 32 --slots 288 --nodes 4 --groups 8 --json
+    equipoise compare counts.json --ranks 32 --slots 288 --gpu h200 --tokens-per-rank 4,64,256
     """
     from equipoise.problem import Cluster, PlacementProblem
 
+    options.check_report(report)
+    timing = options.timing_of(gpu, tokens_per_rank, top_k)
     known = named_model(model)
     groups = groups_of(known, groups, nodes)
     strategies, left_out = strategies_to_compare(backend)
@@ -45,6 +53,9 @@ def compare(
     with progress("planning", total=len(strategies)) as step:
         warm_up(strategies, backend, threads, problem=problem)
         contenders = [in_order(problem), *planned(problem, strategies, step, seed, backend, threads)]
+        contenders = timed(contenders, problem, timing)
+    if report is not None:
+        options.write_report(report, compare_page(contenders, problem, statistics.source))
     if as_json:
         print_json(
             {
@@ -64,7 +75,7 @@ def compare(
     show(
         console,
         f"{options.count_of(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts -> "
-        f"{cluster.num_slots} slots on {cluster.num_ranks} ranks{where}{summed(statistics)}\n",
+        f"{cluster.num_slots} slots on {cluster.num_ranks} ranks{where}{summed(statistics.num_windows)}\n",
     )
     console.print(table_of(contenders))
     show(
@@ -73,6 +84,8 @@ def compare(
         "are not looked at. plain-greedy: the published method. Times are those of\n"
         "planning, with kernels compiled.",
     )
+    if timing is not None:
+        show(console, options.timing_note(timing))
     if statistics.num_windows > 1:
         show(console, "realised: balancedness of each step by itself, its mean over steps and layers.")
     if left_out:

@@ -9,6 +9,7 @@ import typer
 
 from equipoise.cli import options
 from equipoise.cli.console import print_json
+from equipoise.errors import InvalidInputError
 
 __all__ = ["export"]
 
@@ -48,6 +49,10 @@ def export(
 
     find_placement_format(engine)
     loaded = Plan.load(plan)
+    if loaded.shares is not None and loaded.shares.num_dormant.any():
+        raise InvalidInputError(
+            f"{plan} has dormant replicas, and a file of {engine} would give them tokens; plan without --gpu for it."
+        )
     layered = LayeredPlacement.of(loaded.placement, loaded.layer_ids, str(plan))
     if skip_empty:
         layered = layered.select(loaded.metrics.mean_rank_load > 0)
