@@ -29,36 +29,48 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from equipoise.kernels.native import native
-from equipoise.latency.curve import most_tokens, slot_time
+from equipoise.latency.curve import most_tokens, slot_moments, slot_time
 from equipoise.timing.costs import least_replicas
 
 __all__ = ["Sorted", "least_busiest", "least_with_company", "new_sorted", "raise_by_counting", "sort_experts"]
 
-ROUNDS, COUNTED_ROUNDS = 24, 6  # halvings of the interval between a bound and what was achieved
-CLOSE, COUNTED_CLOSE = 1e-5, 2e-3  # relative; where it is so small, nothing is halved
+ROUNDS, COUNTED_ROUNDS = 24, 8  # halvings of the interval between a bound and what was achieved
+CLOSE, COUNTED_CLOSE = 1e-5, 1e-3  # relative; where it is so small, nothing is halved
 SAFE = 1e-9  # relative; what is counted against a plan is counted so much lower
 MOST_COUNTED = 40
 BITS = 17  # of an expert's number
-TOKENS_ALIKE, TIMES_ALIKE = 1.25, 1.002  # experts so near to each other count as the smallest of them
-MIXTURES = ((0.8, 0.0), (0.65, 0.0), (0.9, 0.0), (1.0, 0.0), (0.8, 0.01), (0.9, 0.05))
+TOKENS_ALIKE, TIMES_ALIKE = 1.1, 1.002  # experts so near to each other count as the smallest of them
+MIXTURES = ((0.8, 0.0), (0.7, 0.0), (0.9, 0.0), (1.0, 0.0), (0.75, 0.005), (0.85, 0.0), (0.9, 0.05))
 """Weights a and prices q that are tried."""
 
 
 class Sorted(NamedTuple):
-    """Experts by descending mean of tokens. expert int64 [experts]; tokens float64 [experts]; single float64 [experts],
-    what an only replica costs; rest float64 [experts + 1], the sum of those from each on.
+    """Experts by descending mean of tokens.
+
+    expert int64 [experts]; tokens float64 [experts]; single, spread, full float64 [experts], of an only replica the
+    expected time, its variance and what it is where a token comes; rest float64 [experts + 1], the sum of ``single``
+    from each on.
     """
 
     expert: Any
     tokens: Any
     single: Any
+    spread: Any
+    full: Any
     rest: Any
 
 
 @native
 def new_sorted(experts):
     """Return room for the experts of a layer."""
-    return Sorted(np.empty(experts, np.int64), np.empty(experts), np.empty(experts), np.empty(experts + 1))
+    return Sorted(
+        np.empty(experts, np.int64),
+        np.empty(experts),
+        np.empty(experts),
+        np.empty(experts),
+        np.empty(experts),
+        np.empty(experts + 1),
+    )
 
 
 @native
@@ -78,7 +90,8 @@ def sort_experts(curve, tokens, ordered):
     for i in range(experts - 1, -1, -1):
         ordered.expert[i] &= (1 << BITS) - 1
         ordered.tokens[i] = tokens[ordered.expert[i]]
-        ordered.single[i] = slot_time(curve, ordered.tokens[i])
+        time, spread, chance = slot_moments(curve, ordered.tokens[i])
+        ordered.single[i], ordered.spread[i], ordered.full[i] = time, spread, time / chance if chance > 0.0 else 0.0
         ordered.rest[i] = ordered.rest[i + 1] + ordered.single[i]
 
 

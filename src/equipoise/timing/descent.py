@@ -11,7 +11,7 @@ from equipoise.timing.ranks import busiest, holds, put, set_count
 
 __all__ = ["descend"]
 
-SLOTS_A_STEP = 2  # a layer takes no more steps than it has slots for each of them
+MOST_STEPS = 1  # for each slot of a layer
 
 
 @native
@@ -20,7 +20,7 @@ def descend(ranks, curve, scale, tokens, target, per_node):
 
     Replicas stay among ``per_node`` consecutive ranks.
     """
-    steps, most = 0, ranks.value.size // SLOTS_A_STEP
+    steps, most = 0, MOST_STEPS * ranks.value.size
     while steps < most:
         g = busiest(ranks)
         if ranks.load[g] <= target:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from equipoise.kernels.native import native
-from equipoise.latency.curve import slot_time
+from equipoise.latency.curve import slot_moments, slot_time
 from equipoise.timing.bound import (
     least_busiest,
     least_with_company,
@@ -22,8 +22,11 @@ from equipoise.timing.ranks import likely, new_ranks, read_ranks
 
 __all__ = ["Best", "bound_rows", "improve_rows", "plan_rows", "time_rows"]
 
-LARGEST = (1.0, 0.55, 0.35)
+LARGEST = (0.45, 0.35)
 """What a replica may cost at most, in bounds on the busiest rank: each gives other counts."""
+
+CLOSE_ENOUGH = 1.005
+"""A bound so near to what is achieved is not raised by counting."""
 
 OF_ONE_STEP = 0.5
 """Of a plan's worth, the part that what the busiest rank of one step takes has, beside the expected time."""
@@ -126,8 +129,9 @@ def improve_rows(curve, tokens, best, held, per_node):
     ranks, ordered = new_ranks(held.shape[1], held.shape[2], tokens.shape[1]), new_sorted(tokens.shape[1])
     for row in range(len(tokens)):
         for e in range(tokens.shape[1]):
-            ordered.expert[e] = e
-            ordered.tokens[e] = tokens[row, e]
+            time, spread, chance = slot_moments(curve, tokens[row, e])
+            ordered.expert[e], ordered.tokens[e], ordered.single[e] = e, tokens[row, e], time
+            ordered.spread[e], ordered.full[e] = spread, time / chance if chance > 0.0 else 0.0
         scale = scale_of(curve, tokens[row])
         read_ranks(ranks, held[row], curve, scale, tokens[row])
         best.limit[row], best.worth[row] = ranks.load.max() / scale, np.inf
@@ -143,7 +147,9 @@ def bound_rows(curve, tokens, num_ranks, num_slots, achieved, bounds):
     for row in range(len(tokens)):
         sort_experts(curve, tokens[row], ordered)
         bound = min(least_busiest(curve, ordered, num_ranks, num_slots), achieved[row])
-        bounds[row] = raise_by_counting(curve, ordered, num_ranks, num_slots, bound, achieved[row])
+        bounds[row] = bound
+        if bound * CLOSE_ENOUGH < achieved[row]:
+            bounds[row] = raise_by_counting(curve, ordered, num_ranks, num_slots, bound, achieved[row])
 
 
 @native
@@ -152,7 +158,7 @@ def _keep(ranks, curve, scale, ordered, best, row):
     time = ranks.load.max() / scale
     if time > best.limit[row] or time >= best.worth[row]:
         return
-    worth = time + OF_ONE_STEP * (likely(ranks, curve, ordered.tokens) - time)
+    worth = time + OF_ONE_STEP * (likely(ranks, curve, ordered) - time)
     if worth >= best.worth[row]:
         return
     best.time[row], best.worth[row] = time, worth
