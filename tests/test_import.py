@@ -26,6 +26,8 @@ def test_importing_equipoise_imports_nothing_heavy() -> None:
 
 
 NATIVE = {
+    "SlotTimes",
+    "slot_times",
     "Capacity",
     "Frontier",
     "LinkSpeeds",
