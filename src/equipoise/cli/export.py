@@ -18,7 +18,7 @@ Engine = Annotated[
     typer.Option(
         "--engine",
         metavar="NAME",
-        help="sglang, sglang-pt, tensorrt-llm, vllm-ascend, omni-infer or deepseek.",
+        help="sglang, sglang-pt, hygon, tensorrt-llm, vllm-ascend, omni-infer or deepseek.",
         show_default=False,
     ),
 ]
@@ -48,7 +48,7 @@ def export(
 
     find_placement_format(engine)
     loaded = Plan.load(plan)
-    layered = LayeredPlacement.of(loaded.placement, loaded.layer_ids, str(plan))
+    layered = LayeredPlacement.of_plan(loaded, str(plan))
     if skip_empty:
         layered = layered.select(loaded.metrics.mean_rank_load > 0)
     layered = layered.starting_at(first_layer).with_draft_layers(mtp_layers)

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from equipoise.arguments import as_instance, count
 from equipoise.arrays import as_numpy, check_table
+from equipoise.dispatch import Shares
 from equipoise.errors import InvalidInputError, shown
 from equipoise.load import LoadStatistics
 from equipoise.placement import Placement
+from equipoise.plan import Plan
 
 __all__ = ["LayeredPlacement", "fill_layers", "refuse_duplicates", "shifted"]
 
@@ -34,6 +36,8 @@ class LayeredPlacement:
         None where the file does not say.
     source : str
         Where it came from, for people.
+    shares : float array, shape (num_layers, num_slots), or None
+        What part of its expert's tokens each slot gets; None is even parts.
 
     Raises
     ------
@@ -45,11 +49,17 @@ class LayeredPlacement:
     layer_ids: tuple[int, ...]
     num_ranks: int | None = None
     source: str = "memory"
+    shares: NDArray[np.float64] | None = None
 
     if TYPE_CHECKING:  # any array goes in, int32 comes out
 
         def __init__(
-            self, physical_to_logical: Any, layer_ids: Any, num_ranks: int | None = None, source: str = "memory"
+            self,
+            physical_to_logical: Any,
+            layer_ids: Any,
+            num_ranks: int | None = None,
+            source: str = "memory",
+            shares: Any = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -84,6 +94,8 @@ class LayeredPlacement:
             Placement(table, self.num_ranks, experts)  # the ranks divide the slots, or this says so
         table = np.array(table, dtype=np.int32, order="C")
         table.setflags(write=False)
+        if self.shares is not None:
+            object.__setattr__(self, "shares", Shares(self.shares, Placement(table, 1, experts)).values)
         object.__setattr__(self, "physical_to_logical", table)
         object.__setattr__(self, "layer_ids", ids)
 
@@ -93,6 +105,13 @@ class LayeredPlacement:
         as_instance(placement, Placement, "placement", "a Placement, such as plan.placement")
         ids = tuple(range(placement.num_layers)) if layer_ids is None else layer_ids
         return cls(placement.physical_to_logical, ids, placement.num_ranks, source)
+
+    @classmethod
+    def of_plan(cls, plan: Plan, source: str = "memory") -> LayeredPlacement:
+        """Return the placement of a plan, with its layer ids and shares."""
+        as_instance(plan, Plan, "plan", "a Plan, such as solve returns")
+        shares = None if plan.shares is None else plan.shares.values
+        return replace(cls.of(plan.placement, plan.layer_ids, source), shares=shares)
 
     @property
     def num_slots(self) -> int:
@@ -123,7 +142,8 @@ class LayeredPlacement:
         if not keep.any():
             raise InvalidInputError(f"{self.source} has no layer with tokens; plan on a load that has some.")
         ids = tuple(layer for layer, kept in zip(self.layer_ids, keep, strict=True) if kept)
-        return replace(self, physical_to_logical=self.physical_to_logical[keep], layer_ids=ids)
+        shares = None if self.shares is None else self.shares[keep]
+        return replace(self, physical_to_logical=self.physical_to_logical[keep], layer_ids=ids, shares=shares)
 
     def starting_at(self, first_layer: int | None) -> LayeredPlacement:
         """Return the same placement with ids that count from ``first_layer``; None keeps them."""
@@ -138,7 +158,11 @@ class LayeredPlacement:
         row = np.arange(self.num_slots, dtype=np.int32) % self.num_logical_experts
         table = np.concatenate([self.physical_to_logical, np.tile(row, (number, 1))])
         ids = (*self.layer_ids, *range(self.layer_ids[-1] + 1, self.layer_ids[-1] + 1 + number))
-        return replace(self, physical_to_logical=table, layer_ids=ids)
+        shares = self.shares
+        if shares is not None:
+            even = Shares.even(Placement(row[None], 1, self.num_logical_experts)).values
+            shares = np.concatenate([shares, np.repeat(even, number, axis=0)])
+        return replace(self, physical_to_logical=table, layer_ids=ids, shares=shares)
 
     def by_rank(self, wanted_by: str) -> NDArray[np.int32]:
         """Return the experts of each rank: int32, shape (num_layers, num_ranks, slots_per_rank)."""

@@ -15,6 +15,7 @@ from equipoise.engines.record import Recorder
 from equipoise.engines.sentences import Balance, Moved
 
 if TYPE_CHECKING:
+    from equipoise.dispatch import Shares
     from equipoise.engines.settings import Settings
     from equipoise.online.counters import Counters
     from equipoise.placement import Placement
@@ -71,13 +72,28 @@ class Planner:
         separate: bool = False,
     ) -> Placement:
         """Return the placement to hold next; arguments and errors are those of ``plan_next``."""
+        asked = (load, num_slots, num_groups, num_nodes, num_ranks, current)
+        return self.place_and_share(*asked, separate=separate)[0]
+
+    def place_and_share(
+        self,
+        load: Any,
+        num_slots: int,
+        num_groups: int | None,
+        num_nodes: int,
+        num_ranks: int,
+        current: Any = None,
+        *,
+        separate: bool = False,
+    ) -> tuple[Placement, Shares | None]:
+        """Return the placement to hold next and its shares, None for even ones, as where nobody asked for others."""
         shape = (*load.shape[-2:], num_slots, num_ranks)
         if self._saved.plans:
             plan = self._saved.find(*shape)
             if shape not in self._seen:
                 self._seen.add(shape)
                 self._say("equipoise's first plan: %s.", describe(plan))
-            return plan.placement
+            return plan.placement, plan.shares if self.settings.shares else None
         start = time.perf_counter()
         found = plan_next(load, num_slots, num_groups, num_nodes, num_ranks, self.settings, current, separate=separate)
         seconds = time.perf_counter() - start
@@ -87,7 +103,7 @@ class Planner:
             if self._recorder is not None and self._is_first():
                 asked = (num_slots, num_groups or 1, num_nodes, num_ranks)
                 self._recorder.keep(found.problem.load, None if found.held is None else found.held, asked)
-        return found.placement
+        return found.placement, found.shares
 
     def _report(self, found: Next, seconds: float, shape: Shape) -> None:
         before, after = sentences.balances(found)

@@ -68,7 +68,7 @@ def balances(found: Next) -> tuple[Balance | None, Balance]:
     """Return how level the ranks are by the placement in force, if one is, and by the next."""
     load = found.problem.load
     before = None if found.held is None else Balance.of(_rank_load(found.held, load))
-    return before, Balance.of(_rank_load(found.placement, load))
+    return before, Balance.of(found.rank_load())
 
 
 def rearrangement(

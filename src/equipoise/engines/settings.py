@@ -57,6 +57,9 @@ class Settings:
         Megabytes of it, at most.
     metrics : bool, default False
         Whether Prometheus gauges are set.
+    shares : bool, default False
+        Whether replicas get the best shares of their expert's tokens, and not even ones: at every call of the engine
+        for the load that it passes, and a layer keeps its placement where new shares are enough.
 
     Examples
     --------
@@ -77,9 +80,11 @@ class Settings:
     record: str | None = None
     record_mb: int = 256
     metrics: bool = False
+    shares: bool = False
 
     def __post_init__(self) -> None:
         flag(self.enabled, "enabled")
+        flag(self.shares, "shares")
         if self.strategy is not None:
             as_instance(self.strategy, str, "strategy", "the name of a strategy, or None")
         as_names(
@@ -222,4 +227,5 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "_RECORD": ("record", str, "name a folder"),
     "_RECORD_MB": ("record_mb", _positive, _POSITIVE),
     "_METRICS": ("metrics", _switch, "set it to 1 to set Prometheus gauges, or leave it out"),
+    "_SHARES": ("shares", _switch, "set it to 1 to give replicas uneven shares of tokens, or leave it out"),
 }
