@@ -292,3 +292,13 @@ def test_parameters_are_read_as_numbers_where_they_are_numbers() -> None:
     for wrong in ("=5", "a b=5", "name=", ""):
         with pytest.raises(InvalidInputError, match="--set is"):
             options.parse_parameters([wrong])
+
+
+def test_shares_and_connected_ranks_are_planned_where_asked_for(run, loads: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    result = run("plan", loads, "--ranks", 4, "--slots", 20, "--shares", "best", "--connected", "--out", out)
+    assert result.exit_code == 0
+    assert "components of ranks that share experts" in result.stdout
+    plan = eq.Plan.load(out)
+    assert plan.shares is not None
+    assert run("plan", loads, "--ranks", 4, "--slots", 20, "--shares", "worst").exit_code == 2

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from equipoise.cli import options
 from equipoise.cli.console import print_json, progress, results, show
 from equipoise.cli.contenders import NO_BALANCING, in_order, planned, strategies_to_compare, table_of
+from equipoise.cli.sharing import connected_one, sharing_of, sharing_table
 from equipoise.cli.warm import warm_up
 
 __all__ = ["compare"]
@@ -20,6 +25,10 @@ def compare(
     backend: options.Backend = "auto",
     threads: options.Threads = None,
     key: options.Key = None,
+    shares: Annotated[
+        bool, typer.Option("--shares", help="Show what uneven shares are worth, now and after a drift.")
+    ] = False,
+    drift: Annotated[float, typer.Option("--drift", metavar="X", help="The drift for --shares: 0.2 for 20 %.")] = 0.2,
     as_json: options.AsJson = False,
 ) -> None:
     """Set no balancing and every strategy, the plain greedy among them, side by side on one load.
@@ -28,6 +37,7 @@ def compare(
 
     \b
     equipoise compare counts.json --ranks 32 --slots 288
+    equipoise compare counts.json --ranks 32 --slots 288 --shares
     equipoise compare counts.json --ranks 32 --slots 288 --nodes 4 --groups 8 --json
     """
     from equipoise.load import read_load
@@ -41,6 +51,10 @@ def compare(
     with progress("planning", total=len(strategies)) as step:
         warm_up(strategies, backend, threads)
         contenders = [in_order(problem), *planned(problem, strategies, step, seed, backend, threads)]
+        sharing = []
+        if shares:
+            contenders.append(connected_one(problem, seed, threads))
+            sharing = sharing_of(contenders, problem, drift)
     if as_json:
         print_json(
             {
@@ -51,6 +65,7 @@ def compare(
                 "num_slots": cluster.num_slots,
                 "is_hierarchical": problem.is_hierarchical,
                 "contenders": [each.to_dict() for each in contenders],
+                **({"shares": sharing} if shares else {}),
             }
         )
         return
@@ -68,5 +83,14 @@ def compare(
         "are not looked at. plain-greedy: the published method. Times are those of\n"
         "planning, with kernels compiled.",
     )
+    if shares:
+        console.print()
+        console.print(sharing_table(sharing))
+        show(
+            console,
+            "\nMean balancedness where replicas get even parts of their expert's tokens, and with\n"
+            "the best shares, which is also what a dispatcher that solves each batch can reach.\n"
+            "The drift is in log space, no weights move. Components: ranks that share experts.",
+        )
     if left_out:
         show(console, f"Left out, as not to be had on {backend}: {', '.join(left_out)}.")

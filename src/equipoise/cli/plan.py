@@ -40,6 +40,10 @@ def plan(
     backend: options.Backend = "auto",
     threads: options.Threads = None,
     key: options.Key = None,
+    shares: Annotated[str, typer.Option("--shares", metavar="KIND", help="even, or best for the placement.")] = "even",
+    connected: Annotated[
+        bool, typer.Option("--connected", help="Connect ranks by shared experts, for shares to follow a drift.")
+    ] = False,
     out: Out = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -48,8 +52,10 @@ def plan(
     \b
     equipoise plan counts.json --ranks 32 --slots 288 --out plan.json
     equipoise plan counts.npy --ranks 32 --slots 288 --nodes 4 --groups 8
+    equipoise plan counts.npy --ranks 32 --slots 288 --connected --shares best
     equipoise plan counts.pt --ranks 64 --slots 320 --max-gap 0.001 --json
     """
+    from equipoise.dispatch import choose_shares
     from equipoise.files import check_writable
     from equipoise.how import How
     from equipoise.load import read_load
@@ -64,6 +70,8 @@ def plan(
     if max_gap is not None and "max_gap" in parameters_of(chosen):
         given.setdefault("max_gap", max_gap)  # a strategy that can aim at a gap stops there
     How.of(chosen, seed=seed, backend=backend, threads=threads, **given)
+    choose_shares(shares)
+    asked: dict[str, Any] = {"shares": shares, "connected": connected}
     if out is not None:
         check_writable(out)
     cluster = Cluster.from_slots(ranks, slots, nodes)
@@ -80,7 +88,7 @@ def plan(
     with progress("planning"):
         warm_up([chosen], backend, threads, given)
         start = time.perf_counter()
-        found = solve(problem, chosen, seed=seed, backend=backend, threads=threads, **given)
+        found = solve(problem, chosen, seed=seed, backend=backend, threads=threads, **asked, **given)
         elapsed = time.perf_counter() - start
     found = found.named(statistics.layer_ids)
     if out is not None:

@@ -176,7 +176,7 @@ def _rebalance(
     current = _in_force(load.shape[0], num_slots)
     asked = (load, num_slots, num_groups, num_nodes, num_slots // slots_per_rank, current)
     placement, shares = planner.place_and_share(*asked)
-    lists = placement.logical_to_physical
+    lists: Any = placement.logical_to_physical
     if shares is not None and sglang_shares.lists_are_spread():
         width = 1 << min(num_slots.bit_length() - 1, 6)  # a list is no wider than there are slots
         lists = list_slots(shares, width)[0]

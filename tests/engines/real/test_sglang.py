@@ -233,7 +233,8 @@ for a2a in ("none", "deepep"):
     server("dynamic", a2a=a2a)
     made, other = seen_by(0), seen_by(2)
     torch.manual_seed(0)
-    report[a2a] = [(torch.bincount(route(made, layer, 4096).flatten(), minlength=9) / 4096).tolist() for layer in range(2)]
+    taken = [torch.bincount(route(made, layer, 4096).flatten(), minlength=9) / 4096 for layer in range(2)]
+    report[a2a] = [each.tolist() for each in taken]
     report[a2a + " alike"] = torch.equal(made.logical_to_all_physical_map, other.logical_to_all_physical_map)
 answer(table=made.physical_to_logical_map.tolist(), **report)
 """,
@@ -276,7 +277,10 @@ def test_lists_of_64_realise_shares_within_two_hundredths_at_256_tokens(tmp_path
     script = (
         SHARED
         + WIDE.format(algorithm="dynamic", a2a="none")
-        + "answer(**{str(n): (torch.bincount(route(made[0], 0, n).flatten(), minlength=72) / n).tolist() for n in (64, 256)})"
+        + """
+taken = {n: torch.bincount(route(made[0], 0, n).flatten(), minlength=72) / n for n in (64, 256)}
+answer(**{str(n): each.tolist() for n, each in taken.items()})
+"""
     )
     found = run(script, **shared_environment(tmp_path / "plan.json"))
     for tokens, off in (("256", 0.02), ("64", 0.05)):

@@ -236,6 +236,7 @@ ours.rebalance_experts(loads(), 320, 8, 1, 64, None)
 SHARED = """
 from vllm.distributed.eplb import eplb_state
 plain = eplb_state.compute_logical_maps
+eplb_state.PIN_MEMORY = False  # there is no accelerator to pin memory for
 def state(table, experts):
     # What an engine holds of a model: the tables that its router reads, 1024 wide.
     layers, slots = table.shape
@@ -312,7 +313,8 @@ def test_with_the_door_closed_the_tables_are_the_engines_own():
 load_again(); ours = policy.EPLB_POLICIES["default"]
 closed = eplb_state.compute_logical_maps is plain
 table = ours.rebalance_experts(loads(), 288, 8, 1, 32, None)
-answer(closed=closed, same=[torch.equal(a, b) for a, b in zip(eplb_state.compute_logical_maps(table, 256), plain(table, 256))])
+made = zip(eplb_state.compute_logical_maps(table, 256), plain(table, 256))
+answer(closed=closed, same=[torch.equal(a, b) for a, b in made])
 """
     )
     assert run(script) == {"closed": True, "same": [True, True]}
@@ -352,7 +354,8 @@ def test_a_function_that_is_not_known_is_refused_with_one_line_and_the_plans_sta
 eplb_state.compute_logical_maps = lambda physical_to_logical_map, num_logical_experts, device=None: None
 changed = eplb_state.compute_logical_maps
 load_again()
-answer(same=eplb_state.compute_logical_maps is changed, ours=policy.EPLB_POLICIES["default"] is not builtin, lines=lines)
+ours = policy.EPLB_POLICIES["default"]
+answer(same=eplb_state.compute_logical_maps is changed, ours=ours is not builtin, lines=lines)
 """,
         EQUIPOISE_VLLM_SHARES="1",
     )

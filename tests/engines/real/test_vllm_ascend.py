@@ -197,6 +197,7 @@ def test_source_ranks_are_given_out_by_the_shares_in_the_engines_own_maps():
     found = run(
         SHARED
         + """
+eplb_worker.get_ep_group = lambda: types.SimpleNamespace(rank_in_group=3)
 worker = eplb_worker.EplbWorker({"expert_maps": start()}, 1)
 before = worker.shared_dict["expert_maps"].clone()
 tokens = load(0, worker.global2local(before, S).numpy())
@@ -217,7 +218,7 @@ for layer in range(L):
     uneven += int((np.abs(values - 1 / np.bincount(row, minlength=E)[row]) > 0.1).sum())
 mine = {int(layer): log2phy for _, _, _, log2phy, layer in update}
 rank = worker.rank_id
-answer(off=off, uneven=uneven, same=all(mine[l] == sent(after[l])[rank].tolist() for l in mine if True))
+answer(off=off, uneven=uneven, same=all(mine[l] == sent(after[l])[rank].tolist() for l in mine))
 """,
         EQUIPOISE_VLLM_ASCEND="1",
         EQUIPOISE_VLLM_ASCEND_SHARES="1",
