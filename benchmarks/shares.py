@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import RECORDINGS, SHARED_DATA, _checkout, loads, machine, print_table, record
 
 import equipoise as eq
 from equipoise.dispatch import certify_shares, count_components, foresee
 from equipoise.metrics import balancedness
+from harness import RECORDINGS, SHARED_DATA, _checkout, loads, machine, print_table, record
 
 DRIFT, SEEDS = 0.2, 6
 SHAPES = ((288, 32), (320, 64), (288, 144))
