@@ -42,6 +42,7 @@ def compare(
     """
     from equipoise.load import read_load
     from equipoise.problem import Cluster, PlacementProblem
+    from equipoise.strategies import DEFAULT
 
     strategies, left_out = strategies_to_compare(backend)
     cluster = Cluster.from_slots(ranks, slots, nodes)
@@ -50,6 +51,8 @@ def compare(
     problem = PlacementProblem(statistics.load, cluster, groups)
     with progress("planning", total=len(strategies)) as step:
         warm_up(strategies, backend, threads)
+        if shares:
+            warm_up([DEFAULT], threads=threads, parameters={"connected": True, "shares": "best"})
         contenders = [in_order(problem), *planned(problem, strategies, step, seed, backend, threads)]
         sharing = []
         if shares:

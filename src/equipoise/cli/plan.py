@@ -86,7 +86,7 @@ def plan(
         )
 
     with progress("planning"):
-        warm_up([chosen], backend, threads, given)
+        warm_up([chosen], backend, threads, {**given, **asked})
         start = time.perf_counter()
         found = solve(problem, chosen, seed=seed, backend=backend, threads=threads, **asked, **given)
         elapsed = time.perf_counter() - start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections import OrderedDict
@@ -58,6 +59,7 @@ class Planner:
         self._recorder = None if settings.record is None else Recorder(settings.record, settings.record_mb, log)
         self._seen: set[Shape] = set()  # whose first plan is in the log
         self._pending: OrderedDict[Key, Balance] = OrderedDict()  # what was promised, by the map that was returned
+        self._shares: dict[Key, Shares] = {}  # of the last placements
         self._counters: dict[Shape, Counters] = {}
 
     def place(
@@ -96,6 +98,11 @@ class Planner:
             return plan.placement, plan.shares if self.settings.shares else None
         start = time.perf_counter()
         found = plan_next(load, num_slots, num_groups, num_nodes, num_ranks, self.settings, current, separate=separate)
+        if found.held is not None and self.settings.shares:
+            found = dataclasses.replace(found, was=self._shares.get(_key(found.held)))
+        if found.shares is not None:
+            self._shares = {_key(found.placement): found.shares, **self._shares}
+            self._shares = dict(list(self._shares.items())[:PENDING])
         seconds = time.perf_counter() - start
         # The profiling run has no load, and a plan for it says nothing.
         if found.problem.load.any():

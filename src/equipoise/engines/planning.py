@@ -42,6 +42,8 @@ class Next:
         For people: what planned.
     shares : Shares or None, default None
         What part of its expert's tokens each slot is to get; None is even parts.
+    was : Shares or None, default None
+        What the slots of ``held`` got.
     """
 
     problem: PlacementProblem
@@ -50,6 +52,7 @@ class Next:
     stayed: int
     how: str
     shares: Shares | None = None
+    was: Shares | None = None
 
     @cached_property
     def certificate(self) -> Certificate:
