@@ -406,9 +406,16 @@ def calls(folder: Path) -> dict[str, Call]:
         "save_load": (formats.save_load, {"load": STATISTICS, "name": "lmdeploy", "path": folder / "counts.json"}),
         "LayeredPlacement": (
             layered.LayeredPlacement,
-            {"physical_to_logical": HERE.physical_to_logical, "layer_ids": (3, 4), "num_ranks": 2, "source": "x"},
+            {
+                "physical_to_logical": HERE.physical_to_logical,
+                "layer_ids": (3, 4),
+                "num_ranks": 2,
+                "source": "x",
+                "shares": EVEN.values,
+            },
         ),
         "LayeredPlacement.of": (layered.LayeredPlacement.of, {"placement": HERE}),
+        "LayeredPlacement.of_plan": (layered.LayeredPlacement.of_plan, {"plan": PLAN}),
         "LayeredPlacement.with_ranks": (LAYERED.with_ranks, {"num_ranks": 2}),
         "LayeredPlacement.select": (LAYERED.select, {"keep": np.array([True, False])}),
         "LayeredPlacement.with_draft_layers": (LAYERED.with_draft_layers, {"number": 1}),

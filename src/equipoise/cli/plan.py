@@ -67,6 +67,10 @@ def plan(
     model: options.ModelName = None,
     forecast: Forecast = False,
     window: Window = None,
+    shares: Annotated[str, typer.Option("--shares", metavar="KIND", help="even, or best for the placement.")] = "even",
+    connected: Annotated[
+        bool, typer.Option("--connected", help="Connect ranks by shared experts, for shares to follow a drift.")
+    ] = False,
     out: Out = None,
     report: options.Report = None,
     as_json: options.AsJson = False,
@@ -76,10 +80,12 @@ def plan(
     \b
     equipoise plan counts.json --ranks 32 --slots 288 --out plan.json
     equipoise plan counts.npy --ranks 32 --slots 288 --nodes 4 --groups 8
+    equipoise plan counts.npy --ranks 32 --slots 288 --connected --shares best
     equipoise plan counts.pt --ranks 64 --slots 320 --max-gap 0.001 --json
     equipoise plan steps.npz --ranks 16 --slots 48 --forecast --window 25
     equipoise plan counts.json --ranks 32 --slots 288 --gpu h200 --tokens-per-rank 4,64,256
     """
+    from equipoise.dispatch import choose_shares
     from equipoise.files import check_writable
     from equipoise.forecasting import forecast as foresee
     from equipoise.how import How
@@ -99,6 +105,8 @@ def plan(
     if window is not None and not forecast:
         raise InvalidInputError("--window says what is summed before the next is forecast; pass --forecast with it.")
     timing = options.timing_of(gpu, tokens_per_rank, top_k)
+    choose_shares(shares)
+    asked: dict[str, Any] = {"shares": shares, "connected": connected}
     if out is not None:
         check_writable(out)
     options.check_report(report)
@@ -117,9 +125,9 @@ def plan(
     if timing is not None:
         problem = timing.asked(problem)
     with progress("planning"):
-        warm_up([chosen], backend, threads, given, problem, forecast=forecast)
+        warm_up([chosen], backend, threads, {**given, **asked}, problem, forecast=forecast)
         start = time.perf_counter()
-        found = solve(problem, chosen, seed=seed, backend=backend, threads=threads, **given)
+        found = solve(problem, chosen, seed=seed, backend=backend, threads=threads, **asked, **given)
         elapsed = time.perf_counter() - start
     found = found.named(statistics.layer_ids)
     if out is not None:

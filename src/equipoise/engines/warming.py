@@ -36,7 +36,8 @@ def _plan_as_engines_do(strategy: str | None) -> None:
     # a rank have code of their own.
     load = np.array([[9.0, 4.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0], [0.0] * 8, [5.0, 5.0, 4.0, 3.0, 9.0, 1.0, 1.0, 2.0]])
     current = np.tile(np.arange(16) % 8, (3, 1))
-    told = Settings(strategy=strategy), Settings(strategy=strategy, min_gain=0.0)
+    shared = Settings(strategy=strategy, shares=True)
+    told = Settings(strategy=strategy), Settings(strategy=strategy, min_gain=0.0), shared
     limited = Settings(strategy=strategy, max_transfers=2, max_transfers_total=4)
     for groups, nodes in ((1, 1), (4, 2), (3, 2)):
         for held in (None, current[:, :12], current):

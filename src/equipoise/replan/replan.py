@@ -153,9 +153,10 @@ def _connect_with_the_rest(
     """Connect ranks by what is left of the limits on transfers, which a swap takes two of; no rank gets busier."""
     left = np.full(len(held), NO_LIMIT)
     if budget.max_transfers is not None:
-        left = np.maximum(budget.max_transfers - transfers, 0)
+        left = np.maximum(min(budget.max_transfers, NO_LIMIT) - transfers, 0)
     if budget.max_transfers_total is not None:
-        left = np.minimum(left, max(budget.max_transfers_total - int(transfers.sum()), 0) // len(held))
+        rest = max(min(budget.max_transfers_total, NO_LIMIT) - int(transfers.sum()), 0)
+        left = np.minimum(left, rest // len(held))
     table = np.maximum(held, -1).reshape(len(held), -1)
     table, _ = connect_ranks(start.problem, table, 0.0, left // 2, how.threads)
     connected = np.where(held >= 0, table.reshape(held.shape), held)
