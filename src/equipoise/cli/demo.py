@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from equipoise.cli import options
 from equipoise.cli.bars import columns
-from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.console import print_json, progress, results, show, show_table
 from equipoise.cli.contenders import NO_BALANCING, Contender, in_order, planned, table_of
 from equipoise.cli.warm import warm_up
 
@@ -63,7 +63,7 @@ def demo(as_json: options.AsJson = False) -> None:
     for each in contenders:
         _show_layer(console, problem, each, layer)
     show(console, f"\nAll {problem.num_layers} layers:\n")
-    console.print(table_of(contenders))
+    show_table(console, table_of(contenders))
     show(
         console,
         "\nA layer waits for its busiest rank: at balancedness b, its ranks do useful work\n"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from equipoise.cli import options
 from equipoise.cli.bars import bar, outline, tokens
-from equipoise.cli.console import print_json, results, show
+from equipoise.cli.console import print_json, results, show, show_table
 from equipoise.cli.loads import read_loads, summed
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _print_table(statistics: LoadStatistics, layers: list[dict[str, Any]]) -> No
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("hottest / mean", no_wrap=True)
     table.add_column("experts in order", no_wrap=True)
-    width = 16 if console.width < 90 else 30
+    width = 6 if console.width < 72 else 16 if console.width < 90 else 30
     most = max((row["hottest_to_mean"] or 0.0) for row in layers)
     for row in layers:
         skew = row["hottest_to_mean"]
@@ -90,4 +90,4 @@ def _print_table(statistics: LoadStatistics, layers: list[dict[str, Any]]) -> No
             "no tokens" if skew is None else f"{skew:6.2f} {bar(skew, most, 12, plain)}",
             outline(statistics.load[row["layer"]].tolist(), width, plain),
         )
-    console.print(table)
+    show_table(console, table)
