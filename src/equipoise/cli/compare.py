@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from equipoise.cli import options
-from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.console import print_json, progress, results, show, show_table
 from equipoise.cli.contenders import NO_BALANCING, in_order, planned, strategies_to_compare, table_of, timed
 from equipoise.cli.loads import read_loads, summed
 from equipoise.cli.models import check_model, groups_of, named_model
@@ -95,7 +95,7 @@ def compare(
         f"{options.count_of(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts -> "
         f"{cluster.num_slots} slots on {cluster.num_ranks} ranks{where}{summed(statistics.num_windows)}\n",
     )
-    console.print(table_of(contenders))
+    show_table(console, table_of(contenders))
     show(
         console,
         f"\n{NO_BALANCING}: experts in order, redundant slots start again at expert 0; groups\n"

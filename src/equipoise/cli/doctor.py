@@ -12,7 +12,7 @@ from typing import Any
 
 from equipoise import __version__
 from equipoise.cli import options
-from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.console import print_json, progress, results, show, show_table
 
 __all__ = ["doctor"]
 
@@ -190,7 +190,7 @@ def _print(found: dict[str, Any]) -> None:
     for row in found["backends"]:
         state = "not here" if row["obstacle"] else "ready"
         table.add_row(row["name"], row["runs_on"], ", ".join(row["needs"]) or "nothing", state)
-    console.print(table)
+    show_table(console, table)
     show(console, "")
     for row in found["backends"]:
         if row["obstacle"]:

@@ -11,7 +11,7 @@ import typer
 
 from equipoise.cli import options
 from equipoise.cli.bars import ratio
-from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.console import print_json, progress, results, show, show_table
 from equipoise.cli.contenders import Contender, in_order, table_of
 from equipoise.cli.loads import read_loads, summed
 from equipoise.cli.models import check_model, groups_of, named_model
@@ -136,7 +136,7 @@ def _print(statistics: LoadStatistics, contenders: list[Contender], differing: i
         f"{layers} x {plan.placement.num_logical_experts} experts -> {cluster.num_slots} slots on {cluster.num_ranks} "
         f"ranks{summed(statistics.num_windows)}\n",
     )
-    console.print(table_of(contenders))
+    show_table(console, table_of(contenders))
     best = 1.0 / (1.0 + plan.certificate.mean_gap)
     show(
         console,

@@ -9,7 +9,7 @@ import typer
 
 from equipoise.cli import options
 from equipoise.cli.bars import bar
-from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.console import print_json, progress, results, show, show_table
 from equipoise.cli.loads import read_loads, summed
 from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.pages import slots_page
@@ -163,7 +163,7 @@ def _print_table(capacity: Capacity) -> None:
             bar(point.mean_balancedness, 1.0, 14, plain),
             style="green" if point.num_slots == capacity.mean.found else None,
         )
-    console.print(table)
+    show_table(console, table)
 
 
 def _spell(value: float, up: bool = False) -> str:

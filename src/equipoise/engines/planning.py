@@ -15,7 +15,7 @@ from equipoise.certificate import Certificate, certify
 from equipoise.dispatch import Shares, share
 from equipoise.engines.sentences import Balance, held_up
 from equipoise.engines.settings import Settings
-from equipoise.errors import InvalidInputError, shown
+from equipoise.errors import InvalidInputError, listed, shown
 from equipoise.forecasting import forecast
 from equipoise.placement import Placement
 from equipoise.plan import Plan
@@ -235,8 +235,18 @@ class SavedPlans:
         ------
         FileFormatError
             If one cannot be read.
+        InvalidInputError
+            If one leaves slots empty, which no engine that holds a plan can.
         """
-        return cls(tuple((path, Plan.load(path)) for path in as_names(paths, "paths")))
+        found = tuple((path, Plan.load(path)) for path in as_names(paths, "paths"))
+        for path, plan in found:
+            if plan.placement.physical_to_logical.min() < 0:
+                lost = f", those of the lost ranks {listed(plan.lost_ranks)}," if plan.lost_ranks else ""
+                raise InvalidInputError(
+                    f"{path} leaves slots{lost} empty, and an engine fills all. Plan for the ranks that are there, or "
+                    "re-plan with the ranks back: equipoise replan --restored-ranks."
+                )
+        return cls(found)
 
     def find(self, num_layers: int, num_experts: int, num_slots: int, num_ranks: int) -> Plan:
         """Return the plan for this shape.
