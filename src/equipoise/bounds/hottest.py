@@ -45,7 +45,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.bounds.bound import SLOTS, Bound, Floats, open_beyond
-from equipoise.kernels.native import internal, native, spliced
+from equipoise.kernels.native import allocating, internal, native, spliced
 from equipoise.problem import PlacementProblem
 from equipoise.threads import for_each
 
@@ -130,7 +130,7 @@ def _raise(load, achieved, num_ranks, slots, raised):
     raised[0] = low
 
 
-@internal
+@allocating
 def _impossible(load, num_ranks, slots, busiest):
     """Whether every count of the hottest expert is refuted for no rank above ``busiest``."""
     counts = Counts(np.empty(len(load)), np.empty(len(load)), np.empty(len(load)), np.empty(len(load)))

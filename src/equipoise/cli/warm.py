@@ -39,12 +39,13 @@ def warm_up(
     from equipoise.solver import solve
 
     # Small, but with a layer of zeros, spare slots, groups and duplicates to move, so that all loops are met.
-    # Two slots a rank have code of their own, and so has a layer without spare slots.
+    # Two slots a rank have code of their own, and so have three, more, more on many ranks, and no spare slots.
     load = np.array([[9.0, 4.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0], [0.0] * 8])
     tiny = (
         PlacementProblem(load, Cluster(num_ranks=4, slots_per_rank=3)),
         PlacementProblem(load, Cluster(num_ranks=5, slots_per_rank=2)),
         PlacementProblem(load, Cluster(num_ranks=2, slots_per_rank=4)),
+        PlacementProblem(load[:1], Cluster(num_ranks=128, slots_per_rank=4)),
         PlacementProblem(load, Cluster(num_ranks=4, slots_per_rank=3, num_nodes=2), num_expert_groups=4),
     )
     problems = tiny if problem is None else (problem,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import internal, native, spliced
+from equipoise.kernels.native import allocating, native, spliced
 
 __all__ = ["separate", "separate_duplicates"]
 
@@ -33,7 +33,7 @@ def _separate_rows(held, weight):
         separate(held[row], weight[row])
 
 
-@internal
+@allocating
 def separate(held, weight):
     """Exchange replicas in ``held`` [ranks, slots] of one row until none shares a rank that need not."""
     ranks, slots = held.shape

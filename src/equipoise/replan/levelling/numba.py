@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import inlined, internal, native
+from equipoise.kernels.native import allocating, inlined, native
 from equipoise.replan.levelling.layer import change_replicas, new_layer, note_changed, put
 from equipoise.replan.levelling.steps import best_exchange, best_lend, best_shed, look_from, new_view
 from equipoise.threads import blocks, for_each
@@ -64,7 +64,7 @@ def _descend_layers(layers, node, curve, spent):
         spent[row] = _descend(layer, layers.limit[row], curve[row])
 
 
-@internal
+@allocating
 def _descend(layer, limit, curve):
     """Level the ranks of one layer in place, fill ``curve``, and return the transfers."""
     held, level, view = layer.held, layer.level, new_view(*layer.held.shape)

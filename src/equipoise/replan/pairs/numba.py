@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import inlined, internal, native, spliced
+from equipoise.kernels.native import allocating, inlined, native, spliced
 from equipoise.replan.pairs import MAX
 from equipoise.threads import blocks, for_each
 
@@ -86,7 +86,7 @@ def _weigh(g, layer):
         layer.load[g] += layer.each[g, s]
 
 
-@internal
+@allocating
 def _level(layer, target):
     held, on, each, load = layer.held, layer.on, layer.each, layer.load
     ranks, slots = held.shape
