@@ -328,3 +328,13 @@ def test_a_window_longer_than_the_trace_is_refused(run, trace: Path) -> None:
     result = run("plan", trace, "--ranks", 4, "--slots", 12, "--forecast", "--window", 25)
     assert result.exit_code == 2
     assert "24 windows do not fill one of 25" in result.stderr
+
+
+def test_shares_and_connected_ranks_are_planned_where_asked_for(run, loads: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    result = run("plan", loads, "--ranks", 4, "--slots", 20, "--shares", "best", "--connected", "--out", out)
+    assert result.exit_code == 0
+    assert "components of ranks that share experts" in result.stdout
+    plan = eq.Plan.load(out)
+    assert plan.shares is not None
+    assert run("plan", loads, "--ranks", 4, "--slots", 20, "--shares", "worst").exit_code == 2

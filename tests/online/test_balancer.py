@@ -258,6 +258,38 @@ def test_the_busiest_rank_of_a_recorded_load_carries_less_with_a_balancer_than_w
     assert busiest["with"] < 0.95 * busiest["without"]
 
 
+def test_new_shares_are_enough_where_moving_weights_does_not_pay():
+    balancer, placement, moved, changed = served(Threshold(0.1), steps=60, drift=0.2, shares="best")
+    assert balancer.placement is placement
+    assert balancer.counters.refreshes == len(changed) == 1, "the load stays as it is after the first check"
+    assert balancer.counters.migrations == 0
+    assert balancer.shares == eq.share(placement, np.rint(moved * 1024))
+    even, best = placement.rank_load(moved).max(axis=1), balancer.shares.rank_load(moved).max(axis=1)
+    assert (best < even).all()
+    assert balancer.decisions[-1].outlook.tokens == pytest.approx(best.sum(), rel=1e-4)
+
+
+def test_a_plan_is_weighed_against_the_placement_in_force_with_new_shares():
+    gain = TokenGain(horizon=100)
+    even, _, _, _ = served(gain, drift=0.2)
+    best, _, _, _ = served(gain, drift=0.2, shares="best")
+    assert best.decisions[0].outlook.balancedness > even.decisions[0].outlook.balancedness
+    assert best.decisions[0].outlook.planned_balancedness >= even.decisions[0].outlook.planned_balancedness
+
+
+def test_a_migration_brings_its_own_shares():
+    balancer, placement, _, changed = served(FixedInterval(), steps=11, drift=1.5, shares="best")
+    assert changed
+    assert balancer.placement is not placement
+    assert balancer.shares.placement == balancer.placement
+
+
+def test_without_being_asked_shares_stay_even():
+    balancer, _, _, _ = served(FixedInterval())
+    assert balancer.shares is None
+    assert balancer.counters.refreshes == 0
+
+
 def drifting(checks, layers=2, experts=16):
     rng = np.random.default_rng(3)
     return rng.poisson(40 * np.exp(np.cumsum(rng.normal(0, 0.2, (checks, layers, experts)), axis=0)))
@@ -300,35 +332,3 @@ def test_a_history_begins_anew_when_ranks_are_lost():
     assert balancer._forecast.num_windows == 6
     balancer.resume(None, None, [1])
     assert balancer._forecast is None
-
-
-def test_new_shares_are_enough_where_moving_weights_does_not_pay():
-    balancer, placement, moved, changed = served(Threshold(0.1), steps=60, drift=0.2, shares="best")
-    assert balancer.placement is placement
-    assert balancer.counters.refreshes == len(changed) == 1, "the load stays as it is after the first check"
-    assert balancer.counters.migrations == 0
-    assert balancer.shares == eq.share(placement, np.rint(moved * 1024))
-    even, best = placement.rank_load(moved).max(axis=1), balancer.shares.rank_load(moved).max(axis=1)
-    assert (best < even).all()
-    assert balancer.decisions[-1].outlook.tokens == pytest.approx(best.sum(), rel=1e-4)
-
-
-def test_a_plan_is_weighed_against_the_placement_in_force_with_new_shares():
-    gain = TokenGain(horizon=100)
-    even, _, _, _ = served(gain, drift=0.2)
-    best, _, _, _ = served(gain, drift=0.2, shares="best")
-    assert best.decisions[0].outlook.balancedness > even.decisions[0].outlook.balancedness
-    assert best.decisions[0].outlook.planned_balancedness >= even.decisions[0].outlook.planned_balancedness
-
-
-def test_a_migration_brings_its_own_shares():
-    balancer, placement, _, changed = served(FixedInterval(), steps=11, shares="best")
-    assert changed
-    assert balancer.placement is not placement
-    assert balancer.shares.placement == balancer.placement
-
-
-def test_without_being_asked_shares_stay_even():
-    balancer, _, _, _ = served(FixedInterval())
-    assert balancer.shares is None
-    assert balancer.counters.refreshes == 0

@@ -17,6 +17,7 @@ from equipoise.engines.record import Recorder
 from equipoise.engines.sentences import Balance, Moved
 
 if TYPE_CHECKING:
+    from equipoise.dispatch import Shares
     from equipoise.engines.settings import Settings
     from equipoise.online.counters import Counters
     from equipoise.placement import Placement
@@ -59,6 +60,7 @@ class Planner:
         self._recorder = None if settings.record is None else Recorder(settings.record, settings.record_mb, log)
         self._seen: set[Shape] = set()  # whose first plan is in the log
         self._pending: OrderedDict[Key, Balance] = OrderedDict()  # what was promised, by the map that was returned
+        self._shares: dict[Key, Shares] = {}  # of the last placements
         self._counters: dict[Shape, Counters] = {}
 
     def place(
@@ -77,15 +79,36 @@ class Planner:
 
         ``seen`` is the load since the last plan, which is kept, and on which that is judged; None: the sum of ``load``.
         """
+        asked = (load, num_slots, num_groups, num_nodes, num_ranks, current)
+        return self.place_and_share(*asked, separate=separate, seen=seen)[0]
+
+    def place_and_share(
+        self,
+        load: Any,
+        num_slots: int,
+        num_groups: int | None,
+        num_nodes: int,
+        num_ranks: int,
+        current: Any = None,
+        *,
+        separate: bool = False,
+        seen: Any = None,
+    ) -> tuple[Placement, Shares | None]:
+        """Return the placement to hold next and its shares, None for even ones, as where nobody asked for others."""
         shape = (*load.shape[-2:], num_slots, num_ranks)
         if self._saved.plans:
             plan = self._saved.find(*shape)
             if shape not in self._seen:
                 self._seen.add(shape)
                 self._say("equipoise's first plan: %s.", describe(plan))
-            return plan.placement
+            return plan.placement, plan.shares if self.settings.shares else None
         start = time.perf_counter()
         found = plan_next(load, num_slots, num_groups, num_nodes, num_ranks, self.settings, current, separate=separate)
+        if found.held is not None and self.settings.shares:
+            found = dataclasses.replace(found, was=self._shares.get(_key(found.held)))
+        if found.shares is not None:
+            self._shares = {_key(found.placement): found.shares, **self._shares}
+            self._shares = dict(list(self._shares.items())[:PENDING])
         seconds = time.perf_counter() - start
         if seen is not None:
             found = dataclasses.replace(found, seen=as_load(seen))
@@ -95,7 +118,7 @@ class Planner:
             if self._recorder is not None and self._is_first():
                 asked = (num_slots, num_groups or 1, num_nodes, num_ranks)
                 self._recorder.keep(found.seen, None if found.held is None else found.held, asked)
-        return found.placement
+        return found.placement, found.shares
 
     def _report(self, found: Next, seconds: float, shape: Shape) -> None:
         before, after = sentences.balances(found)

@@ -67,8 +67,10 @@ class Moved:
 def balances(found: Next) -> tuple[Balance | None, Balance]:
     """Return how level the ranks are by the placement in force, if one is, and by the next, on the load to come."""
     load = found.problem.load
-    before = None if found.held is None else Balance.of(_rank_load(found.held, load))
-    return before, Balance.of(_rank_load(found.placement, load))
+    before = None
+    if found.held is not None:
+        before = Balance.of(_rank_load(found.held, load) if found.was is None else found.was.rank_load(load))
+    return before, Balance.of(found.rank_load())
 
 
 def balance_seen(found: Next) -> Balance:

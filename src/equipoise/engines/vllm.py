@@ -7,6 +7,7 @@ What the environment may say is in ``docs/engines/vllm.md``.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import logging
@@ -16,6 +17,7 @@ from typing import Any
 
 from equipoise.engines.leader import leads
 from equipoise.engines.settings import Settings
+from equipoise.engines.vllm_shares import MODULE, SharedMaps, close_door, open_door
 from equipoise.errors import MissingDependencyError
 
 __all__ = ["PARAMETERS", "PREFIX", "register"]
@@ -50,6 +52,8 @@ def register() -> None:
     if not settings.enabled:
         if replaced is not None:
             policies["default"] = replaced
+            if MODULE in sys.modules:
+                close_door()
         log.info("equipoise is switched off by %s=0; vLLM plans with %s.", PREFIX, (replaced or builtin).__name__)
         return
     if replaced is not None:
@@ -58,7 +62,14 @@ def register() -> None:
     if found != PARAMETERS:
         _refuse(f"its policy takes ({', '.join(found)}), and equipoise knows ({', '.join(PARAMETERS)})")
         return
-    policies["default"] = _make_policy(builtin, settings)
+    maps = None
+    if settings.shares:
+        maps = SharedMaps()
+        why = open_door(maps)
+        if why is not None:
+            log.warning("equipoise leaves replicas of this vLLM even shares: %s.", why)
+            settings, maps = dataclasses.replace(settings, shares=False), None
+    policies["default"] = _make_policy(builtin, settings, maps)
     log.info(
         "equipoise replaced %s as vLLM's default EPLB policy; it %s. %s=0 switches it off.",
         builtin.__name__,
@@ -92,7 +103,7 @@ def _refuse(reason: str) -> None:
     )
 
 
-def _make_policy(builtin: type, settings: Settings) -> type:
+def _make_policy(builtin: type, settings: Settings, maps: SharedMaps | None) -> type:
     """Return a policy class in the place of ``builtin``, whose other methods it inherits."""
     from equipoise.engines.planner import Planner
     from equipoise.engines.windows import History
@@ -115,7 +126,10 @@ def _make_policy(builtin: type, settings: Settings) -> type:
         held = old_global_expert_indices
         held = None if held is None else held.detach().cpu().numpy()
         windows = history.windows(weight, num_replicas, num_ranks)
-        placement = planner.place(windows, num_replicas, num_groups, num_nodes, num_ranks, held, seen=weight)
+        asked = (windows, num_replicas, num_groups, num_nodes, num_ranks, held)
+        placement, shares = planner.place_and_share(*asked, seen=weight)
+        if maps is not None:
+            maps.remember(shares, placement.physical_to_logical, placement.num_logical_experts)
         return torch.from_numpy(placement.physical_to_logical.astype(np.int64))
 
     members = {

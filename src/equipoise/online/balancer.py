@@ -65,8 +65,7 @@ class Balancer:
     num_expert_groups : int or None, default None
     window : Window or None, default None
         What of the past counts. None keeps the steps between two checks as a window, forecasts the next from those of
-        the past checks, and plans for what may come: see ``equipoise.forecast``. Any other plans for what it returns,
-        and so does a balancer that chooses shares.
+        the past checks, and plans for what may come: see ``equipoise.forecast``. Any other plans for what it returns.
     policy : Policy or None, default None
         When to migrate; None is ``TokenGain()``.
     check_every : int, default 100
@@ -153,7 +152,7 @@ class Balancer:
         self._bytes = told.bytes_per_expert or self._movers.bytes_per_expert
         self._window: Window = SlidingSum(told.check_every) if window is None else window
         check_window(self._window)
-        self._foresees = window is None and told.shares != "best"
+        self._foresees = window is None
         self._forecast: Forecast | None = None
         self._last: NDArray[np.float64] | None = None
         self.counters = Counters() if name is None else Counters(name=name)
@@ -342,8 +341,8 @@ class Balancer:
         seconds = self._step_seconds()
         if self._movers.peers is not None:
             seconds = self._together(partial(self._movers.peers.from_first, seconds))
-        asked, links = planning.problem, self._told.links
-        outlook = look_ahead(self.placement, asked, plan, schedule, links, seconds, planning.shares)
+        links, shares = self._told.links, planning.shares
+        outlook = look_ahead(self.placement, planning.problem, plan, schedule, links, seconds, shares)
         self.counters.checks += 1
         if self._just_moved:
             assert self._last is not None

@@ -67,19 +67,22 @@ def look_ahead(
 
     With ``shares``, it is weighed against the placement in force with these.
     """
-    now, tokens = _expected(problem, current, shares)
-    then, planned = _expected(problem, plan.placement, plan.shares)
+    before, after = current if shares is None else shares, plan.placement if plan.shares is None else plan.shares
+    (now, tokens), (then, planned) = _expected(problem, before), _expected(problem, after)
     return Outlook(now, then, tokens, planned, schedule.num_transfers, schedule.seconds(links), step_seconds)
 
 
-def _expected(problem: PlacementProblem, placement: Placement, shares: Shares | None) -> tuple[float, float]:
-    """Return the balancedness, averaged over layers, and the tokens of the busiest ranks, that are expected next."""
-    if problem.forecast is None or shares is not None:
-        carried = (placement if shares is None else shares).rank_load(problem.load / TOKEN)
-        return float(balancedness(carried).mean()), float(carried.max(axis=1).sum())
-    held = placement.physical_to_logical.reshape(problem.num_layers, placement.num_ranks, -1)
+def _expected(problem: PlacementProblem, in_force: Placement | Shares) -> tuple[float, float]:
+    """Return the balancedness, averaged over layers, and the tokens of the busiest ranks, that are expected next.
+
+    With shares that are not even, of the load that is expected; its errors are weighed with even shares alone.
+    """
+    if problem.forecast is None or isinstance(in_force, Shares):
+        carried = in_force.rank_load(problem.load)
+        return float(balancedness(carried).mean()), float(carried.max(axis=1).sum()) / TOKEN
+    held = in_force.physical_to_logical.reshape(problem.num_layers, in_force.num_ranks, -1)
     busiest = expected_busiest(problem.forecast, held, threads=1)
-    tokens = problem.load.sum(axis=1) / placement.num_ranks / TOKEN
+    tokens = problem.load.sum(axis=1) / in_force.num_ranks / TOKEN
     return float(expected_balancedness(problem.forecast, held, threads=1).mean()), float((busiest * tokens).sum())
 
 

@@ -153,9 +153,10 @@ def _connect_with_the_rest(
     """Connect ranks by what is left of the limits on transfers, which a swap takes two of; no rank gets busier."""
     left = np.full(len(held), NO_LIMIT)
     if budget.max_transfers is not None:
-        left = np.maximum(budget.max_transfers - transfers, 0)
+        left = np.maximum(min(budget.max_transfers, NO_LIMIT) - transfers, 0)
     if budget.max_transfers_total is not None:
-        left = np.minimum(left, max(budget.max_transfers_total - int(transfers.sum()), 0) // len(held))
+        rest = max(min(budget.max_transfers_total, NO_LIMIT) - int(transfers.sum()), 0)
+        left = np.minimum(left, rest // len(held))
     table = np.maximum(held, -1).reshape(len(held), -1)
     table, _ = connect_ranks(start.problem, table, 0.0, left // 2, how.threads)
     connected = np.where(held >= 0, table.reshape(held.shape), held)
@@ -225,11 +226,11 @@ def replan(problem: PlacementProblem, current: Any, budget: Budget, how: How, ch
     # A plan that moves little is far from the bounds that take longest to find; the quick ones say as much.
     quick = budget.limits_transfers or bool((placement.physical_to_logical < 0).any())
     provenance = Provenance.of(found.recorded, how.seed, found.implementation, found.stages, problem.digest)
+    if how.connected:
+        provenance = provenance.connected(placement, problem.load)
     if problem.forecast is not None:
         anew: list[Plans] = [] if found.start.lost else [lambda some, layers: how.place(some)[1]]
         provenance = provenance.with_forecast(outlook(problem, _as_before(found, how), *anew))
-    if how.connected:
-        provenance = provenance.connected(placement, problem.load)
     shares = choose(placement, problem.load)
     return Plan.of(problem, placement, provenance, quick=quick, lost_ranks=lost, shares=shares)
 
