@@ -23,13 +23,35 @@ from equipoise.strategies import STRATEGIES
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
 MODULES = (
-    "equipoise", "equipoise.backends", "equipoise.bounds", "equipoise.capacity", "equipoise.certificate",
-    "equipoise.checker", "equipoise.dispatch", "equipoise.engines.formats", "equipoise.engines.layered",
-    "equipoise.engines.planning", "equipoise.engines.settings", "equipoise.engines.vllm_ascend", "equipoise.eplb",
-    "equipoise.load", "equipoise.metrics", "equipoise.migration", "equipoise.migration.schedule", "equipoise.online",
-    "equipoise.placement", "equipoise.plan", "equipoise.problem", "equipoise.replan", "equipoise.replan.frontier",
-    "equipoise.report", "equipoise.restarts", "equipoise.solver", "equipoise.testing",
-)  # fmt: skip
+    "equipoise",
+    "equipoise.backends",
+    "equipoise.bounds",
+    "equipoise.capacity",
+    "equipoise.certificate",
+    "equipoise.checker",
+    "equipoise.dispatch",
+    "equipoise.engines.formats",
+    "equipoise.engines.layered",
+    "equipoise.engines.planning",
+    "equipoise.engines.settings",
+    "equipoise.engines.vllm_ascend",
+    "equipoise.eplb",
+    "equipoise.forecasting",
+    "equipoise.load",
+    "equipoise.metrics",
+    "equipoise.migration",
+    "equipoise.migration.schedule",
+    "equipoise.online",
+    "equipoise.placement",
+    "equipoise.plan",
+    "equipoise.problem",
+    "equipoise.replan",
+    "equipoise.replan.frontier",
+    "equipoise.report",
+    "equipoise.restarts",
+    "equipoise.solver",
+    "equipoise.testing",
+)
 """What people import from: the package, its rooms, and the files that the docs name."""
 
 INTERNAL = {
@@ -59,6 +81,8 @@ HOW = How.of("plain-greedy", threads=1)
 GREEDY = settings.Settings(strategy="plain-greedy", threads=1)
 LAYERED = layered.LayeredPlacement.of(HERE)
 STATISTICS = LoadStatistics(LOAD)
+WINDOWS = np.stack([LOAD, LOAD[:, ::-1], LOAD, LOAD + 1, LOAD[:, ::-1], 2 * LOAD])
+FORECAST = eq.forecast(WINDOWS)
 CAPACITY = eq.slots_for(PROBLEM, 0.9, strategy="plain-greedy")
 PLANNED: dict[str, Any] = {"problem": PROBLEM, "strategy": "plain-greedy", "threads": 1}
 
@@ -104,6 +128,15 @@ def calls(folder: Path) -> dict[str, Call]:
         "generate_load": (generate_load, {"preset": LoadPreset(**preset), "tokens_per_window": 100}),
         "drift_load": (drift_load, {"load": WHOLE, "sigma": 0.5}),
         "read_load": (read_load, {"path": load}),
+        "forecast": (eq.forecast, {"windows": WINDOWS}),
+        "Forecast": (eq.Forecast, {"windows": WINDOWS}),
+        "Forecast.update": (FORECAST.update, {"window": LOAD}),
+        "Forecast.of_layers": (FORECAST.of_layers, {"layers": np.array([1])}),
+        "PlacementProblem (forecast)": (eq.PlacementProblem, {"load": FORECAST, "cluster": CLUSTER}),
+        "solve (forecast)": (
+            eq.solve,
+            {"problem": eq.PlacementProblem(FORECAST, CLUSTER), "current": HERE, "max_transfers": 2, "threads": 1},
+        ),
         # what is answered
         "solve": (eq.solve, {**PLANNED, "current": HERE, "max_transfers": 2, "shares": "best", "connected": True}),
         "solve (joint-descent)": (

@@ -17,11 +17,12 @@ ORDER = (
     ("arguments",),
     ("arrays", "files", "threads", "fixed_point"),
     ("decode", "metrics"),
-    ("kernels", "load", "latency"),
+    ("kernels", "load", "latency", "models"),
+    ("forecasting",),
     ("backends", "problem"),
     ("placement", "hierarchy", "bounds", "restarts"),
     ("dispatch",),
-    ("checker", "descent"),
+    ("checker", "descent", "steps"),
     ("certificate", "search", "regroup", "robust"),
     ("saved", "strategies"),
     ("plan",),
@@ -36,10 +37,12 @@ ORDER = (
 )
 """A room may import itself and what stands in a line above its own, never its neighbours on the same line.
 
-Some rooms are still to be built: what replicas cost in time, shares, plans for several windows, replayed traces.
+Some rooms are still to be built: what replicas cost in time, shares, replayed traces.
 """
 
-COMPILED = {"kernels", "bounds", "restarts", "dispatch", "descent", "replan", "migration"}
+COMPILED = {
+    "kernels", "forecasting", "bounds", "restarts", "dispatch", "descent", "robust", "replan", "migration",
+}  # fmt: skip
 """Rooms with native code of their own; of migration the rounds in which slots are filled."""
 
 COMPILING = {"kernels/native", "kernels/cache", "kernels/fingerprint"}

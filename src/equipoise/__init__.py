@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from equipoise.dispatch.connected import flexibility as flexibility
     from equipoise.dispatch.shares import Shares as Shares
     from equipoise.errors import EquipoiseError as EquipoiseError
+    from equipoise.forecasting import Forecast as Forecast
+    from equipoise.forecasting import forecast as forecast
     from equipoise.load import LoadStatistics as LoadStatistics
     from equipoise.metrics import Metrics as Metrics
     from equipoise.migration.schedule import LinkSpeeds as LinkSpeeds
@@ -43,6 +45,7 @@ _ROOMS = {
     "Certificate": "certificate",
     "Cluster": "problem",
     "EquipoiseError": "errors",
+    "Forecast": "forecasting",
     "Frontier": "replan.frontier",
     "LinkSpeeds": "migration.schedule",
     "LoadStatistics": "load",
@@ -54,6 +57,7 @@ _ROOMS = {
     "Shares": "dispatch.shares",
     "count_transfers": "replan",
     "flexibility": "dispatch.connected",
+    "forecast": "forecasting",
     "frontier": "replan.frontier",
     "refresh": "replan.refresh",
     "share": "dispatch.best",

@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 from equipoise.errors import InvalidInputError, shown
 from equipoise.limits import MOST_CELLS, MOST_LAYERS, MOST_LOADS, MOST_SLOTS
 
-__all__ = ["CheckedLoad", "as_load", "as_numpy", "as_windows", "check_loads", "check_table", "is_torch", "like"]
+__all__ = [
+    "CheckedLoad",
+    "as_load",
+    "as_load_and_steps",
+    "as_numpy",
+    "as_windows",
+    "check_loads",
+    "check_table",
+    "is_torch",
+    "like",
+]
 
 CHECKED_AT_ONCE = 1 << 20  # loads; what is refused takes no memory for a copy of all
 
@@ -158,9 +168,17 @@ def as_load(value: Any, name: str = "load") -> NDArray[np.float64]:
     InvalidInputError
         As ``as_windows`` does.
     """
+    return as_load_and_steps(value, name)[0]
+
+
+def as_load_and_steps(value: Any, name: str = "load") -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Return a load as ``as_load`` does, and its steps, shape (num_steps, num_layers, num_logical_experts).
+
+    None where there is one step.
+    """
     if isinstance(value, CheckedLoad):
-        return value.array
+        return value.array, None
     windows = as_windows(value, name, axis="step")
     load: NDArray[np.float64] = windows[0] if len(windows) == 1 else windows.sum(axis=0)
     load.setflags(write=False)
-    return load
+    return load, windows if len(windows) > 1 else None

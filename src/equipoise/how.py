@@ -12,6 +12,7 @@ from equipoise.dispatch.connected import connect_ranks
 from equipoise.placement import Placement
 from equipoise.problem import PlacementProblem, as_problem
 from equipoise.restarts import check_seed
+from equipoise.robust import hedged, start_problem
 from equipoise.strategies import DEFAULT, Found, Strategy, choose_strategy
 from equipoise.threads import num_threads
 
@@ -96,9 +97,13 @@ class How:
         return gap
 
     def find(self, problem: PlacementProblem) -> Found:
-        """Return what the strategy finds for ``problem``."""
+        """Return what the strategy finds for ``problem``; of a forecast, after swaps against its errors."""
         as_problem(problem)
-        found = self.strategy.place(problem, self.seed, self.backend, self.threads)
+        start = start_problem(problem)
+        found = self.strategy.place(start, self.seed, self.backend, self.threads)
+        if start is not problem:
+            held = hedged(problem, found.physical_to_logical, self.threads)
+            found = dataclasses.replace(found, physical_to_logical=held)
         if not self.connected:
             return found
         table, swaps = connect_ranks(problem, found.physical_to_logical, self.max_gap, threads=self.threads)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arguments import as_instance, as_path, as_ranks, count, finite
+from equipoise.arguments import as_index, as_instance, as_path, as_ranks, count, finite
 from equipoise.certificate import Certificate, certify
 from equipoise.decode.json import decode_json, parse_json
 from equipoise.decode.source import reading
@@ -26,6 +26,7 @@ from equipoise.metrics import Metrics
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
 from equipoise.saved import KEYS, fields_of, verified, verified_shares
+from equipoise.steps import Steps
 
 __all__ = ["Plan", "Provenance"]
 
@@ -148,6 +149,11 @@ class Plan:
         The model's own id of each layer; None where layers count from 0. See ``named``.
     shares : Shares or None, default None
         What part of its expert's tokens each slot gets; None is even shares. Certificate and metrics are of these.
+    steps : Steps or None, default None
+        Of a load that is the sum of several steps: how many, and what the placement is worth step by step.
+    lost_ranks : tuple of int, default ()
+        Ranks that were gone when it was made, ascending; their slots are empty. A re-plan from this one leaves them
+        empty, unless they are named as restored.
 
     Examples
     --------
@@ -165,6 +171,8 @@ class Plan:
     provenance: Provenance
     layer_ids: tuple[int, ...] | None = None
     shares: Shares | None = None
+    steps: Steps | None = None
+    lost_ranks: tuple[int, ...] = ()
 
     def named(self, layer_ids: Sequence[int]) -> Plan:
         """Return the same plan with the model's ids of its layers, which its file then has too.
@@ -187,11 +195,14 @@ class Plan:
             as_instance(getattr(self, field), kind, field, f"a {kind.__name__}")
         if self.num_expert_groups is not None:
             count(self.num_expert_groups, "num_expert_groups")
+        if self.steps is not None:
+            as_instance(self.steps, Steps, "steps", "a Steps(number, mean_balancedness), or None")
         layers = (len(self.certificate.bound), len(self.metrics.mean_rank_load), self.placement.num_layers)
         if len(set(layers)) > 1:
             raise InvalidInputError(
                 f"certificate, metrics and placement are of {listed(layers)} layers; pass those of one plan."
             )
+        object.__setattr__(self, "lost_ranks", _checked_lost(self.lost_ranks, self.placement))
         if self.shares is not None:
             as_instance(self.shares, Shares, "shares", "Shares, or None for even ones")
             if self.shares.placement != self.placement:
@@ -222,7 +233,15 @@ class Plan:
         mean = problem.load.sum(axis=1) / (problem.cluster.num_ranks - len(lost_ranks))
         metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
         return cls(
-            problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance, shares=shares
+            problem.cluster,
+            problem.num_expert_groups,
+            placement,
+            certificate,
+            metrics,
+            provenance,
+            shares=shares,
+            steps=Steps.of(placement, problem.steps),
+            lost_ranks=tuple(sorted(set(lost_ranks))),
         )
 
     @classmethod
@@ -251,7 +270,16 @@ class Plan:
         shares = None
         if any(part.shares is not None for part in parts):
             shares = Shares(every(lambda part: _shares_of(part).values), placement)
-        return cls(first.cluster, first.num_expert_groups, placement, certificate, metrics, provenance, shares=shares)
+        return cls(
+            first.cluster,
+            first.num_expert_groups,
+            placement,
+            certificate,
+            metrics,
+            provenance,
+            shares=shares,
+            lost_ranks=first.lost_ranks,
+        )
 
     def summary(self, balancedness: float = WORTH_ASKING) -> str:
         """Return a few lines for people: shape, balancedness, gap, what binds, what would lift it, how it was found.
@@ -274,8 +302,10 @@ class Plan:
         rows = (
             ("plan", shape),
             ("balancedness", f"mean {metrics.mean_balancedness:.4f}, worst layer {metrics.worst_balancedness:.4f}"),
+            *([("steps", str(self.steps))] if self.steps else []),
             ("gap to bound", f"mean {certificate.mean_gap:.4%}, worst layer {certificate.max_gap:.4%}"),
             *(("bound by", line) for line in self._binding()),
+            *([("lost", _named_ranks(self.lost_ranks))] if self.lost_ranks else []),
             *(("held back", line) for line in self._holding_back()),
             *(("shares", line) for line in self._sharing()),
             *(("connected", line) for line in self._connecting()),
@@ -359,6 +389,8 @@ class Plan:
         """Return the plan as JSON text: the same text for the same plan."""
         ids = {} if self.layer_ids is None else {"layer_ids": list(self.layer_ids)}
         shares = {} if self.shares is None else {"shares": self.shares.values.tolist()}
+        steps = {} if self.steps is None else {"steps": dataclasses.asdict(self.steps)}
+        lost = {"lost_ranks": list(self.lost_ranks)} if self.lost_ranks else {}
         return json.dumps(
             {
                 "format": FORMAT,
@@ -367,6 +399,8 @@ class Plan:
                 "num_expert_groups": self.num_expert_groups,
                 "num_logical_experts": self.placement.num_logical_experts,
                 **ids,
+                **steps,
+                **lost,
                 "provenance": dataclasses.asdict(self.provenance),
                 "lower_bound": self.certificate.lower_bound.tolist(),
                 "bound": list(self.certificate.bound),
@@ -444,11 +478,38 @@ class Plan:
             plan = cls(*verified(document), provenance)
             if version > 1 and "shares" in document:
                 plan = dataclasses.replace(plan, shares=verified_shares(document, plan.placement))
+            if "steps" in document:
+                steps = Steps(**fields_of(document["steps"], Steps, "steps"))
+                plan = dataclasses.replace(plan, steps=steps)
+            if "lost_ranks" in document:
+                lost = whole_numbers([document["lost_ranks"]], "lost_ranks")[0].tolist()
+                plan = dataclasses.replace(plan, lost_ranks=tuple(lost))
             if "layer_ids" not in document:
                 return plan
             return plan.named(whole_numbers([document["layer_ids"]], "layer_ids")[0].tolist())
         except EquipoiseError as error:
             raise FileFormatError(f"{name} is not a valid plan: {str(error).rstrip('.')}.") from None
+
+
+def _checked_lost(value: Any, placement: Placement) -> tuple[int, ...]:
+    """Return lost ranks that ascend, are ranks and hold nothing, or say which of them does not."""
+    slots = placement.physical_to_logical.reshape(placement.num_layers, placement.num_ranks, -1)
+    held = slots.max(axis=(0, 2)) >= 0
+    lost: list[int] = []
+    for rank in as_ranks(value):
+        number = as_index(rank, -1)
+        if not (lost[-1] if lost else -1) < number < placement.num_ranks:
+            raise InvalidInputError(
+                f"lost_ranks is {shown(value)}; it must hold ranks from 0 to {placement.num_ranks - 1}, ascending."
+            )
+        if held[number]:
+            raise InvalidInputError(f"lost_ranks names {number}, and the placement has experts there; leave it out.")
+        lost.append(number)
+    return tuple(lost)
+
+
+def _named_ranks(ranks: Sequence[int]) -> str:
+    return f"{'ranks' if len(ranks) > 1 else 'rank'} {listed(ranks)}: left empty, by a re-plan from this one too"
 
 
 def _parameters_of_all(parts: Sequence[Plan]) -> dict[str, Any]:

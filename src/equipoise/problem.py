@@ -7,7 +7,8 @@ expert groups. Both are frozen and checked when built; everything downstream tru
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.arguments import as_instance, count, finite
-from equipoise.arrays import CheckedLoad, as_load, as_numpy, check_table
+from equipoise.arrays import CheckedLoad, as_load_and_steps, as_numpy, check_table
 from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError, shown
+from equipoise.forecasting import Forecast
 from equipoise.limits import MOST_SLOTS
+
+log = logging.getLogger("equipoise")
+FEWEST_TO_DOUBT = 8  # experts: of fewer, all may well be everywhere
 
 __all__ = ["Cluster", "PlacementProblem", "as_problem", "check_counts", "count", "finite"]
 
@@ -108,6 +113,17 @@ def check_counts(num_experts: int, cluster: Cluster, num_expert_groups: int | No
         )
 
 
+def _doubt(num_experts: int, cluster: Cluster) -> None:
+    """Say so where each rank has room for every expert: the slots of a layer were perhaps given as those of a rank."""
+    slots, ranks = cluster.slots_per_rank, cluster.num_ranks
+    if ranks > 1 and slots >= num_experts >= FEWEST_TO_DOUBT and slots % ranks == 0:
+        log.warning(
+            "each of %d ranks has %d slots a layer, room for all %d experts; if a layer has %d slots in all, those are "
+            "%d a rank: Cluster.from_slots(%d, %d).",
+            ranks, slots, num_experts, slots, slots // ranks, ranks, slots,
+        )  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False)
 class PlacementProblem:
     """A load, the cluster that is to carry it, and the expert groups, if any.
@@ -118,16 +134,20 @@ class PlacementProblem:
         Tokens routed to each logical expert. Integer or float, numpy or torch on any device, or a
         ``LoadStatistics``. Finite and not negative; steps are summed; a layer may be all zeros.
         Kept as a read-only float64 copy of shape (num_layers, num_logical_experts).
+        Or a ``Forecast``: then plans are for what may come, and the load is what it expects.
     cluster : Cluster
     num_expert_groups : int or None, default None
         Equal groups of consecutive experts that must stay whole on a node. The problem is
         hierarchical when the number of nodes divides the number of groups; otherwise, and for
         ``None``, every expert may go to every rank.
+    forecast : Forecast or None, default None
+        That of which ``load`` is what is expected; set where ``load`` is given as one.
 
     Raises
     ------
     InvalidInputError
-        If the load has another shape, is empty, or holds a NaN, an infinity or a negative number.
+        If the load has another shape, is empty, or holds a NaN, an infinity or a negative number;
+        or the forecast is of another load.
     IndivisibleError
         If the groups do not divide the experts.
     InfeasibleError
@@ -143,22 +163,46 @@ class PlacementProblem:
     load: NDArray[np.float64]
     cluster: Cluster
     num_expert_groups: int | None = None
+    forecast: Forecast | None = None
+    steps: NDArray[np.float64] | None = field(init=False, repr=False, default=None)  # where several were summed
 
     if TYPE_CHECKING:  # any array goes in, float64 comes out
 
-        def __init__(self, load: Any, cluster: Cluster, num_expert_groups: int | None = None) -> None: ...
+        def __init__(
+            self,
+            load: Any,
+            cluster: Cluster,
+            num_expert_groups: int | None = None,
+            forecast: Forecast | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         if not isinstance(self.cluster, Cluster):
             raise InvalidInputError(
                 f"cluster is {shown(self.cluster)}; pass a Cluster(num_ranks=..., slots_per_rank=...)."
             )
-        load = as_load(self.load)
-        object.__setattr__(self, "load", load)
+        load = self._set_load()
         if self.num_expert_groups is not None:
             object.__setattr__(self, "num_expert_groups", count(self.num_expert_groups, "num_expert_groups"))
         check_counts(load.shape[1], self.cluster, self.num_expert_groups)
+        _doubt(load.shape[1], self.cluster)
         check_table(len(load), self.cluster.num_slots, "the problem")
+
+    def _set_load(self) -> NDArray[np.float64]:
+        """Set and return the load, what is expected of it if that is a forecast; set the steps that were summed."""
+        given: Any = self.load
+        forecast = given if isinstance(given, Forecast) else self.forecast
+        steps = None
+        if forecast is None:
+            load, steps = as_load_and_steps(given)
+        else:
+            load = as_instance(forecast, Forecast, "forecast", "what equipoise.forecast(windows) returns").expected
+            if given is not forecast and given is not load:
+                raise InvalidInputError("load is another than the forecast expects; pass the forecast as load alone.")
+        object.__setattr__(self, "load", load)
+        object.__setattr__(self, "forecast", forecast)
+        object.__setattr__(self, "steps", steps)
+        return load
 
     @property
     def num_layers(self) -> int:
@@ -186,7 +230,15 @@ class PlacementProblem:
             raise InvalidInputError(f"layers is {shown(layers)}; it must list numbers of layers, at least one.")
         if layers.max() >= self.num_layers:
             raise InvalidInputError(f"layers names {layers.max()}; there are layers 0 to {self.num_layers - 1}.")
-        return PlacementProblem(CheckedLoad(self.load[layers]), self.cluster, self.num_expert_groups)
+        load = CheckedLoad(self.load[layers]) if self.forecast is None else self.forecast.of_layers(layers)
+        return PlacementProblem(load, self.cluster, self.num_expert_groups)
+
+    @property
+    def without_forecast(self) -> PlacementProblem:
+        """The same question for the load alone: this one, if it has no forecast."""
+        if self.forecast is None:
+            return self
+        return PlacementProblem(CheckedLoad(self.load), self.cluster, self.num_expert_groups)
 
     @property
     def is_hierarchical(self) -> bool:
@@ -199,11 +251,13 @@ class PlacementProblem:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the question: the same on every machine that sees the same load and cluster."""
+        """SHA-256 of the question: the same on every machine that sees the same load, or windows, and cluster."""
         cluster = self.cluster
         head = (*self.load.shape, cluster.num_ranks, cluster.slots_per_rank, cluster.num_nodes, self.num_expert_groups)
         digest = hashlib.sha256(repr(head).encode())
         digest.update(np.ascontiguousarray(self.load, "<f8").data)
+        if self.forecast is not None:
+            digest.update(self.forecast.digest.encode())
         return digest.hexdigest()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from equipoise.arguments import as_ranks
 from equipoise.dispatch import choose_shares
 from equipoise.errors import InvalidInputError
 from equipoise.how import How
@@ -13,6 +12,7 @@ from equipoise.placement import Placement
 from equipoise.plan import Plan, Provenance
 from equipoise.problem import PlacementProblem, as_problem
 from equipoise.replan.budget import Budget
+from equipoise.replan.in_force import known_lost
 from equipoise.strategies import DEFAULT
 
 __all__ = ["solve"]
@@ -31,6 +31,7 @@ def solve(
     min_gain: float | None = None,
     max_layers: int | None = None,
     lost_ranks: Iterable[int] = (),
+    restored_ranks: Iterable[int] = (),
     shares: str = "even",
     connected: bool = False,
     **parameters: Any,
@@ -68,7 +69,10 @@ def solve(
         With ``current``: layers that change, at most: those whose busiest rank loses most tokens. Layers that cannot
         stay as they are count first, and change whatever the limit.
     lost_ranks : iterable of int, default ()
-        With ``current``: ranks that are gone. What they held is lost, and their slots stay empty (-1).
+        With ``current``: ranks that are gone. What they held is lost, and their slots stay empty (-1). Those that a
+        plan in force records stay lost: ``plan.lost_ranks``.
+    restored_ranks : iterable of int, default ()
+        With a plan as ``current``: ranks that it records as lost, and that are back, without anything.
     shares : str, default "even"
         What part of an expert's tokens each of its replicas gets: ``"even"`` parts, or the ``"best"`` for the placement
         that is found, see ``equipoise.share``. ``plan.shares`` has them, and the certificate is of them.
@@ -107,7 +111,8 @@ def solve(
     """
     as_problem(problem)
     how = How.of(strategy, seed=seed, backend=backend, threads=threads, connected=connected, **parameters)
-    budget = Budget(max_transfers, max_transfers_total, min_gain, max_layers, lost_ranks=as_ranks(lost_ranks))
+    lost = known_lost(current, lost_ranks, restored_ranks)
+    budget = Budget(max_transfers, max_transfers_total, min_gain, max_layers, lost_ranks=lost)
     choose = choose_shares(shares)
     if current is not None:
         from equipoise.replan.replan import replan

@@ -197,10 +197,10 @@ def test_a_missing_file_and_a_folder_get_one_sentence(run, tmp_path: Path) -> No
     [
         (("--ranks", 3, "--slots", 20), "20 slots do not spread evenly over 3 ranks"),
         (("--ranks", 4, "--slots", 8), "8 slots cannot hold 16 logical experts"),
-        (("--ranks", 0, "--slots", 20), "num_ranks is 0"),
-        (("--ranks", 4, "--slots", -4), "num_slots is -4"),
+        (("--ranks", 0, "--slots", 20), "--ranks is 0"),
+        (("--ranks", 4, "--slots", -4), "--slots is -4"),
         ((*SHAPE, "--nodes", 3), "4 ranks do not spread evenly over 3 nodes"),
-        ((*SHAPE, "--nodes", 0), "num_nodes is 0"),
+        ((*SHAPE, "--nodes", 0), "--nodes is 0"),
         ((*SHAPE, "--groups", 5), "16 logical experts do not form 5 equal groups"),
         ((*SHAPE, "--seed", -1), "seed is -1"),
         ((*SHAPE, "--threads", 0), "threads is 0"),

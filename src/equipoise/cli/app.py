@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -16,10 +18,12 @@ from equipoise.cli.demo import demo
 from equipoise.cli.doctor import doctor
 from equipoise.cli.export import export
 from equipoise.cli.inspect import inspect
+from equipoise.cli.models import models
 from equipoise.cli.plan import plan
 from equipoise.cli.replan import replan
 from equipoise.cli.slots import slots
 from equipoise.cli.warmup import warmup
+from equipoise.cli.words import in_options
 from equipoise.errors import EquipoiseError
 
 __all__ = ["COMMANDS", "app"]
@@ -31,6 +35,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     compare,
     slots,
     demo,
+    models,
     doctor,
     export,
     convert,
@@ -39,14 +44,35 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 """A new command is a file beside this one and a place in this row; its name is the function's."""
 
 
+class _Notes(logging.Handler):
+    """Prints what the library has to say, a line each, on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"note: {in_options(record.getMessage())}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    log, handler = logging.getLogger("equipoise"), _Notes(logging.INFO)
+    before = log.propagate, log.level
+    log.propagate, log.level = False, logging.INFO
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate, log.level = before
+
+
 class _Sentences(TyperGroup):
     """Ends a command that was used wrongly with one sentence on stderr and exit code 2, never with a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _notes():
+                return super().invoke(ctx)
         except EquipoiseError as error:
-            reason = str(error)
+            reason = in_options(str(error))
         except MemoryError:
             reason = "this needs more memory than there is. Plan for fewer layers, slots or ranks at a time."
         print(f"error: {reason}", file=sys.stderr)

@@ -9,6 +9,8 @@ import typer
 from equipoise.cli import options
 from equipoise.cli.console import print_json, progress, results, show
 from equipoise.cli.contenders import NO_BALANCING, in_order, planned, strategies_to_compare, table_of
+from equipoise.cli.loads import read_loads, summed
+from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.sharing import connected_one, sharing_of, sharing_table
 from equipoise.cli.warm import warm_up
 
@@ -25,6 +27,7 @@ def compare(
     backend: options.Backend = "auto",
     threads: options.Threads = None,
     key: options.Key = None,
+    model: options.ModelName = None,
     shares: Annotated[
         bool, typer.Option("--shares", help="Show what uneven shares are worth, now and after a drift.")
     ] = False,
@@ -40,15 +43,16 @@ def compare(
     equipoise compare counts.json --ranks 32 --slots 288 --shares
     equipoise compare counts.json --ranks 32 --slots 288 --nodes 4 --groups 8 --json
     """
-    from equipoise.load import read_load
     from equipoise.problem import Cluster, PlacementProblem
     from equipoise.strategies import DEFAULT
 
+    known = named_model(model)
+    groups = groups_of(known, groups, nodes)
     strategies, left_out = strategies_to_compare(backend)
     cluster = Cluster.from_slots(ranks, slots, nodes)
-    with progress("reading"):
-        statistics = read_load(loads, key=key)
-    problem = PlacementProblem(statistics.load, cluster, groups)
+    statistics = read_loads(loads, key)
+    check_model(known, statistics)
+    problem = PlacementProblem(statistics, cluster, groups)
     with progress("planning", total=len(strategies)) as step:
         warm_up(strategies, backend, threads)
         if shares:
@@ -66,6 +70,7 @@ def compare(
                 "num_logical_experts": problem.num_logical_experts,
                 "num_ranks": cluster.num_ranks,
                 "num_slots": cluster.num_slots,
+                "num_steps": statistics.num_windows,
                 "is_hierarchical": problem.is_hierarchical,
                 "contenders": [each.to_dict() for each in contenders],
                 **({"shares": sharing} if shares else {}),
@@ -77,7 +82,7 @@ def compare(
     show(
         console,
         f"{options.count_of(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts -> "
-        f"{cluster.num_slots} slots on {cluster.num_ranks} ranks{where}\n",
+        f"{cluster.num_slots} slots on {cluster.num_ranks} ranks{where}{summed(statistics)}\n",
     )
     console.print(table_of(contenders))
     show(
@@ -86,6 +91,8 @@ def compare(
         "are not looked at. plain-greedy: the published method. Times are those of\n"
         "planning, with kernels compiled.",
     )
+    if statistics.num_windows > 1:
+        show(console, "realised: balancedness of each step by itself, its mean over steps and layers.")
     if shares:
         console.print()
         console.print(sharing_table(sharing))

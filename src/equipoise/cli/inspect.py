@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from equipoise.cli import options
 from equipoise.cli.bars import bar, outline, tokens
-from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.console import print_json, results, show
+from equipoise.cli.loads import read_loads, summed
 
 if TYPE_CHECKING:
     from equipoise.load import LoadStatistics
@@ -21,10 +22,8 @@ def inspect(loads: options.Loads, key: options.Key = None, as_json: options.AsJs
     equipoise inspect counts.json
     equipoise inspect steps.npz --key counts
     """
-    from equipoise.load import read_load
 
-    with progress("reading"):
-        statistics = read_load(loads, key=key)
+    statistics = read_loads(loads, key)
     layers = [_layer(statistics, layer) for layer in range(statistics.num_layers)]
     if as_json:
         print_json(
@@ -62,10 +61,9 @@ def _print_table(statistics: LoadStatistics, layers: list[dict[str, Any]]) -> No
     console = results()
     plain = console.options.ascii_only
     show(console, f"{'load':<9} {statistics.source}")
-    windows = f", {statistics.num_windows} windows (steps) summed" if statistics.num_windows > 1 else ""
     experts = statistics.num_logical_experts
     total = tokens(float(statistics.tokens_per_layer.sum()))
-    show(console, f"{'shape':<9} {options.count_of(len(layers), 'layer')} x {experts} experts{windows}")
+    show(console, f"{'shape':<9} {options.count_of(len(layers), 'layer')} x {experts} experts{summed(statistics)}")
     show(console, f"{'tokens':<9} {total}, counted once for each expert that they were routed to")
     if statistics.empty_layers:
         show(

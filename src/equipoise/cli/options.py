@@ -16,6 +16,7 @@ __all__ = [
     "Groups",
     "Key",
     "Loads",
+    "ModelName",
     "MaxGap",
     "MtpLayers",
     "Nodes",
@@ -35,11 +36,12 @@ __all__ = [
 ]
 
 Loads = Annotated[
-    Path,
+    list[Path],
     typer.Argument(
-        metavar="LOADS",
-        help="Tokens per expert: .npy, .npz, .json, .csv or .pt, of shape (layers, experts) or (steps, layers, "
-        "experts). Told apart by content, whatever the name.",
+        metavar="LOADS...",
+        help="Tokens per expert: .npy, .npz, .json, .csv, .pt or .parquet, of shape (layers, experts) or (steps, "
+        "layers, experts), a table of layer, expert and count, or a folder that an engine wrote; gzipped or not, told "
+        "apart by content. Several are joined, - is standard input.",
         show_default=False,
     ),
 ]
@@ -116,6 +118,15 @@ MtpLayers = Annotated[
 ]
 SkipEmpty = Annotated[
     bool, typer.Option("--skip-empty", help="Leave out layers without tokens: dense layers, as some recorders write.")
+]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Take experts, groups, top k and bytes per expert of a model, such as deepseek-v3, qwen3-235b or kimi-k2; "
+        "[bold]equipoise models[/bold] lists them with their sources.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead, for machines.")]
 

@@ -13,6 +13,8 @@ import typer
 from equipoise.cli import options
 from equipoise.cli.bars import ratio, seconds
 from equipoise.cli.console import print_json, progress
+from equipoise.cli.loads import read_loads
+from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.warm import warm_up
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def plan(
     backend: options.Backend = "auto",
     threads: options.Threads = None,
     key: options.Key = None,
+    model: options.ModelName = None,
     shares: Annotated[str, typer.Option("--shares", metavar="KIND", help="even, or best for the placement.")] = "even",
     connected: Annotated[
         bool, typer.Option("--connected", help="Connect ranks by shared experts, for shares to follow a drift.")
@@ -58,12 +61,13 @@ def plan(
     from equipoise.dispatch import choose_shares
     from equipoise.files import check_writable
     from equipoise.how import How
-    from equipoise.load import read_load
     from equipoise.problem import Cluster, PlacementProblem
     from equipoise.solver import solve
     from equipoise.strategies import parameters_of
 
     # All that can be refused is refused before anything slow begins.
+    known = named_model(model)
+    groups = groups_of(known, groups, nodes)
     options.checked_gap(max_gap)
     chosen = options.strategy_or_default(strategy)
     given = options.parse_parameters(parameters)
@@ -75,9 +79,9 @@ def plan(
     if out is not None:
         check_writable(out)
     cluster = Cluster.from_slots(ranks, slots, nodes)
-    with progress("reading"):
-        statistics = read_load(loads, key=key)
-    problem = PlacementProblem(statistics.load, cluster, groups)
+    statistics = read_loads(loads, key)
+    check_model(known, statistics)
+    problem = PlacementProblem(statistics, cluster, groups)
     if groups is not None and not problem.is_hierarchical:
         print(
             f"note: planned globally; {groups} groups are kept whole only on more than one node, "
@@ -130,6 +134,8 @@ def _report(
         "seed": found.provenance.seed,
         "mean_balancedness": found.metrics.mean_balancedness,
         "worst_balancedness": found.metrics.worst_balancedness,
+        "num_steps": statistics.num_windows,
+        "realised_balancedness": None if found.steps is None else found.steps.mean_balancedness,
         "mean_gap": found.certificate.mean_gap,
         "max_gap": found.certificate.max_gap,
         "max_gap_asked_for": max_gap,

@@ -10,6 +10,8 @@ import typer
 from equipoise.cli import options
 from equipoise.cli.bars import bar
 from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.loads import read_loads, summed
+from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.warm import warm_up
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def slots(
     backend: options.Backend = "auto",
     threads: options.Threads = None,
     key: options.Key = None,
+    model: options.ModelName = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show balancedness against redundant slots, and how many of them a target takes.
@@ -59,19 +62,20 @@ def slots(
     """
     from equipoise.capacity import slots_for
     from equipoise.how import How
-    from equipoise.load import read_load
     from equipoise.problem import Cluster, PlacementProblem, count
     from equipoise.report import describe_answer
 
+    known = named_model(model)
+    groups = groups_of(known, groups, nodes)
     chosen = options.strategy_or_default(strategy)
     given = options.parse_parameters(parameters)
     How.of(chosen, seed=seed, backend=backend, threads=threads, **given)
     options.checked_balancedness(balancedness)
     ranks = count(ranks, "num_ranks")
-    with progress("reading"):
-        statistics = read_load(loads, key=key)
+    statistics = read_loads(loads, key)
+    check_model(known, statistics)
     cluster = Cluster(ranks, -(-statistics.num_logical_experts // ranks), nodes)
-    problem = PlacementProblem(statistics.load, cluster, groups)
+    problem = PlacementProblem(statistics, cluster, groups)
     with progress("planning"):
         warm_up([chosen], backend, threads, given)
         capacity = slots_for(
@@ -86,7 +90,7 @@ def slots(
     show(
         console,
         f"{options.count_of(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts on "
-        f"{options.count_of(ranks, 'rank')}{where}\n",
+        f"{options.count_of(ranks, 'rank')}{where}{summed(statistics)}\n",
     )
     _print_table(capacity)
     show(console, "")
@@ -103,11 +107,13 @@ def _print_table(capacity: Capacity) -> None:
     console = results()
     plain = console.options.ascii_only
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    steps = any(point.steps for point in capacity.points)
     for heading in (
         "\nslots",
         "\na rank",
         "\nredundant",
         "balancedness\nmean   worst ",
+        *(["realised\nmean"] if steps else []),
         "at most, proved\nmean   worst ",
     ):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -118,6 +124,7 @@ def _print_table(capacity: Capacity) -> None:
             str(point.cluster.slots_per_rank),
             f"{point.num_redundant_experts:,}",
             f"{_spell(point.mean_balancedness)}  {_spell(point.worst_balancedness)}",
+            *([_spell(point.steps.mean_balancedness) if point.steps else "-"] if steps else []),
             f"{_spell(point.mean_limit, up=True)}  {_spell(point.worst_limit, up=True)}",
             bar(point.mean_balancedness, 1.0, 14, plain),
             style="green" if point.num_slots == capacity.mean.found else None,
@@ -148,6 +155,7 @@ def _report(problem: PlacementProblem, capacity: Capacity) -> dict[str, Any]:
                 "num_redundant_experts": point.num_redundant_experts,
                 "mean_balancedness": point.mean_balancedness,
                 "worst_balancedness": point.worst_balancedness,
+                "realised_balancedness": None if point.steps is None else point.steps.mean_balancedness,
                 "mean_limit": point.mean_limit,
                 "worst_limit": point.worst_limit,
             }

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 from equipoise.decode.source import opened
 from equipoise.errors import FileFormatError
@@ -91,7 +91,7 @@ class _TooMuchError(Exception):
 class _Sparing:
     """A stream from which at most ``most`` bytes are read at once: zipfile reads a table of contents whole."""
 
-    def __init__(self, stream: BinaryIO, size: int) -> None:
+    def __init__(self, stream: IO[bytes], size: int) -> None:
         self._stream, self._size, self.most = stream, size, LARGEST_DIRECTORY
 
     def read(self, size: int = -1) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arguments import as_instance, count
+from equipoise.arguments import as_instance, count, flag
 from equipoise.arrays import as_numpy, check_table
 from equipoise.dispatch import Shares
 from equipoise.errors import InvalidInputError, shown
@@ -36,6 +36,8 @@ class LayeredPlacement:
         None where the file does not say.
     source : str
         Where it came from, for people.
+    may_be_empty : bool, default False
+        Whether slots may be empty (-1), as those of lost ranks are.
     shares : float array, shape (num_layers, num_slots), or None
         What part of its expert's tokens each slot gets; None is even parts.
 
@@ -49,6 +51,7 @@ class LayeredPlacement:
     layer_ids: tuple[int, ...]
     num_ranks: int | None = None
     source: str = "memory"
+    may_be_empty: bool = False
     shares: NDArray[np.float64] | None = None
 
     if TYPE_CHECKING:  # any array goes in, int32 comes out
@@ -59,6 +62,7 @@ class LayeredPlacement:
             layer_ids: Any,
             num_ranks: int | None = None,
             source: str = "memory",
+            may_be_empty: bool = False,
             shares: Any = None,
         ) -> None: ...
 
@@ -73,8 +77,9 @@ class LayeredPlacement:
         check_table(len(table), table.shape[1], self.source)
         # LoadStatistics knows the rules of layer ids; they are the same here.
         ids = LoadStatistics(np.zeros((len(table), 1)), layer_ids=self.layer_ids).layer_ids
-        if table.min() < 0:
-            layer, slot = (int(i) for i in np.argwhere(table < 0)[0])
+        least = -1 if flag(self.may_be_empty, "may_be_empty") else 0
+        if table.min() < least or table.max() < 0:
+            layer, slot = (int(i) for i in np.argwhere(table < least)[0]) if table.max() >= 0 else (0, 0)
             raise InvalidInputError(
                 f"{self.source}: layer {ids[layer]}, slot {slot} holds {int(table[layer, slot])}; every slot must hold "
                 "an expert."
@@ -83,7 +88,7 @@ class LayeredPlacement:
         # Of one expert more than there are slots, every layer lacks one: of more it need not be asked.
         held = np.zeros((len(table), min(experts, table.shape[1] + 1)), dtype=np.bool_)
         for layer, row in enumerate(table):
-            held[layer, row[row < held.shape[1]].astype(np.int64)] = True
+            held[layer, row[(row >= 0) & (row < held.shape[1])].astype(np.int64)] = True
         if not held.all():
             layer, expert = (int(i) for i in np.argwhere(~held)[0])
             raise InvalidInputError(
@@ -104,7 +109,8 @@ class LayeredPlacement:
         """Name the layers of ``placement``; without names they count from 0."""
         as_instance(placement, Placement, "placement", "a Placement, such as plan.placement")
         ids = tuple(range(placement.num_layers)) if layer_ids is None else layer_ids
-        return cls(placement.physical_to_logical, ids, placement.num_ranks, source)
+        empty = bool((placement.physical_to_logical < 0).any())
+        return cls(placement.physical_to_logical, ids, placement.num_ranks, source, empty)
 
     @classmethod
     def of_plan(cls, plan: Plan, source: str = "memory") -> LayeredPlacement:
@@ -117,6 +123,14 @@ class LayeredPlacement:
     def num_slots(self) -> int:
         """Slots in one layer, counted over all ranks."""
         return int(self.physical_to_logical.shape[1])
+
+    @property
+    def empty_ranks(self) -> tuple[int, ...]:
+        """Ranks whose slots are all empty: they are lost."""
+        if self.num_ranks is None:
+            return ()
+        most = self.by_rank("the format").max(axis=(0, 2))
+        return tuple(int(rank) for rank in np.flatnonzero(most < 0))
 
     @property
     def num_logical_experts(self) -> int:

@@ -152,7 +152,8 @@ class Settings:
     def budget(self, separate: bool = False) -> Budget:
         """Return how far the next placement may be from the one in force; ``separate`` as in ``Budget``.
 
-        Ranks within 0.3 % of the mean, and within ``min_gain`` where that is less, count as level.
+        Ranks within 0.3 % of the mean, and within ``min_gain`` where that is less, count as level; within three times
+        that where more would move much.
         """
         from equipoise.replan.budget import Budget
 

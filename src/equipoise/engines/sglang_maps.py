@@ -48,11 +48,12 @@ def read_map(document: Mapping[Any, Any], path: Path) -> LayeredPlacement:
     return table_of(document[KEY], path)
 
 
-def table_of(value: Any, path: Path) -> LayeredPlacement:
+def table_of(value: Any, path: Path, *, may_be_empty: bool = False) -> LayeredPlacement:
     """Return a nested list or a tensor as a placement whose rows are the model's layers from 0."""
     name = f"{path}: {KEY}"
     table = whole_numbers(value, name) if isinstance(value, list) else as_numpy(value, name)
-    return LayeredPlacement(table, tuple(range(len(table))) if table.ndim else (), source=str(path))
+    ids = tuple(range(len(table))) if table.ndim else ()
+    return LayeredPlacement(table, ids, source=str(path), may_be_empty=may_be_empty)
 
 
 def rows_of(placement: LayeredPlacement) -> Any:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from equipoise.kernels.cache import keep
 
-__all__ = ["frozen", "inlined", "native", "spliced"]
+__all__ = ["frozen", "inlined", "internal", "native", "spliced"]
 
 
 def frozen(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
@@ -32,6 +32,15 @@ def frozen(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
 def native(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile ``function`` at its first call; ``NUMBA_DISABLE_JIT=1`` runs it as plain Python."""
     return _compile(function)
+
+
+def internal(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile ``function`` for other kernels alone: what Python calls must be ``native``.
+
+    What turns Python's arguments into native ones and back is then not compiled, which for a tuple of many arrays is
+    more than most functions are.
+    """
+    return _compile(function, no_cpython_wrapper=True)
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -268,13 +268,18 @@ class MigrationSchedule:
             digest.update(repr(array.shape).encode() + array.astype("<i4", copy=False).tobytes())
         return digest.hexdigest()
 
-    def summary(self) -> str:
-        """Return a line for people: transfers by distance, bytes, rounds and the estimated time."""
+    def summary(self, links: LinkSpeeds | None = None) -> str:
+        """Return a line for people: transfers by distance, rounds, and bytes and the estimated time if they are known.
+
+        ``links`` is as in ``seconds``. Without the bytes of an expert a time would be that of latencies alone.
+        """
+        size = ""
+        if self.bytes_per_expert:
+            size = f", {self.num_bytes:,} bytes, about {self.seconds(links):.3g} s"
         by_distance = np.bincount(self.distance, minlength=3)
         return (
             f"{self.num_transfers:,} transfers ({by_distance[1]:,} within a node, {by_distance[2]:,} between nodes) "
-            f"and {by_distance[0]:,} copies within ranks, {self.num_bytes:,} bytes, "
-            f"{int(self.num_rounds.sum()):,} rounds, about {self.seconds():.3g} s"
+            f"and {by_distance[0]:,} copies within ranks, {int(self.num_rounds.sum()):,} rounds{size}"
             + (f"; {len(self.restores):,} to restore" if len(self.restores) else "")
         )
 

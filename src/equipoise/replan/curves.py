@@ -21,7 +21,7 @@ from equipoise.replan.remainder import Remainder, remainder
 from equipoise.search import busiest_rank
 from equipoise.threads import part
 
-__all__ = ["Curves", "Within", "anew_matters_from", "emptied", "pays", "raised", "within"]
+__all__ = ["FEW", "ROUGHLY", "Curves", "Within", "anew_matters_from", "emptied", "pays", "raised", "within"]
 
 Ints = NDArray[np.int32]
 Int64s = NDArray[np.int64]
@@ -29,6 +29,7 @@ Floats = NDArray[np.float64]
 
 FEW = 8  # a plan made anew is not looked at where fewer than one slot in so many may change
 LEVEL = 1000  # nor for layers whose busiest rank carries less than one part in so many above the mean by then
+ROUGHLY = 3.0  # tolerances: what a layer that would move many slots for less is levelled to, and a plan made anew gains
 FINE = 256  # fixed-point loads are rounded to multiples of this before layers are weighed against each other
 
 
@@ -49,7 +50,8 @@ class Curves:
         self.start, self.how, self.left = start, how, remainder(start)
         if budget.complete:
             self.left = filled(self.left, start.node)
-        self.level = raised(_levels(start, self.left), budget.tolerance)
+        self.mean = _levels(start, self.left)
+        self.level = raised(self.mean, budget.tolerance)
         self.tolerance = budget.tolerance
         self.anew_from = anew_matters_from(start.problem)
         self.slots_per_rank = start.problem.cluster.slots_per_rank
@@ -144,11 +146,11 @@ def raised(level: Int64s, tolerance: float | None) -> Int64s:
 def pays(anew: Int64s, steps: Int64s, tolerance: float | None) -> NDArray[np.bool_]:
     """Whether the busiest rank of plans made anew is enough below that after steps, both int64 [layers].
 
-    It must be so by twice the tolerance: such a plan moves most of a layer.
+    It must be so by three times the tolerance: such a plan moves most of a layer.
     """
     if tolerance is None:
         return np.ones(len(anew), dtype=np.bool_)
-    worth: NDArray[np.bool_] = anew < steps - (steps * min(2.0 * tolerance, 1.0)).astype(np.int64)
+    worth: NDArray[np.bool_] = anew < steps - (steps * min(ROUGHLY * tolerance, 1.0)).astype(np.int64)
     return worth
 
 

@@ -15,7 +15,7 @@ from equipoise.errors import InvalidInputError
 from equipoise.how import How
 from equipoise.problem import PlacementProblem, as_problem
 from equipoise.replan.curves import Curves
-from equipoise.replan.in_force import InForce
+from equipoise.replan.in_force import InForce, known_lost
 from equipoise.replan.levelling.numba import MAX
 
 __all__ = ["Frontier", "frontier"]
@@ -100,6 +100,7 @@ def frontier(
     current: Any,
     *,
     lost_ranks: Iterable[int] = (),
+    restored_ranks: Iterable[int] = (),
     bytes_per_expert: int | None = None,
     threads: int | None = None,
 ) -> Frontier:
@@ -110,7 +111,8 @@ def frontier(
     problem : PlacementProblem
     current : Placement or Plan
         What is in force, as in ``equipoise.solve``.
-    lost_ranks : iterable of int
+    lost_ranks, restored_ranks : iterable of int
+        As in ``equipoise.solve``.
     bytes_per_expert : int or None, default None
         Size of one expert's weights in one layer, if bytes are wanted too.
     threads : int or None, default None
@@ -137,7 +139,7 @@ def frontier(
     if bytes_per_expert is not None:
         bytes_per_expert = count(bytes_per_expert, "bytes_per_expert", most=2**53)
     as_problem(problem)
-    start = InForce.of(problem, current, lost_ranks)
+    start = InForce.of(problem, current, known_lost(current, lost_ranks, restored_ranks))
     curves = Curves(start, How.of(threads=threads))
     _, curve, _ = curves.descend(problem.cluster.num_slots)
     curves.look_anew(curve)
