@@ -31,10 +31,12 @@ NATIVE = {
     "LinkSpeeds",
     "MigrationSchedule",
     "Replay",
+    "SlotTimes",
     "count_transfers",
     "frontier",
     "replay",
     "refresh",
+    "slot_times",
     "slots_for",
     "solve",
 }
