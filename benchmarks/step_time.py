@@ -81,10 +81,10 @@ def main() -> None:
             new = sampled(plan.placement, shares.values, mean)
             best = np.minimum(*old).mean()
             took = fastest(lambda problem=(every if given.together else problem): eq.solve(problem)) / balanced
+            olds = " / ".join(f"{time.mean():.1f}" for time in old)
             print(
-                f"{clusters[-1].num_slots:>5}  {each:>6}  {' / '.join(f'{time.mean():.1f}' for time in old):>20}  {best:>12.1f}  "
-                f"{expected.mean():>17.1f}  {new.mean():>7.1f}  {new.mean() / best:>7.4f}  {plan.time.mean_gap[at]:>8.2%}  "
-                f"{took:>6.1f} x"
+                f"{clusters[-1].num_slots:>5}  {each:>6}  {olds:>20}  {best:>12.1f}  {expected.mean():>17.1f}  "
+                f"{new.mean():>7.1f}  {new.mean() / best:>7.4f}  {plan.time.mean_gap[at]:>8.2%}  {took:>6.1f} x"
             )
 
 

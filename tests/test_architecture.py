@@ -48,7 +48,7 @@ COMPILED = {
 }  # fmt: skip
 """Rooms with native code of their own; of migration the rounds in which slots are filled."""
 
-COMPILING = {"kernels/native", "kernels/cache", "kernels/fingerprint"}
+COMPILING = {"kernels/native", "kernels/cache", "kernels/fingerprint", "kernels/target"}
 
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
@@ -218,3 +218,16 @@ def test_every_module_says_in_its_first_line_what_it_is_about(module: Path) -> N
     text = ast.get_docstring(tree_of(module))
     assert text, f"{module} has no docstring"
     assert text.splitlines()[0].endswith((".", ":")), f"the first line of {module} is no sentence"
+
+
+MOST_ARGUMENTS = 8
+
+
+def test_no_function_takes_more_than_eight_arguments_by_place(module: Path) -> None:
+    """What is passed by name alone says what it is where it is passed; commands get theirs from typer, by name."""
+    if room_of(module) in ("cli", "eplb") or module == Path("restarts/triton"):
+        pytest.skip("options of commands, a published order, or sizes and strides of what is launched on a device")
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            names = [each.arg for each in (*node.args.posonlyargs, *node.args.args) if each.arg not in ("self", "cls")]
+            assert len(names) <= MOST_ARGUMENTS, f"{module}:{node.lineno} takes {len(names)}: {', '.join(names)}"

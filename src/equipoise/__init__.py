@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from equipoise.dispatch.best import share as share
     from equipoise.dispatch.connected import flexibility as flexibility
     from equipoise.dispatch.shares import Shares as Shares
+    from equipoise.eplb import rebalance_experts as rebalance_experts
     from equipoise.errors import EquipoiseError as EquipoiseError
     from equipoise.forecasting import Forecast as Forecast
     from equipoise.forecasting import forecast as forecast
     from equipoise.latency import LatencyModel as LatencyModel
     from equipoise.load import LoadStatistics as LoadStatistics
+    from equipoise.load import generate_load as generate_load
+    from equipoise.load import read_load as read_load
     from equipoise.metrics import Metrics as Metrics
     from equipoise.migration.schedule import LinkSpeeds as LinkSpeeds
     from equipoise.migration.schedule import MigrationSchedule as MigrationSchedule
@@ -69,6 +72,9 @@ _ROOMS = {
     "flexibility": "dispatch.connected",
     "forecast": "forecasting",
     "frontier": "replan.frontier",
+    "generate_load": "load",
+    "read_load": "load",
+    "rebalance_experts": "eplb",
     "replay": "traces.replay",
     "refresh": "replan.refresh",
     "share": "dispatch.best",
@@ -91,4 +97,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_ROOMS])
+    return [*__all__, "__version__"]

@@ -57,7 +57,9 @@ def as_numpy(value: Any, name: str) -> NDArray[Any]:
     if isinstance(value, np.ma.MaskedArray):
         raise InvalidInputError(f"{name} is a masked array; say what the masked entries are, such as {name}.filled(0).")
     try:
-        array = np.asarray(value)
+        array = np.asarray(_without_tensors(value, name))
+    except InvalidInputError:
+        raise
     except ValueError:
         raise InvalidInputError(f"{name} is ragged; every row needs the same number of entries.") from None
     except Exception:  # whatever the entries raise when they are to become numbers
@@ -66,6 +68,16 @@ def as_numpy(value: Any, name: str) -> NDArray[Any]:
         raise InvalidInputError(f"{name} holds {array.dtype} values; it must hold integers or floats.")
     _check_size(array.shape, name)  # a view may be larger than any memory
     return array
+
+
+def _without_tensors(value: Any, name: str, depth: int = 2) -> Any:
+    """Return a list, or a list of lists, with arrays in place of torch tensors, whatever their type and device."""
+    if depth and "torch" in sys.modules and isinstance(value, list | tuple) and value:
+        if is_torch(value[0]):
+            return [as_numpy(item, f"{name}[{i}]") if is_torch(item) else item for i, item in enumerate(value)]
+        if isinstance(value[0], list | tuple):
+            return [_without_tensors(item, f"{name}[{i}]", depth - 1) for i, item in enumerate(value)]
+    return value
 
 
 def check_loads(num_windows: int, num_layers: int, num_experts: int, name: str) -> None:

@@ -120,14 +120,14 @@ def _recount(problem: PlacementProblem, placement: Placement, shares: Shares) ->
         raise InvalidPlacementError(
             f"shares has shape {values.shape}, the placement {table.shape}; pass its own shares."
         )
-    rank_load = np.zeros((len(table), placement.num_ranks))
-    given = np.zeros(problem.load.shape)
-    layer = np.arange(len(table))
-    for slot in range(table.shape[1]):
-        held = table[:, slot]
-        part = np.where(held >= 0, values[:, slot], 0.0)
-        given[layer, held] += part
-        rank_load[:, slot // placement.slots_per_rank] += problem.load[layer, held] * part
+    layers, experts = problem.load.shape
+    cell = np.arange(layers)[:, None] * experts + np.maximum(table, 0)
+    part = np.where(table >= 0, values, 0.0)
+    given = np.bincount(cell.ravel(), part.ravel(), layers * experts).reshape(layers, experts)
+    carried = (problem.load.ravel()[cell] * part).reshape(layers, placement.num_ranks, -1)
+    rank_load = np.zeros((layers, placement.num_ranks))
+    for slot in range(carried.shape[2]):  # in the order of the slots: sums of floats depend on it
+        rank_load += carried[:, :, slot]
     wrong = np.abs(given - 1) > MISSED
     if wrong.any():
         at, expert = (int(i) for i in np.argwhere(wrong)[0])

@@ -13,6 +13,7 @@ from equipoise.plan import Plan, Provenance
 from equipoise.problem import PlacementProblem, as_problem
 from equipoise.replan.budget import Budget
 from equipoise.replan.in_force import known_lost
+from equipoise.robust.back_test import outlook
 from equipoise.strategies import DEFAULT
 from equipoise.timed import solve_in_time
 
@@ -42,6 +43,9 @@ def solve(
     Parameters
     ----------
     problem : PlacementProblem
+        Where its load is a ``Forecast`` with errors, the plan is for what may come: replicas for what is expected and
+        two thirds of a standard deviation of the errors, then swaps that lower the expected square of rank loads; see
+        ``equipoise.robust``. Its certificate is for the load that is expected.
         With a latency model, the expected time of the busiest rank is minimised, see ``equipoise.timed``, and the
         strategy balances what that starts from.
     strategy : str
@@ -137,4 +141,6 @@ def solve(
     provenance = Provenance.of(found.strategy, how.seed, found.implementation, found.stages, problem.digest)
     if how.connected:
         provenance = provenance.connected(placement, problem.load)
+    if problem.forecast is not None:
+        provenance = provenance.with_forecast(outlook(problem, lambda some, layers: how.place(some)[1]))
     return Plan.of(problem, placement, provenance, shares=choose(placement, problem.load))

@@ -73,8 +73,9 @@ def in_order(problem: PlacementProblem) -> Contender:
     """
     from equipoise.placement import Placement
     from equipoise.plan import Plan, Provenance
+    from equipoise.problem import PlacementProblem
 
-    free = dataclasses.replace(problem, num_expert_groups=None)
+    free = PlacementProblem(problem.load if problem.steps is None else problem.steps, problem.cluster)
     placement = Placement.in_order(problem.num_layers, problem.cluster, problem.num_logical_experts)
     provenance = Provenance.of(InOrder(), 0, "numpy", {}, free.digest)
     return Contender(NO_BALANCING, Plan.of(free, placement, provenance), None)

@@ -8,7 +8,7 @@ import typer
 
 from equipoise.cli import options
 from equipoise.cli.bars import bar, outline, tokens
-from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.console import print_json, progress, results, show, show_table
 from equipoise.cli.loads import read_trace, summed
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _print_table(statistics: LoadStatistics, layers: list[dict[str, Any]], num_w
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("hottest / mean", no_wrap=True)
     table.add_column("experts in order", no_wrap=True)
-    width = 16 if console.width < 90 else 30
+    width = 6 if console.width < 72 else 16 if console.width < 90 else 30
     most = max((row["hottest_to_mean"] or 0.0) for row in layers)
     for row in layers:
         skew = row["hottest_to_mean"]
@@ -148,4 +148,4 @@ def _print_table(statistics: LoadStatistics, layers: list[dict[str, Any]], num_w
             "no tokens" if skew is None else f"{skew:6.2f} {bar(skew, most, 12, plain)}",
             outline(statistics.load[row["layer"]].tolist(), width, plain),
         )
-    console.print(table)
+    show_table(console, table)

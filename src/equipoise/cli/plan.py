@@ -17,6 +17,7 @@ from equipoise.cli.loads import read_loads
 from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.pages import plan_page
 from equipoise.cli.warm import warm_up
+from equipoise.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from equipoise.load import LoadStatistics
@@ -28,6 +29,22 @@ __all__ = ["plan"]
 Out = Annotated[
     Path | None,
     typer.Option("--out", metavar="FILE", help="Write the plan there as JSON, whole or not at all."),
+]
+
+
+Forecast = Annotated[
+    bool,
+    typer.Option(
+        "--forecast", help="Plan for what may come next: LOADS are windows in a row, whose course is forecast."
+    ),
+]
+Window = Annotated[
+    int | None,
+    typer.Option(
+        "--window",
+        metavar="STEPS",
+        help="With --forecast: sum so many steps of LOADS to a window, about as many as a plan serves. Left out: 1.",
+    ),
 ]
 
 
@@ -48,6 +65,12 @@ def plan(
     threads: options.Threads = None,
     key: options.Key = None,
     model: options.ModelName = None,
+    forecast: Forecast = False,
+    window: Window = None,
+    shares: Annotated[str, typer.Option("--shares", metavar="KIND", help="even, or best for the placement.")] = "even",
+    connected: Annotated[
+        bool, typer.Option("--connected", help="Connect ranks by shared experts, for shares to follow a drift.")
+    ] = False,
     out: Out = None,
     report: options.Report = None,
     as_json: options.AsJson = False,
@@ -57,10 +80,14 @@ def plan(
     \b
     equipoise plan counts.json --ranks 32 --slots 288 --out plan.json
     equipoise plan counts.npy --ranks 32 --slots 288 --nodes 4 --groups 8
+    equipoise plan counts.npy --ranks 32 --slots 288 --connected --shares best
     equipoise plan counts.pt --ranks 64 --slots 320 --max-gap 0.001 --json
+    equipoise plan steps.npz --ranks 16 --slots 48 --forecast --window 25
     equipoise plan counts.json --ranks 32 --slots 288 --gpu h200 --tokens-per-rank 4,64,256
     """
+    from equipoise.dispatch import choose_shares
     from equipoise.files import check_writable
+    from equipoise.forecasting import forecast as foresee
     from equipoise.how import How
     from equipoise.problem import Cluster, PlacementProblem
     from equipoise.solver import solve
@@ -75,14 +102,19 @@ def plan(
     if max_gap is not None and "max_gap" in parameters_of(chosen):
         given.setdefault("max_gap", max_gap)  # a strategy that can aim at a gap stops there
     How.of(chosen, seed=seed, backend=backend, threads=threads, **given)
+    if window is not None and not forecast:
+        raise InvalidInputError("--window says what is summed before the next is forecast; pass --forecast with it.")
     timing = options.timing_of(gpu, tokens_per_rank, top_k)
+    choose_shares(shares)
+    asked: dict[str, Any] = {"shares": shares, "connected": connected}
     if out is not None:
         check_writable(out)
     options.check_report(report)
     cluster = Cluster.from_slots(ranks, slots, nodes)
     statistics = read_loads(loads, key)
     check_model(known, statistics)
-    problem = PlacementProblem(statistics, cluster, groups)
+    load = foresee(statistics.grouped(1 if window is None else window)) if forecast else statistics
+    problem = PlacementProblem(load, cluster, groups)
     if groups is not None and not problem.is_hierarchical:
         print(
             f"note: planned globally; {groups} groups are kept whole only on more than one node, "
@@ -93,9 +125,9 @@ def plan(
     if timing is not None:
         problem = timing.asked(problem)
     with progress("planning"):
-        warm_up([chosen], backend, threads, given)
+        warm_up([chosen], backend, threads, {**given, **asked}, problem, forecast=forecast)
         start = time.perf_counter()
-        found = solve(problem, chosen, seed=seed, backend=backend, threads=threads, **given)
+        found = solve(problem, chosen, seed=seed, backend=backend, threads=threads, **asked, **given)
         elapsed = time.perf_counter() - start
     found = found.named(statistics.layer_ids)
     if out is not None:
@@ -147,6 +179,7 @@ def _report(
         "max_gap_met": None if max_gap is None else (found.time or found.certificate).max_gap <= max_gap,
         "time": None if found.time is None else _times(found.time),
         "binding": found.binding,
+        "forecast": found.provenance.parameters.get("forecast"),
         "num_duplicates": int(found.metrics.num_duplicates.sum()),
         "seconds": elapsed,
         "written_to": None if out is None else str(out),

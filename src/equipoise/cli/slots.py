@@ -9,12 +9,11 @@ import typer
 
 from equipoise.cli import options
 from equipoise.cli.bars import bar
-from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.console import print_json, progress, results, show, show_table
 from equipoise.cli.loads import read_loads, summed
 from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.pages import slots_page
 from equipoise.cli.slot_times import EXPERT_BYTES, show_times
-from equipoise.cli.warm import warm_up
 from equipoise.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -107,7 +106,6 @@ def slots(
         show_times(problem, timing, {"most_slots": most_slots, "bytes_per_expert": weights, **how}, statistics, as_json)
         return
     with progress("planning"):
-        warm_up([chosen], backend, threads, given)
         capacity = slots_for(
             problem, balancedness, most_slots=most_slots, strategy=chosen, seed=seed, backend=backend, threads=threads,
             **given,
@@ -165,7 +163,7 @@ def _print_table(capacity: Capacity) -> None:
             bar(point.mean_balancedness, 1.0, 14, plain),
             style="green" if point.num_slots == capacity.mean.found else None,
         )
-    console.print(table)
+    show_table(console, table)
 
 
 def _spell(value: float, up: bool = False) -> str:

@@ -29,39 +29,48 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from equipoise.kernels.native import native
-from equipoise.latency.curve import most_tokens, slot_time
+from equipoise.latency.curve import most_tokens, slot_moments, slot_time
 from equipoise.timing.costs import least_replicas
 
 __all__ = ["Sorted", "least_busiest", "least_with_company", "new_sorted", "raise_by_counting", "sort_experts"]
 
-ROUNDS, COUNTED_ROUNDS = 24, 6  # halvings of the interval between a bound and what was achieved
-CLOSE, COUNTED_CLOSE = 1e-5, 2e-3  # relative; where it is so small, nothing is halved
+ROUNDS, COUNTED_ROUNDS = 24, 8  # halvings of the interval between a bound and what was achieved
+CLOSE, COUNTED_CLOSE = 1e-5, 1e-3  # relative; where it is so small, nothing is halved
 SAFE = 1e-9  # relative; what is counted against a plan is counted so much lower
 MOST_COUNTED = 40
 BITS = 17  # of an expert's number
-TOKENS_ALIKE, TIMES_ALIKE = 1.25, 1.002  # experts so near to each other count as the smallest of them
-MIXTURES = (
-    (1.0, 0.0), (0.8, 0.0), (0.9, 0.0), (0.65, 0.0), (1.0, 0.02), (0.8, 0.01), (0.9, 0.01), (0.65, 0.01), (1.0, 0.1),
-    (0.9, 0.05),
-)  # fmt: skip
+TOKENS_ALIKE, TIMES_ALIKE = 1.1, 1.002  # experts so near to each other count as the smallest of them
+MIXTURES = ((0.8, 0.0), (0.7, 0.0), (0.9, 0.0), (1.0, 0.0), (0.75, 0.005), (0.85, 0.0), (0.9, 0.05))
 """Weights a and prices q that are tried."""
 
 
 class Sorted(NamedTuple):
-    """Experts by descending mean of tokens. expert int64 [experts]; tokens float64 [experts]; single float64 [experts],
-    what an only replica costs; rest float64 [experts + 1], the sum of those from each on.
+    """Experts by descending mean of tokens.
+
+    expert int64 [experts]; tokens float64 [experts]; single, spread, full float64 [experts], of an only replica the
+    expected time, its variance and what it is where a token comes; rest float64 [experts + 1], the sum of ``single``
+    from each on.
     """
 
     expert: Any
     tokens: Any
     single: Any
+    spread: Any
+    full: Any
     rest: Any
 
 
 @native
 def new_sorted(experts):
     """Return room for the experts of a layer."""
-    return Sorted(np.empty(experts, np.int64), np.empty(experts), np.empty(experts), np.empty(experts + 1))
+    return Sorted(
+        np.empty(experts, np.int64),
+        np.empty(experts),
+        np.empty(experts),
+        np.empty(experts),
+        np.empty(experts),
+        np.empty(experts + 1),
+    )
 
 
 @native
@@ -81,7 +90,8 @@ def sort_experts(curve, tokens, ordered):
     for i in range(experts - 1, -1, -1):
         ordered.expert[i] &= (1 << BITS) - 1
         ordered.tokens[i] = tokens[ordered.expert[i]]
-        ordered.single[i] = slot_time(curve, ordered.tokens[i])
+        time, spread, chance = slot_moments(curve, ordered.tokens[i])
+        ordered.single[i], ordered.spread[i], ordered.full[i] = time, spread, time / chance if chance > 0.0 else 0.0
         ordered.rest[i] = ordered.rest[i + 1] + ordered.single[i]
 
 
@@ -132,37 +142,50 @@ def _has_room(curve, ordered, num_ranks, num_slots, time):
 def raise_by_counting(curve, ordered, num_ranks, num_slots, bound, achieved):
     """Return ``bound``, which replicas and work gave, raised by counting; never above ``achieved``."""
     low, high = min(bound, achieved), achieved
-    sums = np.empty(len(MIXTURES))
+    sums, last = np.empty(len(MIXTURES)), 1
     for _ in range(COUNTED_ROUNDS):
         if high - low <= COUNTED_CLOSE * high:
             break
         middle = 0.5 * (low + high)
-        if _counts_too_many(curve, ordered, num_ranks, num_slots, middle, sums):
-            low = middle
+        k = _find_too_many(curve, ordered, num_ranks, num_slots, middle, (last, sums))
+        if k > 0:
+            low, last = middle, k
         else:
             high = middle
     return low
 
 
 @native
-def _counts_too_many(curve, ordered, num_ranks, num_slots, time, sums):
-    for k in range(1, min(3 * (num_slots // num_ranks) + 3, MOST_COUNTED) + 1):
-        if _counts_unsplit(ordered.single, k + 1, time / (k + 1)) > num_ranks * k:
+def _find_too_many(curve, ordered, num_ranks, num_slots, time, asked):
+    """Return a k for which replicas count for too many, 0 if there is none; the one found last is tried first."""
+    last, sums = asked
+    for at in range(min(3 * (num_slots // num_ranks) + 3, MOST_COUNTED) + 1):
+        k = at if at > 0 else last
+        if _counts_unsplit(ordered.single, k, time / (k + 1)) > num_ranks * k:
             _count(curve, ordered, num_slots - len(ordered.tokens), k, time, sums)
             if sums.max() > num_ranks * (1.0 + SAFE):
-                return True
-    return False
+                return k
+    return 0
 
 
 @native
-def _counts_unsplit(single, most_count, unit):
-    """Return the sum of m over experts whose only replica costs ``single`` float64 [experts], descending."""
-    total, each = 0, 1.0 / (unit * (1.0 + SAFE))
-    for time in single:
-        m = int(np.ceil(time * each)) - 1
-        if m <= 0:
+def _counts_unsplit(single, k, unit):
+    """Return the sum of m over experts whose only replica costs ``single`` float64 [experts], descending.
+
+    Of each at most k + 1: what costs more than T is split.
+    """
+    total = 0
+    for i in range(1, k + 2):  # those that cost more than i units
+        low, high = 0, len(single)
+        while low < high:
+            middle = (low + high) // 2
+            if single[middle] > i * unit:
+                low = middle + 1
+            else:
+                high = middle
+        if low == 0:
             break
-        total += min(m, most_count)
+        total += low
     return total
 
 
@@ -170,9 +193,8 @@ def _counts_unsplit(single, most_count, unit):
 def _count(curve, ordered, spare, k, time, sums):
     """Set ``sums`` float64 [mixtures] to what replicas count for at least, as in the third argument."""
     experts, unit = len(ordered.tokens), time / (k + 1) * (1.0 + SAFE)
-    tokens = np.empty(k + 1)  # the most tokens with which a replica has m = i
-    for i in range(k + 1):
-        tokens[i] = most_tokens(curve, min((i + 1) * unit, time))
+    tokens, known = np.empty(k + 1), 1  # the most tokens with which a replica has m = i
+    tokens[0] = most_tokens(curve, min(unit, time))
     for x in range(len(MIXTURES)):
         sums[x] = -MIXTURES[x][1] * spare
     best = np.empty(len(MIXTURES))
@@ -188,12 +210,16 @@ def _count(curve, ordered, spare, k, time, sums):
             last += 1
         best[:] = np.inf
         for i in range(k + 1):
+            if i == known:
+                tokens[i] = most_tokens(curve, min((i + 1) * unit, time))
+                known += 1
             count = least_replicas(ordered.tokens[last], tokens[i], spare + 1)
             if count <= spare + 1:
-                work = count * slot_time(curve, ordered.tokens[last] / count) / time
+                work = slot_time(curve, ordered.tokens[last] / count) if count > 1 else ordered.single[last]
+                work *= count / time
                 for x in range(len(MIXTURES)):
                     a, price = MIXTURES[x]
-                    best[x] = min(best[x], a * count * i / k + (1.0 - a) * work + price * (count - 1))
+                    best[x] = min(best[x], a * (count * i / k) + (1.0 - a) * work + price * (count - 1))
             if count == 1:
                 break
         for x in range(len(MIXTURES)):

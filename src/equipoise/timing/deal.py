@@ -31,8 +31,8 @@ def count_for(curve, tokens, num_ranks, num_slots, time, count):
 
 
 @native
-def deal(ranks, curve, scale, tokens, first):
-    """Place ``ranks.count`` active replicas, fewer of an expert for which no further rank has room.
+def deal(ranks, curve, scale, ordered, first):
+    """Place ``ranks.count`` active replicas of ``ordered`` experts, fewer where no further rank has room for one.
 
     ``first`` slots of each rank are for one replica of each expert, so that the others may sleep; where all slots of a
     rank are, any slot takes any replica.
@@ -44,25 +44,27 @@ def deal(ranks, curve, scale, tokens, first):
     value[:] = 0
     expert[:] = -1
     load[:] = 0
-    extra[:] = False
-    extra[:, first:] = True
+    for g in range(num_ranks):
+        for s in range(slots):
+            extra[g, s] = s >= first
     each = np.empty(len(count), np.int64)
     for e in range(len(count)):
-        each[e] = cost(curve, scale, tokens[e], count[e])
-    for e in _costliest_first(tokens, count):
+        several = count[e] > 1
+        each[e] = cost(curve, scale, ordered.tokens[e], count[e]) if several else np.rint(ordered.single[e] * scale)
+    for e in _costliest_first(each):
         for copy in range(count[e]):
             kind = 1 if apart and copy > 0 else 0
             room = slots - first if kind == 1 else first
             place = 0
-            while place < num_ranks and (
-                used[kind, order[place]] >= room or (copy > 0 and holds(expert, order[place], e))
-            ):
+            while used[kind, order[place]] >= room or (copy > 0 and holds(expert, order[place], e)):
                 place += 1
+                if place == num_ranks:
+                    break
             if place == num_ranks:  # every rank with room holds the expert already
-                _recount(ranks, e, copy, cost(curve, scale, tokens[e], copy))
+                _recount(ranks, e, copy, cost(curve, scale, ordered.tokens[e], copy))
                 break
             g = order[place]
-            s = used[kind, g] + (first if kind == 1 else 0)
+            s = first - 1 - used[kind, g] if kind == 0 else slots - 1 - used[kind, g]
             value[g, s], expert[g, s] = each[e], e
             load[g] += each[e]
             used[kind, g] += 1
@@ -75,13 +77,12 @@ def deal(ranks, curve, scale, tokens, first):
 
 
 @native
-def _costliest_first(tokens, count):
-    """Return the experts by descending tokens of a replica; they come by descending tokens, and few have several."""
-    order = np.arange(len(tokens))
+def _costliest_first(each):
+    """Return the experts by descending cost of a replica; they nearly are, for few have several."""
+    order = np.arange(len(each))
     for i in range(1, len(order)):
         j = i - 1
-        key = tokens[i] / count[i]
-        while j >= 0 and tokens[order[j]] / count[order[j]] < key:
+        while j >= 0 and each[order[j]] < each[i]:
             order[j + 1] = order[j]
             j -= 1
         order[j + 1] = i

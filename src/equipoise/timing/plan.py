@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from equipoise.latency.curve import Curve, curve_of
 from equipoise.problem import PlacementProblem
 from equipoise.threads import blocks, for_each
-from equipoise.timing.layer import Best, bound_rows, floor_rows, improve_rows, plan_rows, time_rows
+from equipoise.timing.layer import Best, bound_rows, improve_rows, plan_rows, time_rows
 from equipoise.timing.subset import choose_rows, fill_rows, judge_rows
 
 __all__ = ["bound_times", "plan_in_time"]
@@ -96,14 +96,18 @@ class _Work:
                 self._improve(tokens, self._token_with(slots, every), every, best)
             return best
         fewest = self.fewest if first == 0 else self.token.shape[2]
-        self._each(lambda rows: plan_rows(
-            self.curve, tokens[rows], Best(*(part[rows] for part in best)), given[rows], fewest, first, self.max_gap
-        ))  # fmt: skip
+        floors = np.empty((len(tokens), self.token.shape[2] + 1 - fewest))
+
+        def plan(rows: slice) -> None:
+            into = Best(*(part[rows] for part in best))
+            plan_rows(self.curve, tokens[rows], into, given[rows], floors[rows], first, self.max_gap)
+
+        self._each(plan)
         if first == 0:
-            self._hold_to_tokens(tokens, given, best)
+            self._hold_to_tokens(tokens, given, floors, best)
         return best
 
-    def _hold_to_tokens(self, tokens: Floats, given: Floats, best: Best) -> None:
+    def _hold_to_tokens(self, tokens: Floats, given: Floats, floors: Floats, best: Best) -> None:
         """Take what descends from plans of tokens where these are faster, with all slots a rank or with fewer.
 
         With fewer they are asked only where a bound leaves room for more than ``max_gap``.
@@ -111,10 +115,8 @@ class _Work:
         slower = np.flatnonzero(given < best.time)
         if len(slower):
             self._improve(tokens, self.token[slower], slower, best)
-        floors = np.empty(len(tokens))
-        for slots in range(self.fewest, self.token.shape[2]):
-            floor_rows(self.curve, tokens, self.token.shape[1], slots, floors)
-            open_ = np.flatnonzero(floors * (1 + self.max_gap) < best.time)
+        for at, slots in enumerate(range(self.fewest, self.token.shape[2])):
+            open_ = np.flatnonzero(floors[:, at] * (1 + self.max_gap) < best.time)
             if len(open_):
                 self._improve(tokens, self._token_with(slots, open_), open_, best)
 

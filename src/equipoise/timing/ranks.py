@@ -120,7 +120,7 @@ def set_count(ranks, e, count, each):
 
 
 @native
-def likely(ranks, curve, tokens):
+def likely(ranks, curve, ordered):
     """Return a measure of what the busiest rank of one step takes, in microseconds.
 
     Of each rank it is ``SPREADS`` standard deviations above the mean, but no more than where every active
@@ -131,8 +131,14 @@ def likely(ranks, curve, tokens):
         mean = spread = full = 0.0
         for s in range(ranks.expert.shape[1]):
             e = ranks.expert[g, s]
-            if e >= 0:
-                time, variance, chance = slot_moments(curve, tokens[e] / ranks.count[e])
+            if e < 0:
+                continue
+            if ranks.count[e] == 1:
+                mean += ordered.single[e]
+                spread += ordered.spread[e]
+                full += ordered.full[e]
+            else:
+                time, variance, chance = slot_moments(curve, ordered.tokens[e] / ranks.count[e])
                 mean += time
                 spread += variance
                 full += time / chance if chance > 0.0 else 0.0
