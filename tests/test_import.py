@@ -33,13 +33,11 @@ NATIVE = {
     "LinkSpeeds",
     "MigrationSchedule",
     "Replay",
-    "SlotTimes",
     "count_transfers",
     "frontier",
     "rebalance_experts",
     "replay",
     "refresh",
-    "slot_times",
     "slots_for",
     "solve",
 }
