@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -109,14 +108,16 @@ def test_an_interrupted_replay_keeps_what_is_done_and_goes_on_from_its_json(run,
     steps = np.tile(STEPS, (200, 1, 1))
     np.save(tmp_path / "long.npy", steps)
     options = [str(tmp_path / "long.npy"), "--ranks", "4", "--slots", "20", "--planner", "plain-greedy", "--json"]
-    # A mark on stderr says when the first windows are done, so that the signal comes in between.
+    # After the first windows it says so on stderr and waits for the signal, which so comes in between.
     script = (
-        "import sys\nfrom equipoise.traces.walk import Walk\nfrom equipoise.cli import main\nimport equipoise.cli.app\n"
+        "import sys, time\nimport equipoise.cli.app\nfrom equipoise.cli import main\n"
+        "from equipoise.traces.walk import Walk\n"
         "take = Walk._take\n"
         "def marked(self, block):\n"
         "    take(self, block)\n"
         "    print('done', self.done, file=sys.stderr, flush=True)\n"
-        "    import time; time.sleep(0.3)\n"
+        "    for _ in range(600):\n"
+        "        time.sleep(0.1)\n"
         "Walk._take = marked\nsys.argv[0] = 'equipoise'\nmain()\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -126,7 +127,6 @@ def test_an_interrupted_replay_keeps_what_is_done_and_goes_on_from_its_json(run,
     )  # fmt: skip
     assert process.stderr is not None
     assert process.stderr.readline().startswith("done")
-    time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130

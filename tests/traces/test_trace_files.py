@@ -163,3 +163,28 @@ def test_a_trace_says_what_is_wrong_with_it() -> None:
         list(eq.Trace.of_tokens([[[9]]], step=[0], num_logical_experts=4).pieces())
     with pytest.raises(InvalidInputError, match="ascending"):
         eq.Trace.of_tokens([[[1]], [[1]]], step=[1, 0])
+
+
+def test_sglang_recordings_of_tokens_are_read_token_by_token(tmp_path: Path) -> None:
+    table = np.array([[0, 1, 2, 3, 4, 5, 0, 1], [5, 4, 3, 2, 1, 0, 5, 5]])
+    draw = np.random.default_rng(0)
+    passes = {(forward, rank): draw.integers(-1, 8, (2, 3 + rank, 2)) for forward in (4, 7) for rank in (0, 1)}
+    for rank in (0, 1):
+        records = [
+            {"forward_pass_id": forward, "rank": rank, "gatherer_key": "primary", "topk_ids_of_layer": torch.from_numpy(
+                passes[forward, rank].astype(np.int32)), "global_physical_count": torch.zeros(2, 8, dtype=torch.int32)}
+            for forward in (4, 7)
+        ]  # fmt: skip
+        document = {"records": records, "last_physical_to_logical_map": torch.from_numpy(table)}
+        torch.save(document, tmp_path / f"expert_distribution_recorder_1.5_{rank}.pt")
+    trace = eq.Trace.read(tmp_path)
+    assert (trace.num_steps, trace.experts_per_token) == (2, 2)
+    tokens = [each for piece in trace.pieces() for each in piece.tokens]
+    for step, forward in enumerate((4, 7)):
+        ids = np.concatenate([passes[forward, rank] for rank in (0, 1)], axis=1)
+        expected = [
+            [[table[layer, slot] if slot >= 0 else -1 for slot in ids[layer, token]] for layer in range(2)]
+            for token in range(7)
+        ]
+        assert tokens[step].tolist() == expected
+    assert eq.Trace.read(tmp_path / "expert_distribution_recorder_1.5_0.pt").num_steps == 2

@@ -28,7 +28,16 @@ from equipoise.errors import FileFormatError, listed, shown
 from equipoise.limits import MOST_FILES
 from equipoise.load.statistics import LoadStatistics
 
-__all__ = ["is_recording", "is_recording_folder", "read_recording", "read_recording_folder", "time_order"]
+__all__ = [
+    "is_recording",
+    "is_recording_folder",
+    "read_recording",
+    "read_recording_folder",
+    "records_of",
+    "slots_of",
+    "time_order",
+    "whole_of",
+]
 
 log = logging.getLogger("equipoise")
 _RECORDS, _MAP, _COUNT, _DUMP = "records", "last_physical_to_logical_map", "global_physical_count", "logical_count"
@@ -113,16 +122,16 @@ def time_order(name: str) -> tuple[Any, ...]:
 
 
 def _gather(documents: list[tuple[Path, Mapping[Any, Any]]], source: Path) -> LoadStatistics:
-    first, table = documents[0][0], _slots(documents[0][1], documents[0][0])
+    first, table = documents[0][0], slots_of(documents[0][1], documents[0][0])
     seen: dict[tuple[int, int], tuple[Path, NDArray[Any]]] = {}
     for path, document in documents:
-        if not np.array_equal(_slots(document, path), table):
+        if not np.array_equal(slots_of(document, path), table):
             raise FileFormatError(
                 f"{path} and {first} end with different placements; they are not ranks of one recording."
             )
-        for number, record in _records(document, path):
+        for number, record in records_of(document, path):
             where = f"{path}: record {number}"
-            forward, rank = (_whole(record, name, where) for name in ("forward_pass_id", "rank"))
+            forward, rank = (whole_of(record, name, where) for name in ("forward_pass_id", "rank"))
             if (forward, rank) in seen:
                 raise FileFormatError(
                     f"{where} repeats forward pass {forward} of rank {rank}, already in {seen[forward, rank][0]}; "
@@ -161,7 +170,7 @@ def _check_ranks(seen: set[tuple[int, int]], source: Path) -> None:
         )
 
 
-def _records(document: Mapping[Any, Any], path: Path) -> list[tuple[int, Mapping[Any, Any]]]:
+def records_of(document: Mapping[Any, Any], path: Path) -> list[tuple[int, Mapping[Any, Any]]]:
     """Return the records to count, with their numbers: the main ones, where a debugging name adds others."""
     records = document[_RECORDS]
     if not isinstance(records, list) or not all(isinstance(record, Mapping) for record in records):
@@ -173,7 +182,8 @@ def _is_primary(key: Any) -> bool:
     return isinstance(key, str) and key == "primary"
 
 
-def _slots(document: Mapping[Any, Any], path: Path) -> Ints:
+def slots_of(document: Mapping[Any, Any], path: Path) -> Ints:
+    """Return the expert of each slot, [layers, slots], as the file ends with it."""
     if _MAP not in document:
         raise FileFormatError(f"{path} has no {_MAP!r}, without which counts by slot say nothing about experts.")
     table = as_numpy(document[_MAP], f"{path}: {_MAP}")
@@ -202,7 +212,8 @@ def _counts(record: Mapping[Any, Any], where: str, shape: tuple[int, ...]) -> ND
     return counts
 
 
-def _whole(record: Mapping[Any, Any], name: str, where: str) -> int:
+def whole_of(record: Mapping[Any, Any], name: str, where: str) -> int:
+    """Return a whole number of a record."""
     value = record.get(name)
     if isinstance(value, bool) or not isinstance(value, int):
         raise FileFormatError(f"{where}: {name} is {shown(value)}; it must be a whole number.")

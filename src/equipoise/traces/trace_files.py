@@ -9,7 +9,8 @@ file or folder             what it is
 CSV in long form           a header with ``layer``, ``expert``, ``count`` and, if it is there, ``step``
 a folder of dumps          files that each hold steps, in the order of the numbers in their names, read one by one:
                            SGLang's ``stat`` dumps, what a plug-in keeps, or any load
-what ``read_load`` reads   SGLang's ``per_pass`` and ``per_token`` recordings, folders of TensorRT-LLM, JSON, torch
+SGLang's ``per_token``     recordings of all ranks: the experts of each token, see ``sglang_tokens.py``
+what ``read_load`` reads   SGLang's ``per_pass`` recordings, folders of TensorRT-LLM, JSON, torch
 =========================  ========================================================================================
 """
 
@@ -30,12 +31,15 @@ from equipoise.decode.archive import open_archive
 from equipoise.decode.numpy import read_array
 from equipoise.decode.pieces import Rows, npy_rows, npz_rows
 from equipoise.decode.source import opened, reading
+from equipoise.decode.torch import decode_torch
 from equipoise.errors import FileFormatError, shown
 from equipoise.limits import LARGEST_TRACE, MOST_LAYERS, MOST_SLOTS
 from equipoise.load import read_load
 from equipoise.load.documents import COUNT_KEYS
 from equipoise.load.recorded_files import is_record_folder
+from equipoise.load.sglang_files import is_recording
 from equipoise.traces.long_csv import is_long_csv, read_long_csv
+from equipoise.traces.sglang_tokens import holds_tokens, read_tokens
 from equipoise.traces.trace import Source, Steps, Trace, tokens_source
 
 __all__ = ["TRACE_FORMATS", "TraceFormat", "read_trace"]
@@ -221,11 +225,23 @@ def _is_folder_of_dumps(path: Path, _: bytes) -> bool:
 
 
 def _is_rank_file(path: Path) -> bool:
-    from equipoise.decode.torch import decode_torch
-    from equipoise.load.sglang_files import is_recording
-
     document = decode_torch(path)
     return isinstance(document, dict) and is_recording(document)
+
+
+def _is_recorded(path: Path, head: bytes) -> bool:
+    """Whether a file, or the files of a folder, may be SGLang's recordings."""
+    if not path.is_dir():
+        return head.startswith(b"PK\x03\x04") and b"data.pkl" in head
+    return bool(_dumps(path)) and all(file.suffix == ".pt" for file in _dumps(path))
+
+
+def _read_recorded(asked: Asked) -> Trace | None:
+    """Return tokens, where recordings have them; None leaves counts to the other readers."""
+    files = _dumps(asked.path) if asked.path.is_dir() else [asked.path]
+    if asked.key is not None or not holds_tokens(decode_torch(files[0])):
+        return None
+    return Trace(read_tokens(files), str(asked.path))
 
 
 def _read_csv(asked: Asked) -> Trace | None:
@@ -236,6 +252,7 @@ def _read_csv(asked: Asked) -> Trace | None:
 
 TRACE_FORMATS: tuple[TraceFormat, ...] = (
     TraceFormat(".npy", lambda _, head: head.startswith(b"\x93NUMPY"), _read_npy),
+    TraceFormat("SGLang's recordings of tokens", _is_recorded, _read_recorded),
     TraceFormat(".npz", lambda _, head: head.startswith((b"PK\x03\x04", b"PK\x05\x06")), _read_npz),
     TraceFormat("CSV in long form", lambda _, head: is_long_csv(head), _read_csv),
     TraceFormat("a folder of dumps", _is_folder_of_dumps, _read_folder),
