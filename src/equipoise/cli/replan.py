@@ -10,7 +10,7 @@ import typer
 
 from equipoise.cli import options
 from equipoise.cli.console import print_json, progress
-from equipoise.cli.warm import warm_up
+from equipoise.cli.warm import remark_on_compiling
 from equipoise.errors import InvalidInputError, shown
 
 if TYPE_CHECKING:
@@ -115,8 +115,7 @@ def replan(
     held = in_force.placement
     problem = in_force.problem(load, ranks, slots, nodes, groups)
     found, schedule = None, None
-    with progress("planning"):
-        warm_up([options.strategy_or_default(None)], threads=threads, problem=problem)
+    with progress("planning"), remark_on_compiling():
         curve = frontier(problem, held, lost_ranks=lost, bytes_per_expert=bytes_per_expert, threads=threads)
         if limited:
             found = solve(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from equipoise.cli.console import patiently
@@ -11,7 +12,7 @@ from equipoise.cli.console import patiently
 if TYPE_CHECKING:
     from equipoise.problem import PlacementProblem
 
-__all__ = ["warm_up"]
+__all__ = ["remark_on_compiling", "warm_up"]
 
 
 def warm_up(
@@ -43,10 +44,12 @@ def warm_up(
     )
     problems = tiny if problem is None else (problem,)
 
-    def explain() -> None:
-        print("compiling kernels (first run only)", file=sys.stderr, flush=True)
-
-    with patiently(explain):
+    with remark_on_compiling():
         for strategy in strategies:
             for each in problems:
                 solve(each, strategy, backend=backend, threads=threads, **(parameters or {}))
+
+
+def remark_on_compiling() -> AbstractContextManager[None]:
+    """Say on stderr that kernels are compiled if what follows takes a while."""
+    return patiently(lambda: print("compiling kernels (first run only)", file=sys.stderr, flush=True))
