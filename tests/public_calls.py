@@ -12,9 +12,11 @@ import torch
 
 import equipoise as eq
 from equipoise import (
+    advice,
     backends,
     capacity,
     certificate,
+    checker,
     dispatch,
     eplb,
     metrics,
@@ -24,6 +26,7 @@ from equipoise import (
     report,
     steps,
     testing,
+    timed,
 )
 from equipoise.engines import formats, layered, planning, settings, vllm_ascend
 from equipoise.how import How
@@ -32,11 +35,13 @@ from equipoise.plan import Provenance
 from equipoise.restarts import Settings as Widths
 from equipoise.restarts import check_seed, pack_items
 from equipoise.strategies import STRATEGIES
+from equipoise.timing import certify_time
 
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
 MODULES = (
     "equipoise",
+    "equipoise.advice",
     "equipoise.backends",
     "equipoise.bounds",
     "equipoise.capacity",
@@ -50,6 +55,7 @@ MODULES = (
     "equipoise.engines.vllm_ascend",
     "equipoise.eplb",
     "equipoise.forecasting",
+    "equipoise.latency",
     "equipoise.load",
     "equipoise.metrics",
     "equipoise.models",
@@ -66,6 +72,8 @@ MODULES = (
     "equipoise.restarts",
     "equipoise.solver",
     "equipoise.testing",
+    "equipoise.timed",
+    "equipoise.timing",
 )
 """What people import from: the package, its rooms, and the files that the docs name."""
 
@@ -97,10 +105,19 @@ HOW = How.of("plain-greedy", threads=1)
 GREEDY = settings.Settings(strategy="plain-greedy", threads=1)
 LAYERED = layered.LayeredPlacement.of(HERE)
 STATISTICS = LoadStatistics(LOAD)
+MODEL = eq.LatencyModel(20, 12, 4, 0.06)
+TIMED = eq.PlacementProblem(LOAD, CLUSTER, latency=MODEL, routed_per_step=(8, 400))
+IN_TIME = eq.solve(TIMED, "plain-greedy")
+TIMES = eq.slot_times(PROBLEM, MODEL, [4, 200], 1, strategy="plain-greedy")
 WINDOWS = np.stack([LOAD, LOAD[:, ::-1], LOAD, LOAD + 1, LOAD[:, ::-1], 2 * LOAD])
 FORECAST = eq.forecast(WINDOWS)
 CAPACITY = eq.slots_for(PROBLEM, 0.9, strategy="plain-greedy")
+TRACE = eq.Trace([LOAD] * 3)
+REPLAYED = eq.replay(TRACE, CLUSTER, planners=["none"], threads=1)
 PLANNED: dict[str, Any] = {"problem": PROBLEM, "strategy": "plain-greedy", "threads": 1}
+
+TIME_FIELDS = ("latency", "routed_per_step", "shares", "max_rank_time", "lower_bound")
+SLOT_FIELDS = ("num_slots", "num_redundant_experts", "active", "everything", "extra_bytes")
 
 
 def calls(folder: Path) -> dict[str, Call]:
@@ -139,14 +156,41 @@ def calls(folder: Path) -> dict[str, Call]:
         "PlacementProblem": (eq.PlacementProblem, {"load": LOAD, "cluster": CLUSTER}),
         "PlacementProblem.of_layers": (PROBLEM.of_layers, {"layers": np.array([1])}),
         "LoadStatistics": (LoadStatistics, {"tokens_per_expert": LOAD, "source": "x", "layer_ids": (3, 4)}),
+        "LoadStatistics.grouped": (STATISTICS.grouped, {"steps": 1}),
         "LoadStatistics.window": (STATISTICS.window, {"selection": 0}),
         "LoadPreset": (LoadPreset, preset),
         "generate_load": (generate_load, {"preset": LoadPreset(**preset), "tokens_per_window": 100}),
         "drift_load": (drift_load, {"load": WHOLE, "sigma": 0.5}),
         "read_load": (read_load, {"path": load}),
+        "PlacementProblem.mean_tokens": (TIMED.mean_tokens, {"routed_per_step": 8}),
+        "LatencyModel": (
+            eq.LatencyModel,
+            {"fixed": 1, "floor": 2, "base": 1, "per_token": 0.1, "source": "x", "error": 0.1, "is_estimate": False},
+        ),
+        "LatencyModel.preset": (
+            eq.LatencyModel.preset,
+            {
+                "gpu": "h200",
+                "phase": "decode",
+                "shape": "deepseek-v3",
+                "hidden": 8,
+                "intermediate": 8,
+                "bytes_per_weight": 1,
+            },
+        ),
+        "LatencyModel.fit": (
+            eq.LatencyModel.fit,
+            {"tokens": np.arange(8.0)[:, None], "microseconds": np.arange(1.0, 9.0), "source": "x"},
+        ),
+        "LatencyModel.rank_time": (MODEL.rank_time, {"tokens": LOAD}),
+        "LatencyModel.expected_rank_time": (MODEL.expected_rank_time, {"mean_tokens": LOAD}),
+        "LatencyModel.expected_slot_time": (MODEL.expected_slot_time, {"mean_tokens": LOAD}),
+        "LatencyModel.describe": (MODEL.describe, {}),
+        "LatencyModel.to_dict": (MODEL.to_dict, {}),
         "forecast": (eq.forecast, {"windows": WINDOWS}),
         "Forecast": (eq.Forecast, {"windows": WINDOWS}),
         "Forecast.update": (FORECAST.update, {"window": LOAD}),
+        "Forecast.without": (FORECAST.without, {"errors": np.zeros(5, dtype=np.bool_)}),
         "Forecast.of_layers": (FORECAST.of_layers, {"layers": np.array([1])}),
         "PlacementProblem (forecast)": (eq.PlacementProblem, {"load": FORECAST, "cluster": CLUSTER}),
         "solve (forecast)": (
@@ -249,8 +293,38 @@ def calls(folder: Path) -> dict[str, Call]:
         "sglang_utilization": (metrics.sglang_utilization, {"rank_load": RANKS}),
         "Provenance": (Provenance, told),
         "Provenance.of": (Provenance.of, found),
+        "Provenance.with_forecast": (PLAN.provenance.with_forecast, {"said": {"num_windows": 3, "num_errors": 0}}),
         "Plan": (eq.Plan, {**parts, "num_expert_groups": None, "shares": EVEN}),
         "Plan.of": (eq.Plan.of, {"problem": PROBLEM, "placement": HERE, "provenance": PLAN.provenance}),
+        "Plan.shares_for": (IN_TIME.shares_for, {"routed_per_step": 30}),
+        "solve_in_time": (timed.solve_in_time, {"problem": TIMED, "how": HOW}),
+        "TimeCertificate": (
+            eq.TimeCertificate,
+            {name: getattr(IN_TIME.time, name) for name in TIME_FIELDS},
+        ),
+        "TimeCertificate.nearest": (IN_TIME.time.nearest, {"routed_per_step": 30}),
+        "TimeCertificate.describe": (IN_TIME.time.describe, {}),
+        "TimeCertificate.to_dict": (IN_TIME.time.to_dict, {}),
+        "certify_time": (
+            certify_time,
+            {"problem": TIMED, "placement": IN_TIME.placement, "shares": IN_TIME.time.shares},
+        ),
+        "check_time": (
+            checker.check_time,
+            {"problem": TIMED, "placement": IN_TIME.placement, "shares": IN_TIME.shares, "routed_per_step": 8},
+        ),
+        "slot_times": (
+            eq.slot_times,
+            {**PLANNED, "latency": MODEL, "tokens_per_rank": [4], "top_k": 1, "most_slots": 6, "bytes_per_expert": 1.0},
+        ),
+        "SlotTimes": (
+            eq.SlotTimes,
+            {name: getattr(TIMES, name) for name in ("latency", "tokens_per_rank", "points")},
+        ),
+        "SlotTimes.describe": (TIMES.describe, {}),
+        "SlotTime": (advice.SlotTime, {name: getattr(TIMES.points[0], name) for name in SLOT_FIELDS}),
+        "plan_maps": (eplb.plan_maps, {"plan": IN_TIME, "routed_per_step": 8}),
+        "brute_force_time": (testing.brute_force_time, {"problem": TIMED}),
         "Plan.joined": (eq.Plan.joined, {"parts": [PLAN, PLAN], "problem_digest": "0"}),
         "Plan.named": (PLAN.named, {"layer_ids": list(range(3, 3 + PLAN.placement.num_layers))}),
         "Plan.summary": (PLAN.summary, {"balancedness": 0.9}),
@@ -332,9 +406,16 @@ def calls(folder: Path) -> dict[str, Call]:
         "save_load": (formats.save_load, {"load": STATISTICS, "name": "lmdeploy", "path": folder / "counts.json"}),
         "LayeredPlacement": (
             layered.LayeredPlacement,
-            {"physical_to_logical": HERE.physical_to_logical, "layer_ids": (3, 4), "num_ranks": 2, "source": "x"},
+            {
+                "physical_to_logical": HERE.physical_to_logical,
+                "layer_ids": (3, 4),
+                "num_ranks": 2,
+                "source": "x",
+                "shares": EVEN.values,
+            },
         ),
         "LayeredPlacement.of": (layered.LayeredPlacement.of, {"placement": HERE}),
+        "LayeredPlacement.of_plan": (layered.LayeredPlacement.of_plan, {"plan": PLAN}),
         "LayeredPlacement.with_ranks": (LAYERED.with_ranks, {"num_ranks": 2}),
         "LayeredPlacement.select": (LAYERED.select, {"keep": np.array([True, False])}),
         "LayeredPlacement.with_draft_layers": (LAYERED.with_draft_layers, {"number": 1}),
@@ -372,6 +453,21 @@ def calls(folder: Path) -> dict[str, Call]:
             vllm_ascend.EquipoisePolicy(GREEDY).rebalance_experts,
             {"current_expert_table": [[[0, 1], [2, 0]]], "expert_workload": [[[4, 9], [1, 4]]]},
         ),
+        # recorded traces
+        "Trace": (eq.Trace, {"steps": [LOAD] * 3, "times": [1.0, 2.0, 3.0], "phases": ["decode"] * 3}),
+        "Trace.of_tokens": (
+            eq.Trace.of_tokens,
+            {"experts": np.array([[[0, 1]], [[1, 2]]]), "step": np.array([0, 1]), "num_logical_experts": 4},
+        ),
+        "Trace.read": (eq.Trace.read, {"path": load}),
+        "Trace.pieces": (TRACE.pieces, {}),
+        "Trace.statistics": (TRACE.statistics, {}),
+        "replay (a trace)": (eq.replay, {"trace": TRACE, "cluster": CLUSTER, "planners": ["none"], "threads": 1}),
+        "Replay": (eq.Replay, vars(REPLAYED)),
+        "Replay.ranked": (REPLAYED.ranked, {}),
+        "Replay.to_dict": (REPLAYED.to_dict, {}),
+        "Replay.to_json": (REPLAYED.to_json, {}),
+        "Replay.summary": (REPLAYED.summary, {}),
         # for tests
         "assert_valid_placement": (testing.assert_valid_placement, {"problem": PROBLEM, "placement": HERE}),
         "avoidable_duplicates": (testing.avoidable_duplicates, {"problem": PROBLEM, "placement": HERE}),

@@ -26,13 +26,17 @@ def test_importing_equipoise_imports_nothing_heavy() -> None:
 
 
 NATIVE = {
+    "SlotTimes",
+    "slot_times",
     "Capacity",
     "Frontier",
     "LinkSpeeds",
     "MigrationSchedule",
+    "Replay",
     "count_transfers",
     "frontier",
     "rebalance_experts",
+    "replay",
     "refresh",
     "slots_for",
     "solve",

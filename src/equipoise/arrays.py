@@ -25,6 +25,7 @@ __all__ = [
     "as_windows",
     "check_loads",
     "check_table",
+    "check_values",
     "is_torch",
     "like",
 ]
@@ -131,14 +132,14 @@ def as_windows(value: Any, name: str = "load", axis: str = "window") -> NDArray[
     if array.size == 0:
         raise InvalidInputError(f"{name} has shape {array.shape}, which is empty; it needs at least one of each.")
     check_loads(array.shape[0] if array.ndim == 3 else 1, array.shape[-2], array.shape[-1], name)
-    _check_loads(array, name, axis)
+    check_values(array, name, axis)
     # Only now is memory taken for it.
     array = np.array(array, dtype=np.float64, order="C").reshape(-1, *array.shape[-2:])
     array.setflags(write=False)
     return array
 
 
-def _check_loads(array: NDArray[Any], name: str, axis: str) -> None:
+def check_values(array: NDArray[Any], name: str, axis: str) -> None:
     """Insist that every load is finite and not negative, and that the sums over windows and experts are finite too."""
     windows = array if array.ndim == 3 else array[None]
     at_once = max(1, CHECKED_AT_ONCE // windows[0].size)

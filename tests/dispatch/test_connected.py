@@ -146,3 +146,11 @@ def test_a_recorded_load_may_drift_by_a_fifth(ranks: int, slots: int, least: flo
         busiest = eq.share(plan.placement, drifted).rank_load(drifted).max(axis=1)
         found.append((drifted.sum(axis=1) / ranks / busiest).mean())
     assert np.mean(found) >= least
+
+
+def test_connecting_is_not_worse_where_spare_slots_cannot_connect() -> None:
+    """Held to drifts that neither the swaps nor the check of them have seen."""
+    problem = eq.PlacementProblem(V3, eq.Cluster(144, 2))
+    plain, plan = eq.solve(problem), eq.solve(problem, connected=True)
+    after = [eq.flexibility(each.placement, V3, seed=3, samples=16).mean() for each in (plain, plan)]
+    assert after[1] >= after[0] - 0.002

@@ -20,9 +20,11 @@ from equipoise.cli.doctor import doctor
 from equipoise.cli.evaluate import evaluate
 from equipoise.cli.export import export
 from equipoise.cli.inspect import inspect
+from equipoise.cli.latency import latency
 from equipoise.cli.models import models
 from equipoise.cli.plan import plan
 from equipoise.cli.replan import replan
+from equipoise.cli.replay import replay
 from equipoise.cli.slots import slots
 from equipoise.cli.warm import for_any_processor
 from equipoise.cli.warmup import warmup
@@ -34,10 +36,12 @@ __all__ = ["COMMANDS", "app"]
 COMMANDS: tuple[Callable[..., None], ...] = (
     plan,
     replan,
+    replay,
     inspect,
     compare,
     evaluate,
     slots,
+    latency,
     demo,
     models,
     doctor,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["PATIENCE", "WIDTH", "patiently", "print_json", "progress", "results", "show", "show_table"]
+__all__ = ["PATIENCE", "WIDTH", "advancing", "patiently", "print_json", "progress", "results", "show", "show_table"]
 
 WIDTH = 100  # columns; wider tables are harder to read, not easier
 PATIENCE = 1.0  # seconds that may pass in silence
@@ -73,6 +73,36 @@ def patiently(start: Callable[[], None]) -> Iterator[None]:
         timer.cancel()
         with ending:
             ended = True
+
+
+@contextmanager
+def advancing(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar with the time left on stderr while the block runs, once it takes longer than ``PATIENCE``.
+
+    Yields a function to call with what is done and all there is. Nothing is shown unless stderr is a terminal.
+    """
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    times = TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
+    bar = Progress(*columns, *times, console=Console(stderr=True), transient=True)
+    task = bar.add_task(what, total=None)
+    with patiently(bar.start):
+        try:
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        finally:
+            bar.stop()
 
 
 @contextmanager

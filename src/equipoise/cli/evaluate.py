@@ -134,7 +134,7 @@ def _print(statistics: LoadStatistics, contenders: list[Contender], differing: i
     show(
         console,
         f"{layers} x {plan.placement.num_logical_experts} experts -> {cluster.num_slots} slots on {cluster.num_ranks} "
-        f"ranks{summed(statistics)}\n",
+        f"ranks{summed(statistics.num_windows)}\n",
     )
     show_table(console, table_of(contenders))
     best = 1.0 / (1.0 + plan.certificate.mean_gap)

@@ -57,12 +57,7 @@ def share(placement: Placement, load: Any) -> Shares:
     [[0.25, 1.0, 0.75, 1.0]]
     """
     placement, load = as_load_of(placement, load)
-    values, _ = _pour(placement, load)
-    even, found = Shares.even(placement), Shares(values, placement)
-    stays = found.rank_load(load).max(axis=1) >= even.rank_load(load).max(axis=1)
-    if not stays.any():
-        return found
-    return Shares(np.where(stays[:, None], even.values, found.values), placement)
+    return Shares(_pour(placement, load)[0], placement)
 
 
 @dataclass(frozen=True, eq=False)

@@ -158,7 +158,23 @@ def connect_ranks(
         table[part], swaps[part] = swap(table[part], load[part], factors, limit[part], most[part], *sizes)
 
     for_each(work, blocks(layers, threads), threads)
+    worse = np.flatnonzero(swaps > 0)
+    worse = worse[_is_worse(physical_to_logical[worse], table[worse], load[worse], cluster.num_ranks)]
+    table[worse], swaps[worse] = physical_to_logical[worse], 0
     return table, swaps
+
+
+def _is_worse(before: NDArray[np.int32], after: NDArray[np.int32], load: Floats, num_ranks: int) -> NDArray[np.bool_]:
+    """Whether layers have as many components as before and bear other drifts than those they were made for less well.
+
+    So it can be where spare slots are too few to connect much.
+    """
+    if not len(load):
+        return np.zeros(0, dtype=np.bool_)
+    both = [Placement(table, num_ranks, load.shape[1]) for table in (before, after)]
+    old, new = (flexibility(placement, load, seed=OWN_SEED - 1) for placement in both)
+    worse: NDArray[np.bool_] = (new < old) & (count_components(both[1]) >= count_components(both[0]))
+    return worse
 
 
 def _factors(experts: int, drift: float, seed: int, samples: Int64s) -> Floats:

@@ -19,7 +19,7 @@ from equipoise.decode.numpy import decode_npy
 from equipoise.decode.source import opened, reading
 from equipoise.decode.torch import decode_torch
 from equipoise.decode.yaml import decode_yaml
-from equipoise.engines import deepseek, load_files, omni_infer, sglang_maps, tensorrt_llm, vllm_ascend
+from equipoise.engines import deepseek, hygon, load_files, omni_infer, sglang_maps, tensorrt_llm, vllm_ascend
 from equipoise.engines.layered import LayeredPlacement
 from equipoise.errors import FileFormatError, InvalidInputError, UnknownNameError, listed, reason, shown
 from equipoise.files import write_atomically
@@ -47,7 +47,8 @@ class PlacementFormat:
 
     ``kind`` is what the bytes decode as; ``matches`` and ``read`` see the decoded document. ``suffixes`` are the
     names that the engine insists on, empty if it does not care. ``says_empty`` is whether it has a sign for a slot
-    that holds nothing, as those of lost ranks do.
+    that holds nothing, as those of lost ranks do; ``says_shares``, whether it says what part of its expert's tokens
+    each slot gets.
     """
 
     name: str
@@ -57,6 +58,7 @@ class PlacementFormat:
     read: Callable[[Any, Path], LayeredPlacement]
     write: Callable[[LayeredPlacement], bytes]
     says_empty: bool = False
+    says_shares: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,9 @@ PLACEMENT_FORMATS: dict[str, PlacementFormat] = {
         PlacementFormat(
             "deepseek", "torch", (), deepseek.is_tensors, deepseek.read_tensors, deepseek.write_tensors,
             says_empty=True,
+        ),
+        PlacementFormat(
+            "hygon", "torch", (".pt",), hygon.is_mass, hygon.read_mass, hygon.write_mass, says_shares=True
         ),
         PlacementFormat(
             "sglang", "JSON", (".json",), sglang_maps.is_map, sglang_maps.read_map, sglang_maps.write_json
@@ -162,7 +167,7 @@ def read_placement(path: str | os.PathLike[str]) -> LayeredPlacement | None:
         document = _DECODERS[kind](path)
         if is_plan(document):
             plan = Plan.load(path)
-            return LayeredPlacement.of(plan.placement, plan.layer_ids, str(path))
+            return LayeredPlacement.of_plan(plan, str(path))
         for row in PLACEMENT_FORMATS.values():
             if row.kind == kind and row.matches(document):
                 return row.read(document, path)

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from equipoise.arguments import as_instance, count, flag
 from equipoise.arrays import as_numpy, check_table
+from equipoise.dispatch import Shares
 from equipoise.errors import InvalidInputError, shown
 from equipoise.load import LoadStatistics
 from equipoise.placement import Placement
+from equipoise.plan import Plan
 
 __all__ = ["LayeredPlacement", "fill_layers", "refuse_duplicates", "shifted"]
 
@@ -36,6 +38,8 @@ class LayeredPlacement:
         Where it came from, for people.
     may_be_empty : bool, default False
         Whether slots may be empty (-1), as those of lost ranks are.
+    shares : float array, shape (num_layers, num_slots), or None
+        What part of its expert's tokens each slot gets; None is even parts.
 
     Raises
     ------
@@ -48,6 +52,7 @@ class LayeredPlacement:
     num_ranks: int | None = None
     source: str = "memory"
     may_be_empty: bool = False
+    shares: NDArray[np.float64] | None = None
 
     if TYPE_CHECKING:  # any array goes in, int32 comes out
 
@@ -58,6 +63,7 @@ class LayeredPlacement:
             num_ranks: int | None = None,
             source: str = "memory",
             may_be_empty: bool = False,
+            shares: Any = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -93,6 +99,8 @@ class LayeredPlacement:
             Placement(table, self.num_ranks, experts)  # the ranks divide the slots, or this says so
         table = np.array(table, dtype=np.int32, order="C")
         table.setflags(write=False)
+        if self.shares is not None:
+            object.__setattr__(self, "shares", Shares(self.shares, Placement(table, 1, experts)).values)
         object.__setattr__(self, "physical_to_logical", table)
         object.__setattr__(self, "layer_ids", ids)
 
@@ -103,6 +111,13 @@ class LayeredPlacement:
         ids = tuple(range(placement.num_layers)) if layer_ids is None else layer_ids
         empty = bool((placement.physical_to_logical < 0).any())
         return cls(placement.physical_to_logical, ids, placement.num_ranks, source, empty)
+
+    @classmethod
+    def of_plan(cls, plan: Plan, source: str = "memory") -> LayeredPlacement:
+        """Return the placement of a plan, with its layer ids and shares."""
+        as_instance(plan, Plan, "plan", "a Plan, such as solve returns")
+        shares = None if plan.shares is None else plan.shares.values
+        return replace(cls.of(plan.placement, plan.layer_ids, source), shares=shares)
 
     @property
     def num_slots(self) -> int:
@@ -141,7 +156,8 @@ class LayeredPlacement:
         if not keep.any():
             raise InvalidInputError(f"{self.source} has no layer with tokens; plan on a load that has some.")
         ids = tuple(layer for layer, kept in zip(self.layer_ids, keep, strict=True) if kept)
-        return replace(self, physical_to_logical=self.physical_to_logical[keep], layer_ids=ids)
+        shares = None if self.shares is None else self.shares[keep]
+        return replace(self, physical_to_logical=self.physical_to_logical[keep], layer_ids=ids, shares=shares)
 
     def starting_at(self, first_layer: int | None) -> LayeredPlacement:
         """Return the same placement with ids that count from ``first_layer``; None keeps them."""
@@ -156,7 +172,11 @@ class LayeredPlacement:
         row = np.arange(self.num_slots, dtype=np.int32) % self.num_logical_experts
         table = np.concatenate([self.physical_to_logical, np.tile(row, (number, 1))])
         ids = (*self.layer_ids, *range(self.layer_ids[-1] + 1, self.layer_ids[-1] + 1 + number))
-        return replace(self, physical_to_logical=table, layer_ids=ids)
+        shares = self.shares
+        if shares is not None:
+            even = Shares.even(Placement(row[None], 1, self.num_logical_experts)).values
+            shares = np.concatenate([shares, np.repeat(even, number, axis=0)])
+        return replace(self, physical_to_logical=table, layer_ids=ids, shares=shares)
 
     def by_rank(self, wanted_by: str) -> NDArray[np.int32]:
         """Return the experts of each rank: int32, shape (num_layers, num_ranks, slots_per_rank)."""

@@ -32,11 +32,12 @@ def tasks(strategies: Iterable[str | None]) -> Iterator[tuple[str, Callable[[], 
 
 def _plan_as_engines_do(strategy: str | None) -> None:
     # Small, but with a layer of zeros, spare slots, groups, and a placement in force of another shape, so that all
-    # loops are met. Natively compiled code depends on the kinds of arrays, and on their shapes only in that two slots
-    # a rank have code of their own.
+    # loops are met. Natively compiled code depends on the kinds of arrays, and on their shapes only in that ranks of
+    # two slots, of three, of more, and of more where ranks are many, each have code of their own.
     load = np.array([[9.0, 4.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0], [0.0] * 8, [5.0, 5.0, 4.0, 3.0, 9.0, 1.0, 1.0, 2.0]])
     current = np.tile(np.arange(16) % 8, (3, 1))
-    told = Settings(strategy=strategy), Settings(strategy=strategy, min_gain=0.0)
+    shared = Settings(strategy=strategy, shares=True)
+    told = Settings(strategy=strategy), Settings(strategy=strategy, min_gain=0.0), shared
     limited = Settings(strategy=strategy, max_transfers=2, max_transfers_total=4)
     for groups, nodes in ((1, 1), (4, 2), (3, 2)):
         for held in (None, current[:, :12], current):
@@ -44,4 +45,8 @@ def _plan_as_engines_do(strategy: str | None) -> None:
                 found = plan_next(load, 12, groups, nodes, 4, settings, held)
                 describe(found)
                 balances(found)
-    describe(plan_next(load, 12, 1, 1, 6, told[0]))
+    for slots, ranks in ((12, 6), (12, 2), (512, 128)):
+        describe(plan_next(load, slots, 1, 1, ranks, told[0]))
+    windows = np.stack([load, load[:, ::-1], load, 2 * load, load[:, ::-1], load, load])
+    for held in (None, current[:, :12]):
+        describe(plan_next(windows, 12, 1, 1, 4, told[0], held))
