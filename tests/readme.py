@@ -72,8 +72,10 @@ def main() -> None:
     for example in examples(text):
         printed = "\n".join(line.rstrip() for line in example.printed.strip().splitlines()) + "\n"
         if comparable(example.shown) != comparable(printed):
-            start = text.index(example.source) + len(example.source)
-            start = text.index("```text\n", start) + len("```text\n") if "\n" in example.source else start + 1
+            if "\n" in example.source:
+                start = text.index("```text\n", text.index(example.source)) + len("```text\n")
+            else:
+                start = text.index(f"```console\n$ {example.source}\n") + len(f"```console\n$ {example.source}\n")
             text = text[:start] + printed + text[start + len(example.shown) :]
     README.write_text(text, encoding="utf-8")
 

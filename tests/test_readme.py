@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
 
 from readme import README, comparable, examples
 
@@ -50,6 +56,14 @@ def test_the_bounds_in_the_readme_exist_with_the_words_shown() -> None:
         assert BOUNDS[name].argument == argument.replace("\\*", "*")
 
 
-def test_links_in_the_readme_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8")):
-        assert (README.parent / target).exists(), target
+def test_links_in_the_readme_lead_somewhere_from_any_page_that_shows_it() -> None:
+    """They are whole addresses, since a package index shows the README without the files beside it."""
+    text = README.read_text(encoding="utf-8")
+    assert not re.findall(r"\]\(([^)#:]+)\)", text), "links to files beside the README lead nowhere elsewhere"
+    project = tomllib.loads((README.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    targets = dict(re.findall(r"^\[([^\]]+)\]: (\S+)$", text, re.MULTILINE))
+    used = {" ".join(name.split()) for name in re.findall(r"\]\[([^\]]+)\]", text)}
+    assert used - {"slots"} == set(targets)  # [layers][slots] is a shape
+    for name, target in targets.items():
+        assert target == f"{project['urls']['Homepage']}/blob/main/{name}"
+        assert (README.parent / name).exists(), name
