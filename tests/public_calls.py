@@ -11,7 +11,23 @@ import numpy as np
 import torch
 
 import equipoise as eq
-from equipoise import backends, capacity, certificate, dispatch, eplb, metrics, online, replan, report, testing
+from equipoise import (
+    advice,
+    backends,
+    capacity,
+    certificate,
+    checker,
+    dispatch,
+    eplb,
+    metrics,
+    models,
+    online,
+    replan,
+    report,
+    steps,
+    testing,
+    timed,
+)
 from equipoise.engines import formats, layered, planning, settings, vllm_ascend
 from equipoise.how import How
 from equipoise.load import LoadPreset, LoadStatistics, drift_load, generate_load, read_load
@@ -19,11 +35,13 @@ from equipoise.plan import Provenance
 from equipoise.restarts import Settings as Widths
 from equipoise.restarts import check_seed, pack_items
 from equipoise.strategies import STRATEGIES
+from equipoise.timing import certify_time
 
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
 MODULES = (
     "equipoise",
+    "equipoise.advice",
     "equipoise.backends",
     "equipoise.bounds",
     "equipoise.capacity",
@@ -37,8 +55,11 @@ MODULES = (
     "equipoise.engines.vllm_ascend",
     "equipoise.eplb",
     "equipoise.forecasting",
+    "equipoise.latency",
     "equipoise.load",
     "equipoise.metrics",
+    "equipoise.models",
+    "equipoise.steps",
     "equipoise.migration",
     "equipoise.migration.schedule",
     "equipoise.online",
@@ -51,6 +72,8 @@ MODULES = (
     "equipoise.restarts",
     "equipoise.solver",
     "equipoise.testing",
+    "equipoise.timed",
+    "equipoise.timing",
 )
 """What people import from: the package, its rooms, and the files that the docs name."""
 
@@ -61,6 +84,7 @@ INTERNAL = {
     "equipoise.engines.vllm_ascend": {"is_map", "read_map", "register", "write_map"},
     "equipoise.dispatch": {"keep_even"},
     "equipoise.metrics": {"as_layers"},
+    "equipoise.models": {"Model"},
     "equipoise.problem": {"as_problem", "check_counts", "count", "finite"},
 }
 """What one room lends another, which calls it with what is checked already."""
@@ -81,10 +105,19 @@ HOW = How.of("plain-greedy", threads=1)
 GREEDY = settings.Settings(strategy="plain-greedy", threads=1)
 LAYERED = layered.LayeredPlacement.of(HERE)
 STATISTICS = LoadStatistics(LOAD)
+MODEL = eq.LatencyModel(20, 12, 4, 0.06)
+TIMED = eq.PlacementProblem(LOAD, CLUSTER, latency=MODEL, routed_per_step=(8, 400))
+IN_TIME = eq.solve(TIMED, "plain-greedy")
+TIMES = eq.slot_times(PROBLEM, MODEL, [4, 200], 1, strategy="plain-greedy")
 WINDOWS = np.stack([LOAD, LOAD[:, ::-1], LOAD, LOAD + 1, LOAD[:, ::-1], 2 * LOAD])
 FORECAST = eq.forecast(WINDOWS)
 CAPACITY = eq.slots_for(PROBLEM, 0.9, strategy="plain-greedy")
+TRACE = eq.Trace([LOAD] * 3)
+REPLAYED = eq.replay(TRACE, CLUSTER, planners=["none"], threads=1)
 PLANNED: dict[str, Any] = {"problem": PROBLEM, "strategy": "plain-greedy", "threads": 1}
+
+TIME_FIELDS = ("latency", "routed_per_step", "shares", "max_rank_time", "lower_bound")
+SLOT_FIELDS = ("num_slots", "num_redundant_experts", "active", "everything", "extra_bytes")
 
 
 def calls(folder: Path) -> dict[str, Call]:
@@ -123,14 +156,41 @@ def calls(folder: Path) -> dict[str, Call]:
         "PlacementProblem": (eq.PlacementProblem, {"load": LOAD, "cluster": CLUSTER}),
         "PlacementProblem.of_layers": (PROBLEM.of_layers, {"layers": np.array([1])}),
         "LoadStatistics": (LoadStatistics, {"tokens_per_expert": LOAD, "source": "x", "layer_ids": (3, 4)}),
+        "LoadStatistics.grouped": (STATISTICS.grouped, {"steps": 1}),
         "LoadStatistics.window": (STATISTICS.window, {"selection": 0}),
         "LoadPreset": (LoadPreset, preset),
         "generate_load": (generate_load, {"preset": LoadPreset(**preset), "tokens_per_window": 100}),
         "drift_load": (drift_load, {"load": WHOLE, "sigma": 0.5}),
         "read_load": (read_load, {"path": load}),
+        "PlacementProblem.mean_tokens": (TIMED.mean_tokens, {"routed_per_step": 8}),
+        "LatencyModel": (
+            eq.LatencyModel,
+            {"fixed": 1, "floor": 2, "base": 1, "per_token": 0.1, "source": "x", "error": 0.1, "is_estimate": False},
+        ),
+        "LatencyModel.preset": (
+            eq.LatencyModel.preset,
+            {
+                "gpu": "h200",
+                "phase": "decode",
+                "shape": "deepseek-v3",
+                "hidden": 8,
+                "intermediate": 8,
+                "bytes_per_weight": 1,
+            },
+        ),
+        "LatencyModel.fit": (
+            eq.LatencyModel.fit,
+            {"tokens": np.arange(8.0)[:, None], "microseconds": np.arange(1.0, 9.0), "source": "x"},
+        ),
+        "LatencyModel.rank_time": (MODEL.rank_time, {"tokens": LOAD}),
+        "LatencyModel.expected_rank_time": (MODEL.expected_rank_time, {"mean_tokens": LOAD}),
+        "LatencyModel.expected_slot_time": (MODEL.expected_slot_time, {"mean_tokens": LOAD}),
+        "LatencyModel.describe": (MODEL.describe, {}),
+        "LatencyModel.to_dict": (MODEL.to_dict, {}),
         "forecast": (eq.forecast, {"windows": WINDOWS}),
         "Forecast": (eq.Forecast, {"windows": WINDOWS}),
         "Forecast.update": (FORECAST.update, {"window": LOAD}),
+        "Forecast.without": (FORECAST.without, {"errors": np.zeros(5, dtype=np.bool_)}),
         "Forecast.of_layers": (FORECAST.of_layers, {"layers": np.array([1])}),
         "PlacementProblem (forecast)": (eq.PlacementProblem, {"load": FORECAST, "cluster": CLUSTER}),
         "solve (forecast)": (
@@ -233,12 +293,47 @@ def calls(folder: Path) -> dict[str, Call]:
         "sglang_utilization": (metrics.sglang_utilization, {"rank_load": RANKS}),
         "Provenance": (Provenance, told),
         "Provenance.of": (Provenance.of, found),
+        "Provenance.with_forecast": (PLAN.provenance.with_forecast, {"said": {"num_windows": 3, "num_errors": 0}}),
         "Plan": (eq.Plan, {**parts, "num_expert_groups": None, "shares": EVEN}),
         "Plan.of": (eq.Plan.of, {"problem": PROBLEM, "placement": HERE, "provenance": PLAN.provenance}),
+        "Plan.shares_for": (IN_TIME.shares_for, {"routed_per_step": 30}),
+        "solve_in_time": (timed.solve_in_time, {"problem": TIMED, "how": HOW}),
+        "TimeCertificate": (
+            eq.TimeCertificate,
+            {name: getattr(IN_TIME.time, name) for name in TIME_FIELDS},
+        ),
+        "TimeCertificate.nearest": (IN_TIME.time.nearest, {"routed_per_step": 30}),
+        "TimeCertificate.describe": (IN_TIME.time.describe, {}),
+        "TimeCertificate.to_dict": (IN_TIME.time.to_dict, {}),
+        "certify_time": (
+            certify_time,
+            {"problem": TIMED, "placement": IN_TIME.placement, "shares": IN_TIME.time.shares},
+        ),
+        "check_time": (
+            checker.check_time,
+            {"problem": TIMED, "placement": IN_TIME.placement, "shares": IN_TIME.shares, "routed_per_step": 8},
+        ),
+        "slot_times": (
+            eq.slot_times,
+            {**PLANNED, "latency": MODEL, "tokens_per_rank": [4], "top_k": 1, "most_slots": 6, "bytes_per_expert": 1.0},
+        ),
+        "SlotTimes": (
+            eq.SlotTimes,
+            {name: getattr(TIMES, name) for name in ("latency", "tokens_per_rank", "points")},
+        ),
+        "SlotTimes.describe": (TIMES.describe, {}),
+        "SlotTime": (advice.SlotTime, {name: getattr(TIMES.points[0], name) for name in SLOT_FIELDS}),
+        "plan_maps": (eplb.plan_maps, {"plan": IN_TIME, "routed_per_step": 8}),
+        "brute_force_time": (testing.brute_force_time, {"problem": TIMED}),
         "Plan.joined": (eq.Plan.joined, {"parts": [PLAN, PLAN], "problem_digest": "0"}),
         "Plan.named": (PLAN.named, {"layer_ids": list(range(3, 3 + PLAN.placement.num_layers))}),
         "Plan.summary": (PLAN.summary, {"balancedness": 0.9}),
         "Plan.to_json": (PLAN.to_json, {}),
+        "Plan.to_pandas": (PLAN.to_pandas, {}),
+        "Steps": (steps.Steps, {"number": 3, "mean_balancedness": 0.9}),
+        "Steps.of": (steps.Steps.of, {"placement": HERE, "windows": np.stack([LOAD, LOAD])}),
+        "realised_balancedness": (steps.realised_balancedness, {"placement": HERE, "windows": LOAD}),
+        "find_model": (models.find_model, {"name": "kimi-k2"}),
         "Plan.save": (PLAN.save, {"path": saved}),
         "Plan.from_json": (eq.Plan.from_json, {"text": PLAN.to_json()}),
         "Plan.load": (eq.Plan.load, {"path": saved}),
@@ -358,6 +453,21 @@ def calls(folder: Path) -> dict[str, Call]:
             vllm_ascend.EquipoisePolicy(GREEDY).rebalance_experts,
             {"current_expert_table": [[[0, 1], [2, 0]]], "expert_workload": [[[4, 9], [1, 4]]]},
         ),
+        # recorded traces
+        "Trace": (eq.Trace, {"steps": [LOAD] * 3, "times": [1.0, 2.0, 3.0], "phases": ["decode"] * 3}),
+        "Trace.of_tokens": (
+            eq.Trace.of_tokens,
+            {"experts": np.array([[[0, 1]], [[1, 2]]]), "step": np.array([0, 1]), "num_logical_experts": 4},
+        ),
+        "Trace.read": (eq.Trace.read, {"path": load}),
+        "Trace.pieces": (TRACE.pieces, {}),
+        "Trace.statistics": (TRACE.statistics, {}),
+        "replay (a trace)": (eq.replay, {"trace": TRACE, "cluster": CLUSTER, "planners": ["none"], "threads": 1}),
+        "Replay": (eq.Replay, vars(REPLAYED)),
+        "Replay.ranked": (REPLAYED.ranked, {}),
+        "Replay.to_dict": (REPLAYED.to_dict, {}),
+        "Replay.to_json": (REPLAYED.to_json, {}),
+        "Replay.summary": (REPLAYED.summary, {}),
         # for tests
         "assert_valid_placement": (testing.assert_valid_placement, {"problem": PROBLEM, "placement": HERE}),
         "avoidable_duplicates": (testing.avoidable_duplicates, {"problem": PROBLEM, "placement": HERE}),

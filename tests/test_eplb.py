@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from equipoise.eplb import balanced_packing, rebalance_experts, replicate_experts
+import equipoise as eq
+from equipoise.eplb import balanced_packing, plan_maps, rebalance_experts, replicate_experts
+from equipoise.errors import InvalidInputError
 from equipoise.testing import random_load
 
 QUICK = {"strategy": "pruned-restarts", "restarts": 16, "threads": 1}
@@ -229,3 +232,35 @@ def test_nothing_reads_or_writes_global_random_state() -> None:
     torch.manual_seed(2)
     for one, other in zip(first, rebalance_experts(weight, 24, 1, 1, 4, **QUICK), strict=True):
         assert one.tolist() == other.tolist()
+
+
+def test_dormant_replicas_keep_their_weights_and_get_no_tokens() -> None:
+    model = eq.LatencyModel(20, 12, 4, 0.06)
+    load = np.random.default_rng(0).integers(1, 1000, (3, 16))
+    plan = eq.solve(eq.PlacementProblem(load, eq.Cluster(4, 6), latency=model, routed_per_step=[40, 40_000]))
+    for size in (40, 40_000):
+        phy2log, log2phy, logcnt = plan_maps(plan, size)
+        shares = np.asarray(plan.shares_for(size))
+        assert (phy2log == plan.placement.physical_to_logical).all()
+        assert ((log2phy >= 0).sum(axis=2) == logcnt).all()
+        for layer in range(3):
+            listed = np.sort(log2phy[layer][log2phy[layer] >= 0])
+            assert listed.tolist() == np.flatnonzero(shares[layer] > 0).tolist()
+            for expert in range(16):
+                slots = log2phy[layer, expert][: logcnt[layer, expert]]
+                assert (phy2log[layer, slots] == expert).all()
+    assert plan_maps(plan, 40)[2].sum() < plan_maps(plan)[2].sum()
+
+
+def test_without_shares_the_maps_of_a_plan_are_those_of_its_placement() -> None:
+    plan = eq.solve(eq.PlacementProblem([[4, 2, 1, 1]], eq.Cluster(2, 3)))
+    assert plan_maps(plan)[1].tolist() == plan.placement.logical_to_physical.tolist()
+
+
+def test_uneven_shares_are_nothing_that_these_maps_can_say() -> None:
+    plan = eq.solve(eq.PlacementProblem([[4, 2, 1, 1]], eq.Cluster(2, 3)))
+    values = np.array(eq.Shares.even(plan.placement).values)
+    first, second = np.flatnonzero(plan.placement.physical_to_logical[0] == 0)
+    values[0, first], values[0, second] = 0.75, 0.25
+    with pytest.raises(InvalidInputError, match="different shares"):
+        plan_maps(dataclasses.replace(plan, shares=eq.Shares(values, plan.placement)))

@@ -7,14 +7,16 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arguments import as_instance, flag
+from equipoise.arguments import as_instance, finite, flag
 from equipoise.dispatch.shares import Shares
-from equipoise.errors import InvalidPlacementError
+from equipoise.errors import InvalidInputError, InvalidPlacementError
 from equipoise.kernels.recount import DOUBLED, EMPTY, MISSING, TORN, UNEVEN
 from equipoise.placement import Placement
 from equipoise.problem import PlacementProblem, as_problem
 
-__all__ = ["check_placement"]
+__all__ = ["check_placement", "check_time"]
+
+Floats = NDArray[np.float64]
 
 MISSED = 1e-6  # by which the shares of an expert may miss 1
 
@@ -78,6 +80,39 @@ def check_placement(
     return rank_load if shares is None else _recount(problem, placement, shares)
 
 
+def check_time(problem: PlacementProblem, placement: Placement, shares: Shares, routed_per_step: float) -> Floats:
+    """Return the expected time of each rank, in microseconds, float64 [num_layers, num_ranks]: slot by slot, anew.
+
+    Parameters
+    ----------
+    problem : PlacementProblem
+        With a latency model.
+    placement : Placement
+    shares : Shares
+        Of this placement; even ones among those of an expert that are active.
+    routed_per_step : float
+        Routed tokens of all ranks in one step.
+
+    Raises
+    ------
+    InvalidPlacementError
+        If the placement breaks a rule, or the shares are of another.
+    InvalidInputError
+        If the problem has no latency model.
+    """
+    as_instance(shares, Shares, "shares", "Shares of this placement")
+    routed = finite(routed_per_step, "routed_per_step")
+    check_placement(problem, placement, allow_empty=True, shares=shares)
+    if problem.latency is None:
+        raise InvalidInputError("problem has no latency model; pass PlacementProblem(..., latency=..., ...).")
+    table, values = placement.physical_to_logical, np.asarray(shares)
+    held = table >= 0
+    total = problem.load.sum(axis=1, keepdims=True)
+    each = problem.load[np.arange(len(table))[:, None], np.where(held, table, 0)]
+    tokens = np.where(held & (total > 0), each / np.where(total > 0, total, 1.0) * routed * values, 0.0)
+    return problem.latency.expected_rank_time(tokens.reshape(len(table), placement.num_ranks, -1))
+
+
 def _recount(problem: PlacementProblem, placement: Placement, shares: Shares) -> NDArray[np.float64]:
     """Return what each rank carries with ``shares``, added slot by slot, each expert's shares counted again."""
     table, values = placement.physical_to_logical, np.asarray(as_instance(shares, Shares, "shares", "Shares, or None"))
@@ -85,14 +120,14 @@ def _recount(problem: PlacementProblem, placement: Placement, shares: Shares) ->
         raise InvalidPlacementError(
             f"shares has shape {values.shape}, the placement {table.shape}; pass its own shares."
         )
-    rank_load = np.zeros((len(table), placement.num_ranks))
-    given = np.zeros(problem.load.shape)
-    layer = np.arange(len(table))
-    for slot in range(table.shape[1]):
-        held = table[:, slot]
-        part = np.where(held >= 0, values[:, slot], 0.0)
-        given[layer, held] += part
-        rank_load[:, slot // placement.slots_per_rank] += problem.load[layer, held] * part
+    layers, experts = problem.load.shape
+    cell = np.arange(layers)[:, None] * experts + np.maximum(table, 0)
+    part = np.where(table >= 0, values, 0.0)
+    given = np.bincount(cell.ravel(), part.ravel(), layers * experts).reshape(layers, experts)
+    carried = (problem.load.ravel()[cell] * part).reshape(layers, placement.num_ranks, -1)
+    rank_load = np.zeros((layers, placement.num_ranks))
+    for slot in range(carried.shape[2]):  # in the order of the slots: sums of floats depend on it
+        rank_load += carried[:, :, slot]
     wrong = np.abs(given - 1) > MISSED
     if wrong.any():
         at, expert = (int(i) for i in np.argwhere(wrong)[0])

@@ -16,19 +16,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import as_instance
 from equipoise.arrays import CheckedLoad, as_load, is_torch, like
 from equipoise.backends import choose_backend
 from equipoise.certificate import check_placement
+from equipoise.dispatch.shares import Shares
 from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError
 from equipoise.fixed_point import to_fixed_point
 from equipoise.how import How
 from equipoise.limits import MOST_SLOTS
+from equipoise.placement import Placement
+from equipoise.plan import Plan
 from equipoise.problem import Cluster, PlacementProblem, check_counts, count
 from equipoise.restarts import Settings, pack_items
 from equipoise.restarts.on_device import pack_tensors, place_tensors, stays_on_device
 from equipoise.strategies import DEFAULT, PrunedRestarts
 
-__all__ = ["balanced_packing", "rebalance_experts", "replicate_experts"]
+__all__ = ["balanced_packing", "plan_maps", "rebalance_experts", "replicate_experts"]
 
 
 def balanced_packing(
@@ -208,6 +212,53 @@ def rebalance_experts(
     check_placement(problem, placement)
     maps = placement.physical_to_logical, placement.logical_to_physical, placement.replica_count
     return like(weight, *(array.astype(np.int64) for array in maps))
+
+
+def plan_maps(
+    plan: Plan, routed_per_step: float | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return a plan as ``rebalance_experts`` returns placements, with dormant replicas left out where tokens go.
+
+    Parameters
+    ----------
+    plan : Plan
+    routed_per_step : float or None, default None
+        Of a plan in time, which batch size: see ``Plan.shares_for``. None is the largest that was planned for.
+
+    Returns
+    -------
+    phy2log : int64 array, shape (num_layers, num_slots)
+        The logical expert in each slot, dormant replicas among them: their weights are there.
+    log2phy : int64 array, shape (num_layers, num_logical_experts, most active replicas)
+        The slots of each logical expert that get tokens, ascending, padded with -1.
+    logcnt : int64 array, shape (num_layers, num_logical_experts)
+        Active replicas of each logical expert.
+
+    Raises
+    ------
+    InvalidInputError
+        If the active replicas of an expert get different shares, which these maps cannot say.
+
+    Examples
+    --------
+    >>> import equipoise as eq
+    >>> model = eq.LatencyModel(20, 12, 4, 0.06)
+    >>> plan = eq.solve(eq.PlacementProblem([[4, 2, 1, 1]], eq.Cluster(2, 3), latency=model, routed_per_step=8))
+    >>> phy2log, log2phy, logcnt = plan_maps(plan)
+    >>> phy2log.shape, log2phy.shape, logcnt.tolist()
+    ((1, 6), (1, 4, 1), [[1, 1, 1, 1]])
+    """
+    as_instance(plan, Plan, "plan", "a Plan, as equipoise.solve returns it")
+    placement = plan.placement
+    shares = plan.shares if routed_per_step is None else plan.shares_for(routed_per_step)
+    shares = Shares.even(placement) if shares is None else shares
+    table = placement.physical_to_logical
+    awake = Placement(np.where(shares.values > 0, table, -1), placement.num_ranks, placement.num_logical_experts)
+    if not np.allclose(shares.values, Shares.even(awake).values, rtol=0, atol=1e-6):
+        raise InvalidInputError("replicas of an expert get different shares, which these maps cannot say.")
+    maps = table, awake.logical_to_physical, awake.replica_count
+    phy2log, log2phy, logcnt = (array.astype(np.int64) for array in maps)
+    return phy2log, log2phy, logcnt
 
 
 def _device_of(weight: Any) -> str:

@@ -11,6 +11,8 @@ __all__ = [
     "LARGEST_CSV",
     "LARGEST_DIRECTORY",
     "LARGEST_FILE",
+    "LARGEST_LONG_CSV",
+    "LARGEST_TRACE",
     "LARGEST_INPUT",
     "LARGEST_YAML",
     "LONGEST_LINE",
@@ -40,6 +42,11 @@ MOST_LOADS = 1 << 28
 LARGEST_FILE = 1 << 32
 """Bytes of a file: all of them are held while it is read."""
 
+LARGEST_TRACE = 1 << 40
+"""Bytes of a trace, which is read in pieces."""
+
+LARGEST_LONG_CSV = 1 << 26
+"""Bytes of a CSV file with a line for each count: some four million lines, which are held while it is read."""
 LARGEST_COLUMNS = 1 << 28
 """Bytes of a Parquet or Arrow file."""
 

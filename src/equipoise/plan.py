@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,16 @@ from equipoise.decode.source import reading
 from equipoise.decode.tables import whole_numbers
 from equipoise.dispatch.connected import count_components, describe_connected, fewest_components
 from equipoise.dispatch.shares import Shares
-from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError, listed, shown
+from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError, MissingDependencyError, listed, shown
 from equipoise.files import write_atomically
+from equipoise.latency import LatencyModel
 from equipoise.load import LoadStatistics
 from equipoise.metrics import Metrics
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
-from equipoise.saved import KEYS, fields_of, verified, verified_shares
+from equipoise.saved import KEYS, fields_of, verified, verified_shares, verified_time
 from equipoise.steps import Steps
+from equipoise.timing import TimeCertificate
 
 __all__ = ["Plan", "Provenance"]
 
@@ -40,6 +44,14 @@ LONGEST_NAME = 200  # characters
 def _check_limit(value: Any, name: str) -> None:
     if count(value, name, least=0, otherwise=", or None").bit_length() > 256:
         raise InvalidInputError(f"{name} is {shown(value)}, which limits nothing; leave it out.")
+
+
+def _check_forecast(said: Any) -> None:
+    """Insist on what a plan for a forecast records of it; see ``equipoise.robust.back_test``."""
+    as_instance(said, dict, "parameter forecast", "what was forecast, as a plan records it")
+    for name in ("num_windows", "num_errors", "tested_layers"):
+        count(said.get(name, 0), f"{name} of the forecast", least=0, most=2**63 - 1)
+    finite(said.get("expected_balancedness", 0.0), "expected_balancedness of the forecast")
 
 
 HELD_BACK_BY: dict[str, tuple[str, Callable[[Any, str], object]]] = {
@@ -105,6 +117,8 @@ class Provenance:
                 check(self.parameters[name], f"parameter {name}")
         if self.parameters.get("connected"):
             _check_connected(self.parameters["connected"])
+        if self.parameters.get("forecast") is not None:
+            _check_forecast(self.parameters["forecast"])
         for stage, number in self.stages.items():
             if not isinstance(stage, str) or len(stage) > LONGEST_NAME or not stage.isprintable():
                 raise InvalidInputError(f"stage {shown(stage)} has no name that fits into a line.")
@@ -114,6 +128,10 @@ class Provenance:
         """Return the same with what connecting the ranks of ``placement`` gives when ``load`` drifts."""
         parameters = {**self.parameters, "connected": describe_connected(placement, load)}
         return dataclasses.replace(self, parameters=parameters)
+
+    def with_forecast(self, said: dict[str, Any]) -> Provenance:
+        """Return the same with what the plan's forecast was made of, as parameter ``forecast``."""
+        return dataclasses.replace(self, parameters={**self.parameters, "forecast": said})
 
     @classmethod
     def of(cls, strategy: Any, seed: int, implementation: str, stages: dict[str, int], digest: str) -> Provenance:
@@ -148,7 +166,11 @@ class Plan:
     layer_ids : tuple of int or None, default None
         The model's own id of each layer; None where layers count from 0. See ``named``.
     shares : Shares or None, default None
-        What part of its expert's tokens each slot gets; None is even shares. Certificate and metrics are of these.
+        What part of its expert's tokens each slot gets; None is even shares. Certificate and metrics are of these. With
+        several batch sizes, those of the largest; see ``shares_for``.
+    time : TimeCertificate or None, default None
+        Of a plan in time: its latency model, and for each batch size the shares, the expected time of the busiest rank
+        and a bound on it.
     steps : Steps or None, default None
         Of a load that is the sum of several steps: how many, and what the placement is worth step by step.
     lost_ranks : tuple of int, default ()
@@ -171,8 +193,30 @@ class Plan:
     provenance: Provenance
     layer_ids: tuple[int, ...] | None = None
     shares: Shares | None = None
+    time: TimeCertificate | None = None
     steps: Steps | None = None
     lost_ranks: tuple[int, ...] = ()
+
+    @property
+    def latency(self) -> LatencyModel | None:
+        """The latency model that was planned with, if any."""
+        return None if self.time is None else self.time.latency
+
+    def shares_for(self, routed_per_step: float) -> Shares:
+        """Return the shares for a batch size: those of the nearest that was planned for, by ratio.
+
+        Of a plan that was not made in time, ``shares``, or even ones. ``routed_per_step`` is that of
+        ``PlacementProblem``.
+
+        Raises
+        ------
+        InvalidInputError
+            If ``routed_per_step`` is no number above 0.
+        """
+        if self.time is not None:
+            return self.time.shares[self.time.nearest(routed_per_step)]
+        finite(routed_per_step, "routed_per_step")
+        return _shares_of(self)
 
     def named(self, layer_ids: Sequence[int]) -> Plan:
         """Return the same plan with the model's ids of its layers, which its file then has too.
@@ -207,6 +251,10 @@ class Plan:
             as_instance(self.shares, Shares, "shares", "Shares, or None for even ones")
             if self.shares.placement != self.placement:
                 raise InvalidInputError("shares are of another placement; pass those of this plan's slots.")
+        if self.time is not None:
+            as_instance(self.time, TimeCertificate, "time", "a TimeCertificate, or None")
+            if any(each.placement != self.placement for each in self.time.shares):
+                raise InvalidInputError("time is of another placement; pass that of this plan's slots.")
 
     @classmethod
     def of(
@@ -240,7 +288,7 @@ class Plan:
             metrics,
             provenance,
             shares=shares,
-            steps=Steps.of(placement, problem.steps),
+            steps=Steps.of(placement, problem.steps, shares),
             lost_ranks=tuple(sorted(set(lost_ranks))),
         )
 
@@ -270,6 +318,8 @@ class Plan:
         shares = None
         if any(part.shares is not None for part in parts):
             shares = Shares(every(lambda part: _shares_of(part).values), placement)
+        if any(part.time is not None for part in parts):
+            raise InvalidInputError("parts are plans in time; plan their layers together.")
         return cls(
             first.cluster,
             first.num_expert_groups,
@@ -287,24 +337,79 @@ class Plan:
         Where more than the mean binds and the mean balancedness is below the one given, the command is named that
         finds the fewest slots that reach it; ``equipoise.report.advise_slots`` does the same. Nothing is planned here.
         """
-        placement, metrics, certificate, how = self.placement, self.metrics, self.certificate, self.provenance
-        cluster, balancedness = self.cluster, finite(balancedness, "balancedness")
-        shape = (
-            f"{placement.num_layers} layers x {placement.num_logical_experts} experts -> {cluster.num_slots} slots on "
-            f"{cluster.num_ranks} ranks ({cluster.slots_per_rank} a rank)"
+        return "\n".join(f"{name:<13} {text}" for name, text in self._rows(finite(balancedness, "balancedness")))
+
+    def __repr__(self) -> str:
+        return (
+            f"<Plan: {self._shape()}, mean balancedness {self.metrics.mean_balancedness:.4f}, "
+            f"mean gap {self.certificate.mean_gap:.4%}>"
         )
+
+    def _repr_html_(self) -> str:
+        """Return the summary as a table, for notebooks."""
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(text)}</td></tr>"
+            for name, text in self._rows(WORTH_ASKING)
+        )
+        return f"<table>{rows}</table>"
+
+    def to_pandas(self) -> Any:
+        """Return a pandas DataFrame with a row for each layer.
+
+        Columns: ``layer`` (the model's id), ``balancedness``, ``mean_rank_load`` and ``max_rank_load`` (tokens),
+        ``lower_bound`` (tokens), ``gap``, ``bound`` (its argument), ``num_duplicates``.
+
+        Raises
+        ------
+        MissingDependencyError
+            If pandas is not installed.
+        """
+        try:
+            pandas: Any = importlib.import_module("pandas")
+        except ImportError as error:
+            raise MissingDependencyError("pandas is not installed here. Run pip install pandas.") from error
+        metrics, certificate = self.metrics, self.certificate
+        ids = range(self.placement.num_layers) if self.layer_ids is None else self.layer_ids
+        return pandas.DataFrame(
+            {
+                "layer": list(ids),
+                "balancedness": metrics.balancedness,
+                "mean_rank_load": metrics.mean_rank_load,
+                "max_rank_load": metrics.max_rank_load,
+                "lower_bound": certificate.lower_bound,
+                "gap": certificate.gap,
+                "bound": list(certificate.bound),
+                "num_duplicates": metrics.num_duplicates,
+            }
+        )
+
+    def _shape(self) -> str:
+        """Return how many layers, experts, slots and ranks, for people."""
+        placement, cluster = self.placement, self.cluster
+        return (
+            f"{placement.num_layers} layers x {placement.num_logical_experts} experts -> {cluster.num_slots} slots on "
+            f"{cluster.num_ranks} ranks"
+        )
+
+    def _rows(self, balancedness: float) -> list[tuple[str, str]]:
+        """Return what ``summary`` says, by what it is about."""
+        metrics, certificate, how, cluster = self.metrics, self.certificate, self.provenance, self.cluster
+        shape = f"{self._shape()} ({cluster.slots_per_rank} a rank)"
         if cluster.num_nodes > 1:
             shape += f", {cluster.num_nodes} nodes"
         if self.num_expert_groups is not None:
             shape += f", {self.num_expert_groups} expert groups"
         duplicates = int(metrics.num_duplicates.sum())
         found = ", ".join(f"{name} {number:,}" for name, number in how.stages.items() if number)
-        rows = (
+        return [
             ("plan", shape),
             ("balancedness", f"mean {metrics.mean_balancedness:.4f}, worst layer {metrics.worst_balancedness:.4f}"),
             *([("steps", str(self.steps))] if self.steps else []),
             ("gap to bound", f"mean {certificate.mean_gap:.4%}, worst layer {certificate.max_gap:.4%}"),
+            *(("next window", line) for line in self._foreseen()),
             *(("bound by", line) for line in self._binding()),
+            *(("time", line) for line in ([] if self.time is None else self.time.describe())),
+            *(("time model", line) for line in ([] if self.time is None else [self.time.latency.describe()])),
             *([("lost", _named_ranks(self.lost_ranks))] if self.lost_ranks else []),
             *(("held back", line) for line in self._holding_back()),
             *(("shares", line) for line in self._sharing()),
@@ -312,8 +417,7 @@ class Plan:
             *(("to reach", line) for line in self._to_reach(balancedness)),
             ("duplicates", f"{duplicates or 'no'} rank{'s hold' if duplicates != 1 else ' holds'} an expert twice"),
             ("found by", f"{how.strategy}, seed {how.seed}, {how.implementation}" + (f"; {found}" if found else "")),
-        )
-        return "\n".join(f"{name:<13} {text}" for name, text in rows)
+        ]
 
     @property
     def binding(self) -> dict[str, int]:
@@ -344,6 +448,22 @@ class Plan:
             for name, number in self.binding.items()
         ]
         return lines or ["nothing: no layer has tokens"]
+
+    def _foreseen(self) -> list[str]:
+        """Return what was forecast, from what, and how balanced the next window is expected to be."""
+        said = self.provenance.parameters.get("forecast")
+        if said is None:
+            return []
+        windows = said.get("num_windows", 0)
+        made = f"what is above is on the load forecast from {windows:,} window{'' if windows == 1 else 's'}"
+        if "expected_balancedness" not in said:
+            return [f"{made}; too little is known of errors to plan against them"]
+        errors, layers = said.get("num_errors", 0), said.get("tested_layers", 0)
+        return [
+            f"balancedness {said['expected_balancedness']:.4f} expected; {made}",
+            f"back-tested on {errors:,} past errors that plans had not seen, "
+            f"in {layers:,} layer{'' if layers == 1 else 's'}",
+        ]
 
     def _holding_back(self) -> list[str]:
         """Return the limits that were set for this plan: the gap may be owed to them."""
@@ -394,7 +514,7 @@ class Plan:
         return json.dumps(
             {
                 "format": FORMAT,
-                "version": 2 if shares else 1,
+                "version": 2 if shares or self.time is not None else 1,
                 "cluster": dataclasses.asdict(self.cluster),
                 "num_expert_groups": self.num_expert_groups,
                 "num_logical_experts": self.placement.num_logical_experts,
@@ -408,6 +528,7 @@ class Plan:
                 "mean_rank_load": self.metrics.mean_rank_load.tolist(),
                 "physical_to_logical": self.placement.physical_to_logical.tolist(),
                 **shares,
+                **({} if self.time is None else {"time": self.time.to_dict()}),
             }
         )
 
@@ -478,6 +599,8 @@ class Plan:
             plan = cls(*verified(document), provenance)
             if version > 1 and "shares" in document:
                 plan = dataclasses.replace(plan, shares=verified_shares(document, plan.placement))
+            if version > 1 and "time" in document:
+                plan = dataclasses.replace(plan, time=verified_time(document["time"], plan.placement))
             if "steps" in document:
                 steps = Steps(**fields_of(document["steps"], Steps, "steps"))
                 plan = dataclasses.replace(plan, steps=steps)

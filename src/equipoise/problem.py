@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arguments import as_instance, count, finite
+from equipoise.arguments import as_instance, as_items, count, finite
 from equipoise.arrays import CheckedLoad, as_load_and_steps, as_numpy, check_table
 from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError, shown
 from equipoise.forecasting import Forecast
+from equipoise.latency import LatencyModel
 from equipoise.limits import MOST_SLOTS
 
 log = logging.getLogger("equipoise")
@@ -140,14 +141,21 @@ class PlacementProblem:
         Equal groups of consecutive experts that must stay whole on a node. The problem is
         hierarchical when the number of nodes divides the number of groups; otherwise, and for
         ``None``, every expert may go to every rank.
+    latency : LatencyModel or None, default None
+        What tokens cost in time. With one, ``equipoise.solve`` minimises the expected time of the busiest rank: which
+        replicas are active is part of the plan. None balances tokens.
+    routed_per_step : number, sequence of numbers or None, default None
+        With ``latency``: routed tokens (tokens times top k) of all ranks in one forward of a layer. Several batch sizes
+        get one placement and a table of shares each. Kept as it is, or as an ascending tuple.
     forecast : Forecast or None, default None
         That of which ``load`` is what is expected; set where ``load`` is given as one.
 
     Raises
     ------
     InvalidInputError
-        If the load has another shape, is empty, or holds a NaN, an infinity or a negative number;
-        or the forecast is of another load.
+        If the load has another shape, is empty, or holds a NaN, an infinity or a negative number; if the forecast is of
+        another load; if one of ``latency`` and ``routed_per_step`` is given without the other, or a batch size is no
+        number from 1 to 1e12.
     IndivisibleError
         If the groups do not divide the experts.
     InfeasibleError
@@ -163,6 +171,8 @@ class PlacementProblem:
     load: NDArray[np.float64]
     cluster: Cluster
     num_expert_groups: int | None = None
+    latency: LatencyModel | None = None
+    routed_per_step: float | tuple[float, ...] | None = None
     forecast: Forecast | None = None
     steps: NDArray[np.float64] | None = field(init=False, repr=False, default=None)  # where several were summed
 
@@ -173,6 +183,8 @@ class PlacementProblem:
             load: Any,
             cluster: Cluster,
             num_expert_groups: int | None = None,
+            latency: LatencyModel | None = None,
+            routed_per_step: Any = None,
             forecast: Forecast | None = None,
         ) -> None: ...
 
@@ -187,6 +199,15 @@ class PlacementProblem:
         check_counts(load.shape[1], self.cluster, self.num_expert_groups)
         _doubt(load.shape[1], self.cluster)
         check_table(len(load), self.cluster.num_slots, "the problem")
+        if self.latency is not None:
+            as_instance(self.latency, LatencyModel, "latency", "a LatencyModel, or None")
+        if (self.latency is None) != (self.routed_per_step is None):
+            given, other = (
+                ("latency", "routed_per_step") if self.latency is not None else ("routed_per_step", "latency")
+            )
+            raise InvalidInputError(f"{given} is given without {other}; time takes both: pass {other} too.")
+        if self.routed_per_step is not None:
+            object.__setattr__(self, "routed_per_step", _batches(self.routed_per_step))
 
     def _set_load(self) -> NDArray[np.float64]:
         """Set and return the load, what is expected of it if that is a forecast; set the steps that were summed."""
@@ -230,15 +251,37 @@ class PlacementProblem:
             raise InvalidInputError(f"layers is {shown(layers)}; it must list numbers of layers, at least one.")
         if layers.max() >= self.num_layers:
             raise InvalidInputError(f"layers names {layers.max()}; there are layers 0 to {self.num_layers - 1}.")
-        load = CheckedLoad(self.load[layers]) if self.forecast is None else self.forecast.of_layers(layers)
-        return PlacementProblem(load, self.cluster, self.num_expert_groups)
+        chosen: Any = CheckedLoad(self.load[layers]) if self.forecast is None else self.forecast.of_layers(layers)
+        return replace(self, load=chosen, forecast=None)
 
     @property
     def without_forecast(self) -> PlacementProblem:
         """The same question for the load alone: this one, if it has no forecast."""
-        if self.forecast is None:
+        return self if self.forecast is None else replace(self, load=self._checked, forecast=None)
+
+    @property
+    def batch_sizes(self) -> tuple[float, ...]:
+        """The batch sizes of ``routed_per_step``, ascending; none without a latency model."""
+        given = self.routed_per_step
+        return () if given is None else given if isinstance(given, tuple) else (given,)
+
+    @property
+    def in_tokens(self) -> PlacementProblem:
+        """The same question without time: what balances tokens."""
+        if self.latency is None:
             return self
-        return PlacementProblem(CheckedLoad(self.load), self.cluster, self.num_expert_groups)
+        load: Any = self._checked if self.forecast is None else self.forecast
+        return replace(self, load=load, forecast=None, latency=None, routed_per_step=None)
+
+    @property
+    def _checked(self) -> Any:
+        return CheckedLoad(self.load)
+
+    def mean_tokens(self, routed_per_step: float) -> NDArray[np.float64]:
+        """Return the mean tokens of each expert in a step [num_layers, num_logical_experts]; none in an empty layer."""
+        total = self.load.sum(axis=1, keepdims=True)
+        share = np.divide(self.load, total, out=np.zeros_like(self.load), where=total > 0)
+        return np.asarray(share * finite(routed_per_step, "routed_per_step"))
 
     @property
     def is_hierarchical(self) -> bool:
@@ -253,12 +296,35 @@ class PlacementProblem:
     def digest(self) -> str:
         """SHA-256 of the question: the same on every machine that sees the same load, or windows, and cluster."""
         cluster = self.cluster
-        head = (*self.load.shape, cluster.num_ranks, cluster.slots_per_rank, cluster.num_nodes, self.num_expert_groups)
+        head: tuple[Any, ...] = (
+            *self.load.shape, cluster.num_ranks, cluster.slots_per_rank, cluster.num_nodes, self.num_expert_groups
+        )  # fmt: skip
+        if self.latency is not None:
+            head += (*self.latency.constants, *self.batch_sizes)
         digest = hashlib.sha256(repr(head).encode())
         digest.update(np.ascontiguousarray(self.load, "<f8").data)
         if self.forecast is not None:
             digest.update(self.forecast.digest.encode())
         return digest.hexdigest()
+
+
+MOST_ROUTED = 1e12
+MOST_BATCHES = 64
+
+
+def _batches(value: Any) -> float | tuple[float, ...]:
+    """Return one batch size, or several as an ascending tuple."""
+    rule = f"a number from 1 to {MOST_ROUTED:g}, or a sequence of them, such as 64 * 32 * 8"
+    try:
+        sizes: Any = as_items(value)
+    except TypeError:
+        sizes = (value,)
+    if not 0 < len(sizes) <= MOST_BATCHES:
+        raise InvalidInputError(f"routed_per_step has {len(sizes)} batch sizes; give 1 to {MOST_BATCHES}.")
+    numbers = sorted({finite(size, "routed_per_step", rule) for size in sizes})
+    if numbers[0] < 1 or numbers[-1] > MOST_ROUTED:
+        raise InvalidInputError(f"routed_per_step is {shown(value)}; it must be {rule}.")
+    return tuple(numbers) if len(sizes) > 1 else numbers[0]
 
 
 def as_problem(value: Any) -> PlacementProblem:

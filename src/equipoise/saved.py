@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,13 @@ from equipoise.checker import check_placement
 from equipoise.decode.tables import number_rows, numbers, whole_numbers
 from equipoise.dispatch.shares import Shares
 from equipoise.errors import FileFormatError, listed, shown
+from equipoise.latency import LatencyModel
 from equipoise.metrics import Metrics
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
+from equipoise.timing import TimeCertificate
 
-__all__ = ["KEYS", "fields_of", "verified", "verified_shares"]
+__all__ = ["KEYS", "fields_of", "verified", "verified_shares", "verified_time"]
 
 Floats = NDArray[np.float64]
 TINY = float(np.finfo(np.float64).tiny)  # below that, floats lose their digits
@@ -68,6 +71,23 @@ def verified_shares(document: Mapping[str, Any], placement: Placement) -> Shares
                 f"bound names {shown(name)}, which holds for even shares only, and this plan has others"
             )
     return Shares(number_rows(document["shares"], "shares"), placement)
+
+
+def verified_time(value: Any, placement: Placement) -> TimeCertificate:
+    """Return what a plan says of its time, held to what can be known without the load."""
+    fields = fields_of(value, TimeCertificate, "time")
+    latency = LatencyModel(**fields_of(fields["latency"], LatencyModel, "latency"))
+    if not isinstance(fields["shares"], list):
+        raise FileFormatError(f"shares of time is {shown(fields['shares'])}; it must list tables, one a batch size")
+    shares = tuple(Shares(number_rows(table, "shares"), placement) for table in fields["shares"])
+    for smaller, larger in pairwise(shares):
+        if ((smaller.values > 0) & (larger.values == 0)).any():
+            raise FileFormatError("a replica is active in a batch and dormant in a larger one")
+    times, bounds = (number_rows(fields[key], key) for key in ("max_rank_time", "lower_bound"))
+    sizes = tuple(numbers(fields["routed_per_step"], "routed_per_step").tolist())
+    if (bounds < latency.fixed * (1 - ROUNDING)).any():
+        raise FileFormatError(f"a lower_bound of time is below {latency.fixed}, which every rank takes")
+    return TimeCertificate(latency, sizes, shares, times, bounds)
 
 
 def fields_of(value: Any, kind: type, name: str) -> dict[str, Any]:

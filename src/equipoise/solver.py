@@ -13,7 +13,9 @@ from equipoise.plan import Plan, Provenance
 from equipoise.problem import PlacementProblem, as_problem
 from equipoise.replan.budget import Budget
 from equipoise.replan.in_force import known_lost
+from equipoise.robust.back_test import outlook
 from equipoise.strategies import DEFAULT
+from equipoise.timed import solve_in_time
 
 __all__ = ["solve"]
 
@@ -41,6 +43,11 @@ def solve(
     Parameters
     ----------
     problem : PlacementProblem
+        Where its load is a ``Forecast`` with errors, the plan is for what may come: replicas for what is expected and
+        two thirds of a standard deviation of the errors, then swaps that lower the expected square of rank loads; see
+        ``equipoise.robust``. Its certificate is for the load that is expected.
+        With a latency model, the expected time of the busiest rank is minimised, see ``equipoise.timed``, and the
+        strategy balances what that starts from.
     strategy : str
         A name in ``equipoise.strategies.STRATEGIES``.
     seed : int, default 0
@@ -114,6 +121,13 @@ def solve(
     lost = known_lost(current, lost_ranks, restored_ranks)
     budget = Budget(max_transfers, max_transfers_total, min_gain, max_layers, lost_ranks=lost)
     choose = choose_shares(shares)
+    if problem.latency is not None:
+        if current is not None or shares != "even":
+            raise InvalidInputError(
+                "a latency model plans anew, with even shares among active replicas; leave current and shares out, or "
+                "pose the problem without latency."
+            )
+        return solve_in_time(problem, how)
     if current is not None:
         from equipoise.replan.replan import replan
 
@@ -127,4 +141,6 @@ def solve(
     provenance = Provenance.of(found.strategy, how.seed, found.implementation, found.stages, problem.digest)
     if how.connected:
         provenance = provenance.connected(placement, problem.load)
+    if problem.forecast is not None:
+        provenance = provenance.with_forecast(outlook(problem, lambda some, layers: how.place(some)[1]))
     return Plan.of(problem, placement, provenance, shares=choose(placement, problem.load))

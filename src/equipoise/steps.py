@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from equipoise.arguments import as_instance, count, real
 from equipoise.arrays import as_windows
+from equipoise.dispatch.shares import Shares
 from equipoise.errors import InvalidInputError, shown
 from equipoise.placement import Placement
 
@@ -41,17 +42,19 @@ class Steps:
         object.__setattr__(self, "mean_balancedness", value)
 
     @classmethod
-    def of(cls, placement: Placement, windows: NDArray[np.float64] | None) -> Steps | None:
+    def of(
+        cls, placement: Placement, windows: NDArray[np.float64] | None, shares: Shares | None = None
+    ) -> Steps | None:
         """Return what came of ``placement`` in each of several windows, None where there are not several."""
         if windows is None or len(windows) < 2:
             return None
-        return cls(len(windows), min(float(realised_balancedness(placement, windows).mean()), 1.0))
+        return cls(len(windows), min(float(realised_balancedness(placement, windows, shares).mean()), 1.0))
 
     def __str__(self) -> str:
         return f"{self.number} steps summed; realised step by step: mean {self.mean_balancedness:.4f}"
 
 
-def realised_balancedness(placement: Placement, windows: object) -> NDArray[np.float64]:
+def realised_balancedness(placement: Placement, windows: object, shares: Shares | None = None) -> NDArray[np.float64]:
     """Return the balancedness of every step: float64, shape (num_steps, num_layers), in (0, 1].
 
     Parameters
@@ -59,6 +62,8 @@ def realised_balancedness(placement: Placement, windows: object) -> NDArray[np.f
     placement : Placement
     windows : array, shape (num_steps, num_layers, num_logical_experts), or LoadStatistics
         Tokens routed to each logical expert in each step.
+    shares : Shares or None, default None
+        What part of its expert's tokens each slot gets; None is even parts.
 
     Raises
     ------
@@ -67,7 +72,7 @@ def realised_balancedness(placement: Placement, windows: object) -> NDArray[np.f
 
     Notes
     -----
-    The tokens of an expert are spread evenly over its replicas, as engines do over many of them; in a small step they
+    The tokens of an expert are split as the shares say, as engines do over many of them; in a small step they
     come in whole tokens, and the balance is worse by that. A layer without tokens is perfectly balanced. An expert
     without a slot carries nothing, and ranks that hold nothing are lost: the mean is over the others.
 
@@ -78,6 +83,8 @@ def realised_balancedness(placement: Placement, windows: object) -> NDArray[np.f
     [0.667, 0.667, 1.0]
     """
     as_instance(placement, Placement, "placement", "a Placement, such as plan.placement")
+    if shares is not None and as_instance(shares, Shares, "shares", "Shares, or None").placement != placement:
+        raise InvalidInputError("shares are of another placement; pass those of this one's slots.")
     tokens = as_windows(windows, axis="step")
     layers, experts = placement.num_layers, placement.num_logical_experts
     if tokens.shape[1:] != (layers, experts):
@@ -89,8 +96,9 @@ def realised_balancedness(placement: Placement, windows: object) -> NDArray[np.f
     num_ranks = int((placement.physical_to_logical.reshape(layers, placement.num_ranks, -1) >= 0).any((0, 2)).sum())
     at_once = max(1, AT_ONCE // placement.num_slots)
     for layer, slots in enumerate(placement.physical_to_logical):
-        held = slots >= 0
-        share = np.where(held, 1.0 / np.maximum(placement.replica_count[layer], 1)[slots], 0.0)
+        share = np.where(slots >= 0, 1.0 / np.maximum(placement.replica_count[layer], 1)[slots], 0.0)
+        if shares is not None:
+            share = shares.values[layer]
         for first in range(0, len(tokens), at_once):
             block = tokens[first : first + at_once, layer]
             loads = (block[:, slots] * share).reshape(len(block), placement.num_ranks, -1).sum(axis=2)

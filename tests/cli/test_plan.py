@@ -294,6 +294,42 @@ def test_parameters_are_read_as_numbers_where_they_are_numbers() -> None:
             options.parse_parameters([wrong])
 
 
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    path = tmp_path / "steps.npy"
+    rng = np.random.default_rng(0)
+    np.save(path, rng.poisson(40 * np.exp(np.cumsum(rng.normal(0, 0.2, (24, 2, 8)), axis=0))))
+    return path
+
+
+def test_forecast_plans_for_the_windows_to_come_as_the_library_does(run, trace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    result = run("plan", trace, "--ranks", 4, "--slots", 12, "--forecast", "--window", 2, "--out", out)
+    assert "expected; what is above is on the load forecast from 12 windows" in result.stdout
+    assert "back-tested on 11 past errors" in result.stdout
+    windows = eq.load.read_load(trace).grouped(2)
+    plan = eq.solve(eq.PlacementProblem(eq.forecast(windows), eq.Cluster(4, 3)))
+    assert eq.Plan.load(out).to_json() == plan.to_json()
+    assert json.loads(run("plan", trace, "--ranks", 4, "--slots", 12, "--forecast", "--json").stdout)["forecast"] == {
+        "num_windows": 24,
+        "num_errors": 23,
+        "expected_balancedness": pytest.approx(0.8, abs=0.2),
+        "tested_layers": 2,
+    }
+
+
+def test_a_window_without_a_forecast_is_refused(run, trace: Path) -> None:
+    result = run("plan", trace, "--ranks", 4, "--slots", 12, "--window", 2)
+    assert result.exit_code == 2
+    assert "pass --forecast with it" in result.stderr
+
+
+def test_a_window_longer_than_the_trace_is_refused(run, trace: Path) -> None:
+    result = run("plan", trace, "--ranks", 4, "--slots", 12, "--forecast", "--window", 25)
+    assert result.exit_code == 2
+    assert "24 windows do not fill one of 25" in result.stderr
+
+
 def test_shares_and_connected_ranks_are_planned_where_asked_for(run, loads: Path, tmp_path: Path) -> None:
     out = tmp_path / "plan.json"
     result = run("plan", loads, "--ranks", 4, "--slots", 20, "--shares", "best", "--connected", "--out", out)

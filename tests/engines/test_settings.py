@@ -32,6 +32,7 @@ def test_every_variable_is_read():
         "X_RECORD": "loads",
         "X_RECORD_MB": "10",
         "X_METRICS": "1",
+        "X_WINDOWS": "16",
         "X_SHARES": "1",
     }
     assert set(environment) == {"X" + suffix for suffix in VARIABLES}
@@ -49,6 +50,7 @@ def test_every_variable_is_read():
         "loads",
         10,
         True,
+        16,
         True,
     )
     assert not Settings.from_environment("X", {"X": "0"}).enabled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -16,12 +17,16 @@ from equipoise.cli.compare import compare
 from equipoise.cli.convert import convert
 from equipoise.cli.demo import demo
 from equipoise.cli.doctor import doctor
+from equipoise.cli.evaluate import evaluate
 from equipoise.cli.export import export
 from equipoise.cli.inspect import inspect
+from equipoise.cli.latency import latency
 from equipoise.cli.models import models
 from equipoise.cli.plan import plan
 from equipoise.cli.replan import replan
+from equipoise.cli.replay import replay
 from equipoise.cli.slots import slots
+from equipoise.cli.warm import for_any_processor
 from equipoise.cli.warmup import warmup
 from equipoise.cli.words import in_options
 from equipoise.errors import EquipoiseError
@@ -31,9 +36,12 @@ __all__ = ["COMMANDS", "app"]
 COMMANDS: tuple[Callable[..., None], ...] = (
     plan,
     replan,
+    replay,
     inspect,
     compare,
+    evaluate,
     slots,
+    latency,
     demo,
     models,
     doctor,
@@ -110,5 +118,20 @@ def _equipoise(
     """Take the options that come before a command."""
 
 
+QUICK = (inspect, doctor, convert, models)
+"""Commands that compile nothing."""
+
+
+def _for_any_processor(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command compile for all processors of this one's family, which must be said before any kernel is made."""
+
+    @functools.wraps(command)
+    def run(*words: Any, **options: Any) -> None:
+        for_any_processor()
+        command(*words, **options)
+
+    return run
+
+
 for _command in COMMANDS:
-    app.command()(_command)
+    app.command()(_command if _command in QUICK else _for_any_processor(_command))

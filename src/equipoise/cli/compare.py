@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from equipoise.cli import options
-from equipoise.cli.console import print_json, progress, results, show
-from equipoise.cli.contenders import NO_BALANCING, in_order, planned, strategies_to_compare, table_of
+from equipoise.cli.console import print_json, progress, results, show, show_table
+from equipoise.cli.contenders import NO_BALANCING, in_order, planned, strategies_to_compare, table_of, timed
 from equipoise.cli.loads import read_loads, summed
 from equipoise.cli.models import check_model, groups_of, named_model
+from equipoise.cli.pages import compare_page
 from equipoise.cli.sharing import connected_one, sharing_of, sharing_table
 from equipoise.cli.warm import warm_up
 
@@ -23,10 +24,14 @@ def compare(
     slots: options.Slots,
     nodes: options.Nodes = 1,
     groups: options.Groups = None,
+    gpu: options.Gpu = None,
+    tokens_per_rank: options.TokensPerRank = None,
+    top_k: options.TopK = None,
     seed: options.Seed = 0,
     backend: options.Backend = "auto",
     threads: options.Threads = None,
     key: options.Key = None,
+    report: options.Report = None,
     model: options.ModelName = None,
     shares: Annotated[
         bool, typer.Option("--shares", help="Show what uneven shares are worth, now and after a drift.")
@@ -42,10 +47,13 @@ def compare(
     equipoise compare counts.json --ranks 32 --slots 288
     equipoise compare counts.json --ranks 32 --slots 288 --shares
     equipoise compare counts.json --ranks 32 --slots 288 --nodes 4 --groups 8 --json
+    equipoise compare counts.json --ranks 32 --slots 288 --gpu h200 --tokens-per-rank 4,64,256
     """
     from equipoise.problem import Cluster, PlacementProblem
     from equipoise.strategies import DEFAULT
 
+    options.check_report(report)
+    timing = options.timing_of(gpu, tokens_per_rank, top_k)
     known = named_model(model)
     groups = groups_of(known, groups, nodes)
     strategies, left_out = strategies_to_compare(backend)
@@ -54,14 +62,17 @@ def compare(
     check_model(known, statistics)
     problem = PlacementProblem(statistics, cluster, groups)
     with progress("planning", total=len(strategies)) as step:
-        warm_up(strategies, backend, threads)
+        warm_up(strategies, backend, threads, problem=problem)
         if shares:
-            warm_up([DEFAULT], threads=threads, parameters={"connected": True, "shares": "best"})
+            warm_up([DEFAULT], threads=threads, parameters={"connected": True, "shares": "best"}, problem=problem)
         contenders = [in_order(problem), *planned(problem, strategies, step, seed, backend, threads)]
         sharing = []
         if shares:
             contenders.append(connected_one(problem, seed, threads))
             sharing = sharing_of(contenders, problem, drift)
+        contenders = timed(contenders, problem, timing)
+    if report is not None:
+        options.write_report(report, compare_page(contenders, problem, statistics.source))
     if as_json:
         print_json(
             {
@@ -82,15 +93,17 @@ def compare(
     show(
         console,
         f"{options.count_of(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts -> "
-        f"{cluster.num_slots} slots on {cluster.num_ranks} ranks{where}{summed(statistics)}\n",
+        f"{cluster.num_slots} slots on {cluster.num_ranks} ranks{where}{summed(statistics.num_windows)}\n",
     )
-    console.print(table_of(contenders))
+    show_table(console, table_of(contenders))
     show(
         console,
         f"\n{NO_BALANCING}: experts in order, redundant slots start again at expert 0; groups\n"
         "are not looked at. plain-greedy: the published method. Times are those of\n"
         "planning, with kernels compiled.",
     )
+    if timing is not None:
+        show(console, options.timing_note(timing))
     if statistics.num_windows > 1:
         show(console, "realised: balancedness of each step by itself, its mean over steps and layers.")
     if shares:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from equipoise.cli import options
 from equipoise.cli.bars import ratio, seconds
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from equipoise.plan import Plan
     from equipoise.problem import PlacementProblem
 
-__all__ = ["NO_BALANCING", "Contender", "in_order", "planned", "strategies_to_compare", "table_of"]
+__all__ = ["NO_BALANCING", "Contender", "in_order", "planned", "strategies_to_compare", "table_of", "timed"]
 
 NO_BALANCING = "no balancing"
 
@@ -35,6 +36,8 @@ class Contender:
     name: str
     plan: Plan
     seconds: float | None
+    microseconds: tuple[float, ...] | None = None
+    """Expected of the busiest rank, mean of layers, for each batch size; None where no GPU is told."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return its numbers for ``--json``."""
@@ -48,6 +51,7 @@ class Contender:
             "max_gap": certificate.max_gap,
             "num_duplicates": int(metrics.num_duplicates.sum()),
             "seconds": self.seconds,
+            **({} if self.microseconds is None else {"microseconds": list(self.microseconds)}),
         }
 
 
@@ -69,8 +73,9 @@ def in_order(problem: PlacementProblem) -> Contender:
     """
     from equipoise.placement import Placement
     from equipoise.plan import Plan, Provenance
+    from equipoise.problem import PlacementProblem
 
-    free = dataclasses.replace(problem, num_expert_groups=None)
+    free = PlacementProblem(problem.load if problem.steps is None else problem.steps, problem.cluster)
     placement = Placement.in_order(problem.num_layers, problem.cluster, problem.num_logical_experts)
     provenance = Provenance.of(InOrder(), 0, "numpy", {}, free.digest)
     return Contender(NO_BALANCING, Plan.of(free, placement, provenance), None)
@@ -96,6 +101,38 @@ def planned(
     return found
 
 
+def timed(contenders: Sequence[Contender], problem: PlacementProblem, timing: options.Timing | None) -> list[Contender]:
+    """Return the contenders with what their busiest rank takes, and behind them the plan in time.
+
+    The others have all their replicas active, as engines do. Without ``timing`` they are returned as they are.
+    """
+    from equipoise.advice import rank_times
+    from equipoise.solver import solve
+
+    if timing is None:
+        return list(contenders)
+    found = []
+    for each in contenders:
+        sizes = timing.routed(problem.cluster.num_ranks)
+        took = [rank_times(each.plan.placement, timing.latency, problem, size) for size in sizes]
+        found.append(dataclasses.replace(each, microseconds=tuple(float(each_.max(axis=1).mean()) for each_ in took)))
+    asked = timing.asked(problem)
+    solve(asked.of_layers(first_layer()))  # compiled before the clock starts
+    start = time.perf_counter()
+    plan = solve(asked)
+    elapsed = time.perf_counter() - start
+    assert plan.time is not None
+    means = tuple(plan.time.max_rank_time.mean(axis=1).tolist())
+    return [*found, Contender("in time", plan, elapsed, means)]
+
+
+def first_layer() -> Any:
+    """Return what names the first layer of a problem."""
+    import numpy as np
+
+    return np.zeros(1, np.int64)
+
+
 def table_of(contenders: Sequence[Contender]) -> Table:
     """Return the contenders as a table, a row each; averages over layers are named as such."""
     from rich import box
@@ -109,6 +146,9 @@ def table_of(contenders: Sequence[Contender]) -> Table:
     for heading in ("balancedness\nmean   worst", *realised, "gap to bound\nmean   worst", "\nduplicates"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("\ntime", justify="right", no_wrap=True, min_width=7)  # as wide for every time
+    with_times = any(each.microseconds is not None for each in contenders)
+    if with_times:
+        table.add_column("us a\nlayer", justify="right", no_wrap=True)
     for each in contenders:
         metrics, certificate = each.plan.metrics, each.plan.certificate
         table.add_row(
@@ -118,5 +158,6 @@ def table_of(contenders: Sequence[Contender]) -> Table:
             f"{ratio(certificate.mean_gap)}  {ratio(certificate.max_gap):>7}",
             f"{int(metrics.num_duplicates.sum()):,}",
             "-" if each.seconds is None else seconds(each.seconds),
+            *([" ".join(f"{us:.1f}" for us in each.microseconds or ())] if with_times else []),
         )
     return table

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from equipoise.cli import options
 from equipoise.cli.bars import columns
-from equipoise.cli.console import print_json, progress, results, show
-from equipoise.cli.contenders import NO_BALANCING, Contender, in_order, planned, table_of
+from equipoise.cli.console import print_json, progress, results, show, show_table
+from equipoise.cli.contenders import NO_BALANCING, Contender, in_order, planned, table_of, timed
 from equipoise.cli.warm import warm_up
 
 if TYPE_CHECKING:
@@ -20,21 +20,29 @@ __all__ = ["demo"]
 PRESET, RANKS, SLOTS = "deepseek-v3", 32, 288
 
 
-def demo(as_json: options.AsJson = False) -> None:
+def demo(
+    gpu: options.Gpu = None,
+    tokens_per_rank: options.TokensPerRank = None,
+    top_k: options.TopK = None,
+    as_json: options.AsJson = False,
+) -> None:
     """Plan a generated DeepSeek-V3 load on 32 ranks, and show the ranks before and after.
 
     \b
     equipoise demo
+    equipoise demo --gpu h200 --tokens-per-rank 4,64,256
     """
     from equipoise.load import generate_load
     from equipoise.problem import Cluster, PlacementProblem
 
+    timing = options.timing_of(gpu, tokens_per_rank, top_k)
     statistics = generate_load(PRESET)
     problem = PlacementProblem(statistics.load, Cluster.from_slots(RANKS, SLOTS))
     strategies = ["plain-greedy", options.strategy_or_default(None)]
     with progress("planning", total=len(strategies)) as step:
         warm_up(strategies, problem=problem)
         contenders = [in_order(problem), *planned(problem, strategies, step)]
+        contenders = timed(contenders, problem, timing)
     layer = int(contenders[0].plan.metrics.balancedness.argmin())
     if as_json:
         print_json(
@@ -61,9 +69,12 @@ def demo(as_json: options.AsJson = False) -> None:
         f"Layer {layer}, the worst before balancing. One column a rank, 1.0 is the mean:",
     )
     for each in contenders:
-        _show_layer(console, problem, each, layer)
+        if each.plan.time is None:  # of a plan in time, the tokens of a rank are not what counts
+            _show_layer(console, problem, each, layer)
     show(console, f"\nAll {problem.num_layers} layers:\n")
-    console.print(table_of(contenders))
+    show_table(console, table_of(contenders))
+    if timing is not None:
+        show(console, f"\n{options.timing_note(timing)}")
     show(
         console,
         "\nA layer waits for its busiest rank: at balancedness b, its ranks do useful work\n"

@@ -9,8 +9,11 @@ from equipoise.cli.console import progress
 
 if TYPE_CHECKING:
     from equipoise.load import LoadStatistics
+    from equipoise.traces.trace import Trace
 
-__all__ = ["read_loads", "summed"]
+__all__ = ["read_loads", "read_trace", "summed"]
+
+LARGE = 1 << 25  # bytes of a file that is read in pieces
 
 
 def read_loads(paths: list[Path], key: str | None) -> LoadStatistics:
@@ -21,6 +24,15 @@ def read_loads(paths: list[Path], key: str | None) -> LoadStatistics:
         return read_load(paths[0] if len(paths) == 1 else paths, key=key)
 
 
-def summed(statistics: LoadStatistics) -> str:
+def read_trace(paths: list[Path], key: str | None) -> Trace:
+    """Return the steps in the files that were named; of one large file in pieces, as they are gone through."""
+    from equipoise.traces.trace import Trace
+
+    if len(paths) == 1 and paths[0].is_file() and paths[0].stat().st_size > LARGE:
+        return Trace.read(paths[0], key=key)
+    return Trace(read_loads(paths, key))
+
+
+def summed(num_windows: int) -> str:
     """Return what to say of the steps of a load, nothing where there is one."""
-    return f", {statistics.num_windows} steps summed" if statistics.num_windows > 1 else ""
+    return f", {num_windows} steps summed" if num_windows > 1 else ""

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from equipoise.cli import options
-from equipoise.cli.console import print_json, results, show
+from equipoise.cli.console import print_json, results, show, show_table
 from equipoise.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def models(as_json: options.AsJson = False) -> None:
         size = f"{row.bytes_per_expert / 1e6:.1f}"
         numbers = (str(row.num_layers), str(row.num_experts), groups, str(row.experts_per_token), size)
         table.add_row(row.name, *numbers, row.format.name)
-    console.print(table)
+    show_table(console, table)
     show(console, "\nEach is read from the model's published configuration:")
     for row in MODELS.values():
         show(console, f"  {row.source}")

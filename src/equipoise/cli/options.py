@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from equipoise.errors import InvalidInputError, shown
 
+if TYPE_CHECKING:
+    from equipoise.latency import LatencyModel
+    from equipoise.problem import PlacementProblem
+
 __all__ = [
     "AsJson",
     "Backend",
     "FirstLayer",
+    "Gpu",
     "Groups",
     "Key",
     "Loads",
@@ -22,17 +28,26 @@ __all__ = [
     "Nodes",
     "Parameters",
     "Ranks",
+    "Report",
     "Seed",
     "SkipEmpty",
     "Slots",
     "Strategy",
     "Threads",
+    "check_report",
+    "Timing",
+    "TokensPerRank",
+    "TopK",
     "checked_balancedness",
     "checked_gap",
     "count_of",
+    "latency_of",
     "layers",
     "parse_parameters",
     "strategy_or_default",
+    "write_report",
+    "timing_note",
+    "timing_of",
 ]
 
 Loads = Annotated[
@@ -119,6 +134,28 @@ MtpLayers = Annotated[
 SkipEmpty = Annotated[
     bool, typer.Option("--skip-empty", help="Leave out layers without tokens: dense layers, as some recorders write.")
 ]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE", help="Write a page with pictures there: one HTML file. Needs matplotlib."),
+]
+Gpu = Annotated[
+    str | None,
+    typer.Option(
+        "--gpu",
+        metavar="NAME",
+        help="Show microseconds, and plan for them: h100, h200, b200 or gb200, or four numbers "
+        "FIXED,FLOOR,BASE,PER_TOKEN as [bold]equipoise latency[/bold] prints. Needs --tokens-per-rank.",
+    ),
+]
+TokensPerRank = Annotated[
+    str | None,
+    typer.Option(
+        "--tokens-per-rank",
+        metavar="N,N",
+        help="With --gpu: tokens of each rank in one step, one batch size or several.",
+    ),
+]
+TopK = Annotated[int | None, typer.Option("--top-k", metavar="N", help="With --gpu: experts of a token. Left out: 8.")]
 ModelName = Annotated[
     str | None,
     typer.Option(
@@ -129,6 +166,101 @@ ModelName = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead, for machines.")]
+
+
+def check_report(path: Path | None) -> None:
+    """Insist, before anything slow begins, that a page can be drawn and written to ``path``, if it is asked for."""
+    from equipoise.files import check_writable
+    from equipoise.pages.pictures import check_plotting
+
+    if path is not None:
+        check_plotting()
+        check_writable(path)
+
+
+def write_report(path: Path, page: str) -> None:
+    """Write a page, whole or not at all."""
+    from equipoise.files import write_atomically
+
+    write_atomically(path, page.encode())
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What ``--gpu`` and the options beside it say."""
+
+    latency: LatencyModel
+    tokens_per_rank: tuple[float, ...]
+    top_k: int
+
+    def routed(self, num_ranks: int) -> tuple[float, ...]:
+        """Return routed tokens of all ranks in one step, for each batch size."""
+        return tuple(size * num_ranks * self.top_k for size in self.tokens_per_rank)
+
+    def asked(self, problem: PlacementProblem) -> PlacementProblem:
+        """Return the problem in time."""
+        return replace(problem, latency=self.latency, routed_per_step=self.routed(problem.cluster.num_ranks))
+
+
+def timing_of(gpu: str | None, tokens_per_rank: str | None, top_k: int | None) -> Timing | None:
+    """Return what ``--gpu`` asks for, None without it.
+
+    Raises
+    ------
+    InvalidInputError
+        If one of the options is no number, or given without ``--gpu``, or ``--gpu`` without batch sizes.
+    UnknownNameError
+        If no preset has that name.
+
+    Examples
+    --------
+    >>> timing_of("h200", "4,64", None).routed(32)
+    (1024.0, 16384.0)
+    """
+    from equipoise.arguments import count
+
+    if gpu is None:
+        for name, value in (("--tokens-per-rank", tokens_per_rank), ("--top-k", top_k)):
+            if value is not None:
+                raise InvalidInputError(f"{name} is given without --gpu, which says what tokens cost; add --gpu h200.")
+        return None
+    if tokens_per_rank is None:
+        raise InvalidInputError("--gpu needs batch sizes: add --tokens-per-rank, such as 4,64,256.")
+    sizes = _numbers(tokens_per_rank, "--tokens-per-rank")
+    if min(sizes) <= 0:
+        raise InvalidInputError(f"--tokens-per-rank is {shown(tokens_per_rank)}; its numbers must be above 0.")
+    many = 8 if top_k is None else count(top_k, "--top-k", most=2**17)
+    return Timing(latency_of(gpu), tuple(sorted(set(sizes))), many)
+
+
+def latency_of(gpu: str, phase: str = "decode", **shape: Any) -> LatencyModel:
+    """Return what ``--gpu`` names: a preset, for a ``shape`` as ``LatencyModel.preset`` takes it, or four numbers."""
+    from equipoise.latency import LatencyModel
+
+    if "," not in gpu:
+        return LatencyModel.preset(gpu, phase, **shape)
+    constants = _numbers(gpu, "--gpu")
+    if len(constants) != 4:
+        raise InvalidInputError(f"--gpu is {shown(gpu)}; four numbers are FIXED,FLOOR,BASE,PER_TOKEN.")
+    fixed, floor, base, per_token = constants
+    return LatencyModel(fixed, floor, base, per_token, source="as given")
+
+
+def timing_note(timing: Timing) -> str:
+    """Say what the column of microseconds is."""
+    sizes = ", ".join(f"{size:g}" for size in timing.tokens_per_rank)
+    return (
+        f"us a layer: what the busiest rank is expected to take at {sizes} tokens a rank, mean of\nlayers; "
+        "all replicas are active but in the plan in time.\n"
+        f"model: {timing.latency.describe()}"
+    )
+
+
+def _numbers(text: str, name: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidInputError(f"{name} is {shown(text)}; it must be numbers with commas between.") from None
 
 
 def parse_parameters(texts: list[str] | None) -> dict[str, Any]:

@@ -15,11 +15,14 @@ from equipoise.cli.bars import ratio, seconds
 from equipoise.cli.console import print_json, progress
 from equipoise.cli.loads import read_loads
 from equipoise.cli.models import check_model, groups_of, named_model
+from equipoise.cli.pages import plan_page
 from equipoise.cli.warm import warm_up
+from equipoise.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from equipoise.load import LoadStatistics
     from equipoise.plan import Plan
+    from equipoise.timing import TimeCertificate
 
 __all__ = ["plan"]
 
@@ -29,12 +32,31 @@ Out = Annotated[
 ]
 
 
+Forecast = Annotated[
+    bool,
+    typer.Option(
+        "--forecast", help="Plan for what may come next: LOADS are windows in a row, whose course is forecast."
+    ),
+]
+Window = Annotated[
+    int | None,
+    typer.Option(
+        "--window",
+        metavar="STEPS",
+        help="With --forecast: sum so many steps of LOADS to a window, about as many as a plan serves. Left out: 1.",
+    ),
+]
+
+
 def plan(
     loads: options.Loads,
     ranks: options.Ranks,
     slots: options.Slots,
     nodes: options.Nodes = 1,
     groups: options.Groups = None,
+    gpu: options.Gpu = None,
+    tokens_per_rank: options.TokensPerRank = None,
+    top_k: options.TopK = None,
     strategy: options.Strategy = None,
     parameters: options.Parameters = None,
     seed: options.Seed = 0,
@@ -43,11 +65,14 @@ def plan(
     threads: options.Threads = None,
     key: options.Key = None,
     model: options.ModelName = None,
+    forecast: Forecast = False,
+    window: Window = None,
     shares: Annotated[str, typer.Option("--shares", metavar="KIND", help="even, or best for the placement.")] = "even",
     connected: Annotated[
         bool, typer.Option("--connected", help="Connect ranks by shared experts, for shares to follow a drift.")
     ] = False,
     out: Out = None,
+    report: options.Report = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Decide where the experts live, and prove how close that is to the best possible.
@@ -57,9 +82,12 @@ def plan(
     equipoise plan counts.npy --ranks 32 --slots 288 --nodes 4 --groups 8
     equipoise plan counts.npy --ranks 32 --slots 288 --connected --shares best
     equipoise plan counts.pt --ranks 64 --slots 320 --max-gap 0.001 --json
+    equipoise plan steps.npz --ranks 16 --slots 48 --forecast --window 25
+    equipoise plan counts.json --ranks 32 --slots 288 --gpu h200 --tokens-per-rank 4,64,256
     """
     from equipoise.dispatch import choose_shares
     from equipoise.files import check_writable
+    from equipoise.forecasting import forecast as foresee
     from equipoise.how import How
     from equipoise.problem import Cluster, PlacementProblem
     from equipoise.solver import solve
@@ -74,14 +102,19 @@ def plan(
     if max_gap is not None and "max_gap" in parameters_of(chosen):
         given.setdefault("max_gap", max_gap)  # a strategy that can aim at a gap stops there
     How.of(chosen, seed=seed, backend=backend, threads=threads, **given)
+    if window is not None and not forecast:
+        raise InvalidInputError("--window says what is summed before the next is forecast; pass --forecast with it.")
+    timing = options.timing_of(gpu, tokens_per_rank, top_k)
     choose_shares(shares)
     asked: dict[str, Any] = {"shares": shares, "connected": connected}
     if out is not None:
         check_writable(out)
+    options.check_report(report)
     cluster = Cluster.from_slots(ranks, slots, nodes)
     statistics = read_loads(loads, key)
     check_model(known, statistics)
-    problem = PlacementProblem(statistics, cluster, groups)
+    load = foresee(statistics.grouped(1 if window is None else window)) if forecast else statistics
+    problem = PlacementProblem(load, cluster, groups)
     if groups is not None and not problem.is_hierarchical:
         print(
             f"note: planned globally; {groups} groups are kept whole only on more than one node, "
@@ -89,22 +122,26 @@ def plan(
             file=sys.stderr,
         )
 
+    if timing is not None:
+        problem = timing.asked(problem)
     with progress("planning"):
-        warm_up([chosen], backend, threads, {**given, **asked})
+        warm_up([chosen], backend, threads, {**given, **asked}, problem, forecast=forecast)
         start = time.perf_counter()
         found = solve(problem, chosen, seed=seed, backend=backend, threads=threads, **asked, **given)
         elapsed = time.perf_counter() - start
     found = found.named(statistics.layer_ids)
     if out is not None:
         found.save(out)
+    if report is not None:
+        options.write_report(report, plan_page(found, problem, statistics.source))
     if as_json:
         print_json(_report(found, statistics, elapsed, max_gap, out))
     else:
         _print(found, statistics, elapsed, out)
-    if max_gap is not None and found.certificate.max_gap > max_gap:
-        layer = int(found.certificate.gap.argmax())
+    gap = found.certificate.gap if found.time is None else found.time.gap.max(axis=0)
+    if max_gap is not None and gap.max() > max_gap:
         print(
-            f"missed: layer {layer} has a gap of {ratio(found.certificate.max_gap)}, "
+            f"missed: layer {int(gap.argmax())} has a gap of {ratio(float(gap.max()))}, "
             f"above the --max-gap of {ratio(max_gap)}.",
             file=sys.stderr,
         )
@@ -139,10 +176,22 @@ def _report(
         "mean_gap": found.certificate.mean_gap,
         "max_gap": found.certificate.max_gap,
         "max_gap_asked_for": max_gap,
-        "max_gap_met": None if max_gap is None else found.certificate.max_gap <= max_gap,
+        "max_gap_met": None if max_gap is None else (found.time or found.certificate).max_gap <= max_gap,
+        "time": None if found.time is None else _times(found.time),
         "binding": found.binding,
+        "forecast": found.provenance.parameters.get("forecast"),
         "num_duplicates": int(found.metrics.num_duplicates.sum()),
         "seconds": elapsed,
         "written_to": None if out is None else str(out),
         "plan": json.loads(found.to_json()),
+    }
+
+
+def _times(time: TimeCertificate) -> dict[str, Any]:
+    return {
+        "latency": time.latency.to_dict(),
+        "routed_per_step": list(time.routed_per_step),
+        "mean_max_rank_time": time.max_rank_time.mean(axis=1).tolist(),
+        "mean_gap": time.mean_gap.tolist(),
+        "max_gap": time.gap.max(axis=1).tolist(),
     }

@@ -13,6 +13,7 @@ from equipoise.cli import options
 from equipoise.cli.console import print_json, progress
 from equipoise.cli.loads import read_loads
 from equipoise.cli.models import check_model, groups_of, named_model
+from equipoise.cli.pages import replan_page
 from equipoise.cli.warm import warm_up
 from equipoise.errors import InvalidInputError, listed, shown
 
@@ -117,6 +118,7 @@ def replan(
     threads: options.Threads = None,
     key: options.Key = None,
     out: Out = None,
+    report: options.Report = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show balancedness against transfers, from the placement in force; with a limit, plan within it.
@@ -144,6 +146,7 @@ def replan(
         if not limited:
             raise InvalidInputError("--out needs a plan to write; say how much may move with --max-transfers.")
         check_writable(out)
+    options.check_report(report)
     with progress("reading"):
         in_force = read_in_force(current, current_ranks, ranks)
     load = read_loads(loads, key)
@@ -180,6 +183,8 @@ def replan(
             )
     if found is not None and out is not None:
         found.save(out)
+    if report is not None:
+        options.write_report(report, replan_page(curve, load.source, found))
     if as_json:
         print_json(_report(curve, found, schedule, links, out))
         return

@@ -1,4 +1,4 @@
-"""``equipoise slots``: how many redundant experts a balancedness takes."""
+"""``equipoise slots``: how many redundant experts a balancedness takes, or how many are worth their time."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import typer
 
 from equipoise.cli import options
 from equipoise.cli.bars import bar
-from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.console import print_json, progress, results, show, show_table
 from equipoise.cli.loads import read_loads, summed
 from equipoise.cli.models import check_model, groups_of, named_model
-from equipoise.cli.warm import warm_up
+from equipoise.cli.pages import slots_page
+from equipoise.cli.slot_times import EXPERT_BYTES, show_times
+from equipoise.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from equipoise.capacity import Capacity
@@ -26,6 +28,14 @@ Balancedness = Annotated[
         "--balancedness",
         metavar="X",
         help="Mean / max rank load to reach, above 0 and at most 1.",
+    ),
+]
+BytesPerExpert = Annotated[
+    float | None,
+    typer.Option(
+        "--bytes-per-expert",
+        metavar="N",
+        help="With --gpu: bytes of one expert's weights in a layer. Left out: 44e6, those of DeepSeek-V3 in fp8.",
     ),
 ]
 MostSlots = Annotated[
@@ -45,19 +55,25 @@ def slots(
     most_slots: MostSlots = None,
     nodes: options.Nodes = 1,
     groups: options.Groups = None,
+    gpu: options.Gpu = None,
+    top_k: options.TopK = None,
+    tokens_per_rank: options.TokensPerRank = None,
+    bytes_per_expert: BytesPerExpert = None,
     strategy: options.Strategy = None,
     parameters: options.Parameters = None,
     seed: options.Seed = 0,
     backend: options.Backend = "auto",
     threads: options.Threads = None,
     key: options.Key = None,
+    report: options.Report = None,
     model: options.ModelName = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show balancedness against redundant slots, and how many of them a target takes.
+    """Show balancedness against redundant slots, and how many of them a target takes. With --gpu, microseconds instead.
 
     \b
     equipoise slots counts.json --ranks 144 --balancedness 0.99
+    equipoise slots counts.json --ranks 32 --gpu h200 --top-k 8 --tokens-per-rank 4,64,256
     equipoise slots counts.json --ranks 32 --nodes 4 --groups 8 --json
     """
     from equipoise.capacity import slots_for
@@ -71,17 +87,35 @@ def slots(
     given = options.parse_parameters(parameters)
     How.of(chosen, seed=seed, backend=backend, threads=threads, **given)
     options.checked_balancedness(balancedness)
+    options.check_report(report)
+    timing = options.timing_of(gpu, tokens_per_rank, top_k)
+    if timing is None and bytes_per_expert is not None:
+        raise InvalidInputError(
+            "--bytes-per-expert is given without --gpu, which says what slots take; add --gpu h200."
+        )
+    if timing is not None and report is not None:
+        raise InvalidInputError("--report shows balancedness against slots; leave out --gpu, or --report.")
     ranks = count(ranks, "num_ranks")
     statistics = read_loads(loads, key)
     check_model(known, statistics)
     cluster = Cluster(ranks, -(-statistics.num_logical_experts // ranks), nodes)
     problem = PlacementProblem(statistics, cluster, groups)
+    if timing is not None:
+        weights = EXPERT_BYTES if bytes_per_expert is None else bytes_per_expert
+        how: dict[str, Any] = {"strategy": chosen, "seed": seed, "backend": backend, "threads": threads, **given}
+        show_times(problem, timing, {"most_slots": most_slots, "bytes_per_expert": weights, **how}, statistics, as_json)
+        return
     with progress("planning"):
-        warm_up([chosen], backend, threads, given)
         capacity = slots_for(
             problem, balancedness, most_slots=most_slots, strategy=chosen, seed=seed, backend=backend, threads=threads,
             **given,
         )  # fmt: skip
+    if report is not None:
+        answers = [
+            f"Mean of layers: {describe_answer(capacity, capacity.mean)}",
+            f"Every layer: {describe_answer(capacity, capacity.worst)}",
+        ]
+        options.write_report(report, slots_page(capacity, statistics.source, answers))
     if as_json:
         print_json({"source": statistics.source, **_report(problem, capacity)})
         return
@@ -90,7 +124,7 @@ def slots(
     show(
         console,
         f"{options.count_of(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts on "
-        f"{options.count_of(ranks, 'rank')}{where}{summed(statistics)}\n",
+        f"{options.count_of(ranks, 'rank')}{where}{summed(statistics.num_windows)}\n",
     )
     _print_table(capacity)
     show(console, "")
@@ -129,7 +163,7 @@ def _print_table(capacity: Capacity) -> None:
             bar(point.mean_balancedness, 1.0, 14, plain),
             style="green" if point.num_slots == capacity.mean.found else None,
         )
-    console.print(table)
+    show_table(console, table)
 
 
 def _spell(value: float, up: bool = False) -> str:

@@ -27,6 +27,7 @@ PHRASES = (
     (r"\bas key\b", "with --key"),
     (r"\bleave out key='?([^'.;]*)'?", r"leave out --key \1"),
     (r"\bor None to plan globally\b", "or leave out --groups"),
+    (r", or None for all\b", "; left out, all are used"),
     (r", or None\b", ""),
     (r"^(seed|threads|balancedness|strategy|backend|key) is\b", r"--\1 is"),
     (r"^format is\b", "--to is"),

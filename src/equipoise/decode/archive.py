@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from equipoise.decode.source import opened
 from equipoise.errors import FileFormatError
-from equipoise.limits import LARGEST_DIRECTORY, ONCE_UNPACKED
+from equipoise.limits import LARGEST_DIRECTORY, LARGEST_FILE, ONCE_UNPACKED
 
 __all__ = ["Archive", "open_archive"]
 
@@ -63,9 +63,9 @@ class Archive:
 
 
 @contextmanager
-def open_archive(path: Path) -> Iterator[Archive]:
-    """Open a zip file, or say that its table of contents is not sound."""
-    with opened(path) as (stream, size):
+def open_archive(path: Path, most: int = LARGEST_FILE) -> Iterator[Archive]:
+    """Open a zip file of at most ``most`` bytes, or say that its table of contents is not sound."""
+    with opened(path, most) as (stream, size):
         sparing = _Sparing(stream, size)
         try:
             file = zipfile.ZipFile(sparing)

@@ -19,7 +19,7 @@ import numpy as np
 from equipoise.descent.facts import STEPS
 from equipoise.descent.layer import copy_table, goes_on
 from equipoise.descent.tuning import MOVES
-from equipoise.kernels.native import internal
+from equipoise.kernels.native import allocating, internal
 
 __all__ = ["find_company"]
 
@@ -29,7 +29,7 @@ KINDS = 3
 STEP = 0.88  # each theta is so much of the one before it: the least is T / 800
 
 
-@internal
+@allocating
 def find_company(layer, target):
     """Move slots between experts until large replicas have company on the whole grid, or no move helps.
 

@@ -11,7 +11,7 @@ from equipoise.kernels.native import internal, spliced
 __all__ = ["count_least_largest", "count_relaxed", "set_target", "total_load"]
 
 
-@internal
+@spliced
 def set_target(layer, max_gap):
     """Set the best counts, and t*, the lower bound, and the busiest rank that is near enough to it."""
     weight, facts = layer.weight, layer.facts

@@ -14,7 +14,7 @@ import numpy as np
 
 from equipoise.descent.facts import EXACT, MOST, REACHED, STEPS, TARGET
 from equipoise.descent.layer import replica_cost
-from equipoise.kernels.native import internal
+from equipoise.kernels.native import allocating, internal
 
 __all__ = ["search_all"]
 
@@ -43,7 +43,7 @@ class Tree(NamedTuple):
     limits: Any
 
 
-@internal
+@allocating
 def search_all(layer, steps):
     """Improve the best placement until it meets the target, all was tried, or ``steps`` were made.
 
@@ -103,7 +103,9 @@ def _place_all(tree, target):
             i += 1
             chosen[i] = -1
         else:
-            limits[LIMIT] = load.max()
+            limits[LIMIT] = 0
+            for each in load:
+                limits[LIMIT] = max(limits[LIMIT], each)
             _keep(tree)
 
 

@@ -57,7 +57,7 @@ def fold(layer):
         set_ranks(layer)
 
 
-@internal
+@spliced
 def _sort_experts(weight, replicas, bits, keys, spare):
     """Set ``keys[:experts]`` to the experts by (replica load, descending number), ascending.
 

@@ -37,7 +37,7 @@ from equipoise.descent.layer import (
 from equipoise.descent.squeeze import deal_again, squeeze
 from equipoise.descent.swaps import improve
 from equipoise.descent.trade import trade
-from equipoise.kernels.native import internal, native
+from equipoise.kernels.native import allocating, internal, native
 
 __all__ = ["search_rows"]
 
@@ -122,7 +122,7 @@ def _relax(layer, aim, effort):
             facts[SQUEEZED] += keep(layer)
 
 
-@internal
+@allocating
 def _finish(layer):
     """Polish the best placement, then what fitted starts lead to, then the best of all."""
     facts, best = layer.facts, layer.best

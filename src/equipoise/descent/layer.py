@@ -8,7 +8,7 @@ import numpy as np
 
 from equipoise.descent.facts import MOST, NUM_FACTS, REACHED, SKIPPED, STEPS
 from equipoise.descent.sorting import bits_for, sort_ascending
-from equipoise.kernels.native import inlined, internal
+from equipoise.kernels.native import inlined, internal, spliced
 
 __all__ = [
     "Layer",
@@ -97,7 +97,7 @@ class Layer(NamedTuple):
     scratch: Any
 
 
-@internal
+@spliced
 def new_layer(num_ranks, slots, experts, squeezed, stop):
     """Return room for layers of one shape; ``squeezed`` is how many ranks are squeezed, none or all."""
     pairs = slots * (slots - 1) // 2 if slots <= MOST_PAIRED else 0
@@ -133,7 +133,7 @@ def new_layer(num_ranks, slots, experts, squeezed, stop):
     )
 
 
-@internal
+@spliced
 def read_layer(layer, by_load, bits, facts):
     """Set the loads and facts of one layer; ``by_load`` holds ~load and expert, sorted."""
     for i in range(len(by_load)):
@@ -142,7 +142,7 @@ def read_layer(layer, by_load, bits, facts):
         layer.facts[i] = facts[i]
 
 
-@internal
+@spliced
 def write_layer(layer, by_load, bits, facts, held):
     """Write the best placement to ``held``, by the experts' own names, and the facts to ``facts``."""
     for g in range(held.shape[0]):

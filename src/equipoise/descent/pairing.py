@@ -26,7 +26,7 @@ from equipoise.descent.layer import (
 from equipoise.descent.sorting import bits_for, sort_ascending
 from equipoise.descent.swaps import improve
 from equipoise.descent.tuning import FEW, PAIRING_TRIES
-from equipoise.kernels.native import internal, native
+from equipoise.kernels.native import allocating, internal, native
 from equipoise.kernels.separate.numba import separate
 
 __all__ = ["pair", "pair_rows", "search_counts"]
@@ -109,7 +109,7 @@ def pair(layer, replicas):
     return heaviest
 
 
-@internal
+@allocating
 def search_counts(layer, max_gap, tries):
     """Improve the counts as far as the search gets, at most ``tries`` values of T; return the slots moved.
 
@@ -137,7 +137,7 @@ def search_counts(layer, max_gap, tries):
     return moved
 
 
-@internal
+@allocating
 def _reach(layer, goal, replicas):
     """Move slots until no theta of the grid lacks company for T = ``goal``, or no move helps; return the moves.
 
@@ -169,7 +169,7 @@ def _reach(layer, goal, replicas):
     return 2 * num_ranks
 
 
-@internal
+@allocating
 def _best_move(deficit, num_ranks, replicas, steps, without):
     """Return who should get a replica and who give one, or -1 where that would not help; ties go to the lowest.
 

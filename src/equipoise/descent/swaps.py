@@ -46,14 +46,14 @@ def improve(layer, target, cutoff):
         level_few(layer, target, cutoff)
 
 
-@internal
+@spliced
 def redeal_first(layer, target):
     """Deal one replica of every rank again, where single swaps would be many."""
     if not skips(layer, REDEALT):
         redeal(layer, target)
 
 
-@internal
+@spliced
 def level_several(layer, target, cutoff):
     """Level ranks of more than three slots."""
     slots = layer.best.shape[1]
@@ -68,7 +68,7 @@ def level_several(layer, target, cutoff):
             return
 
 
-@internal
+@spliced
 def level_few(layer, target, cutoff):
     """Level ranks of at most three slots, of which nearly every one is in need of what ``level_by_chains`` does."""
     while busiest(layer) > target and goes_on(layer, 0):

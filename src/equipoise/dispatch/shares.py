@@ -95,6 +95,11 @@ class Shares:
     __hash__ = None  # type: ignore[assignment]  # holds an array; nothing needs it as a key
 
     @property
+    def is_even(self) -> bool:
+        """Whether all replicas of each expert get the same part."""
+        return bool(np.allclose(self.values, Shares.even(self.placement).values, rtol=0, atol=1e-9))
+
+    @property
     def num_dormant(self) -> NDArray[np.int64]:
         """Slots of each layer that hold an expert and get none of its tokens."""
         dormant = (self.values == 0) & (self.placement.physical_to_logical >= 0)

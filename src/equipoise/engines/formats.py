@@ -47,7 +47,8 @@ class PlacementFormat:
 
     ``kind`` is what the bytes decode as; ``matches`` and ``read`` see the decoded document. ``suffixes`` are the
     names that the engine insists on, empty if it does not care. ``says_empty`` is whether it has a sign for a slot
-    that holds nothing, as those of lost ranks do.
+    that holds nothing, as those of lost ranks do; ``says_shares``, whether it says what part of its expert's tokens
+    each slot gets.
     """
 
     name: str
@@ -57,6 +58,7 @@ class PlacementFormat:
     read: Callable[[Any, Path], LayeredPlacement]
     write: Callable[[LayeredPlacement], bytes]
     says_empty: bool = False
+    says_shares: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ PLACEMENT_FORMATS: dict[str, PlacementFormat] = {
             says_empty=True,
         ),
         PlacementFormat(
-            "hygon", "torch", (".pt",), hygon.is_mass, hygon.read_mass, hygon.write_mass
+            "hygon", "torch", (".pt",), hygon.is_mass, hygon.read_mass, hygon.write_mass, says_shares=True
         ),
         PlacementFormat(
             "sglang", "JSON", (".json",), sglang_maps.is_map, sglang_maps.read_map, sglang_maps.write_json

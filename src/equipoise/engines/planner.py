@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from equipoise.arrays import as_load
 from equipoise.engines import sentences
 from equipoise.engines.leader import leads
 from equipoise.engines.planning import Next, SavedPlans, describe, plan_next
@@ -72,10 +73,14 @@ class Planner:
         current: Any = None,
         *,
         separate: bool = False,
+        seen: Any = None,
     ) -> Placement:
-        """Return the placement to hold next; arguments and errors are those of ``plan_next``."""
+        """Return the placement to hold next; arguments and errors are those of ``plan_next``.
+
+        ``seen`` is the load since the last plan, which is kept, and on which that is judged; None: the sum of ``load``.
+        """
         asked = (load, num_slots, num_groups, num_nodes, num_ranks, current)
-        return self.place_and_share(*asked, separate=separate)[0]
+        return self.place_and_share(*asked, separate=separate, seen=seen)[0]
 
     def place_and_share(
         self,
@@ -87,6 +92,7 @@ class Planner:
         current: Any = None,
         *,
         separate: bool = False,
+        seen: Any = None,
     ) -> tuple[Placement, Shares | None]:
         """Return the placement to hold next and its shares, None for even ones, as where nobody asked for others."""
         shape = (*load.shape[-2:], num_slots, num_ranks)
@@ -104,19 +110,21 @@ class Planner:
             self._shares = {_key(found.placement): found.shares, **self._shares}
             self._shares = dict(list(self._shares.items())[:PENDING])
         seconds = time.perf_counter() - start
+        if seen is not None:
+            found = dataclasses.replace(found, seen=as_load(seen))
         # The profiling run has no load, and a plan for it says nothing.
-        if found.problem.load.any():
+        if found.seen.any():
             self._report(found, seconds, shape)
             if self._recorder is not None and self._is_first():
                 asked = (num_slots, num_groups or 1, num_nodes, num_ranks)
-                self._recorder.keep(found.problem.load, None if found.held is None else found.held, asked)
+                self._recorder.keep(found.seen, None if found.held is None else found.held, asked)
         return found.placement, found.shares
 
     def _report(self, found: Next, seconds: float, shape: Shape) -> None:
         before, after = sentences.balances(found)
         promised = None if found.held is None else self._pending.pop(_key(found.held), None)
         if promised is not None and before is not None:
-            self._say("%s", sentences.realised(before, promised))
+            self._say("%s", sentences.realised(sentences.balance_seen(found), promised))
         moved = Moved.of(found)
         if found.held is None or moved.changed:
             self._pending[_key(found.placement)] = after
@@ -130,14 +138,15 @@ class Planner:
         else:
             self._say("%s", sentences.rearrangement(found, moved, before, after, seconds, self._prefix))
         if self.settings.metrics:
-            self._count(shape, before, after, promised, moved, seconds)
+            realised = None if promised is None or before is None else sentences.balance_seen(found)
+            self._count(shape, before, after, realised, moved, seconds)
 
     def _count(
         self,
         shape: Shape,
         before: Balance | None,
         after: Balance,
-        promised: Balance | None,
+        realised: Balance | None,
         moved: Moved,
         seconds: float,
     ) -> None:
@@ -150,8 +159,8 @@ class Planner:
         counters.steps += 1
         counters.checks += 1
         counters.planning_seconds = seconds
-        if promised is not None and before is not None:
-            counters.balancedness_realised = before.mean
+        if realised is not None:
+            counters.balancedness_realised = realised.mean
         if moved.changed:
             counters.migrations += 1
             counters.transfers += moved.transfers

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.arguments import as_instance, as_names, count
-from equipoise.arrays import as_numpy
+from equipoise.arrays import as_load, as_numpy, as_windows
 from equipoise.certificate import Certificate, certify
 from equipoise.dispatch import Shares, share
 from equipoise.engines.sentences import Balance, held_up
 from equipoise.engines.settings import Settings
-from equipoise.errors import InvalidInputError, shown
+from equipoise.errors import InvalidInputError, listed, shown
+from equipoise.forecasting import forecast
 from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import Cluster, PlacementProblem
@@ -40,6 +41,8 @@ class Next:
         Layers that keep the placement in force because the limits say so.
     how : str
         For people: what planned.
+    seen : float64 array, shape (num_layers, num_logical_experts)
+        The load that was handed over, its windows summed. That of the problem is what is expected of the next.
     shares : Shares or None, default None
         What part of its expert's tokens each slot is to get; None is even parts.
     was : Shares or None, default None
@@ -51,6 +54,7 @@ class Next:
     held: Placement | None
     stayed: int
     how: str
+    seen: NDArray[np.float64]
     shares: Shares | None = None
     was: Shares | None = None
 
@@ -83,8 +87,9 @@ def plan_next(
 
     Parameters
     ----------
-    load : array, shape (num_layers, num_logical_experts)
-        Any kind that ``PlacementProblem`` takes; a layer may be all zeros.
+    load : array, shape (num_layers, num_logical_experts) or (num_windows, num_layers, num_logical_experts)
+        Any kind that ``PlacementProblem`` takes; a layer may be all zeros. From several windows, oldest first, the next
+        is forecast, and the plan is for what may come.
     num_slots, num_groups, num_nodes, num_ranks
         As in the published ``rebalance_experts``: hierarchical if ``num_nodes`` divides ``num_groups``,
         global otherwise. None or 0 groups are one group.
@@ -123,19 +128,22 @@ def plan_next(
             "nodes. Set the hierarchy to auto or global."
         )
     cluster = Cluster.from_slots(num_ranks, num_slots, num_nodes if hierarchical else 1)
-    problem = PlacementProblem(load, cluster, groups if hierarchical else None)
+    windows = as_windows(load)
+    asked = forecast(windows) if len(windows) > 1 else windows
+    problem = PlacementProblem(asked, cluster, groups if hierarchical else None)
+    seen = as_load(windows)
     how = settings.how()
     if current is None:
         found, placement = how.place(problem)
         shares = share(placement, problem.load) if settings.shares else None
-        return Next(problem, placement, None, 0, f"{found.strategy.name}, {found.implementation}", shares)
+        return Next(problem, placement, None, 0, f"{found.strategy.name}, {found.implementation}", seen, shares)
     held = _as_placement(current, cluster.slots_per_rank, problem.num_logical_experts)
     then = next_placement(problem, held, settings.budget(separate), how)
     name = f"{how.strategy.name}, {then.implementation}"
     if not settings.shares:
-        return Next(problem, then.placement, held, int(then.stays.sum()), name)
+        return Next(problem, then.placement, held, int(then.stays.sum()), name, seen)
     shares, stays = _where_new_shares_are_enough(then, settings.min_gain)
-    return Next(problem, shares.placement, held, int(stays.sum()), name, shares)
+    return Next(problem, shares.placement, held, int(stays.sum()), name, seen, shares)
 
 
 def _where_new_shares_are_enough(then: Planned, min_gain: float) -> tuple[Shares, NDArray[np.bool_]]:
@@ -227,8 +235,18 @@ class SavedPlans:
         ------
         FileFormatError
             If one cannot be read.
+        InvalidInputError
+            If one leaves slots empty, which no engine that holds a plan can.
         """
-        return cls(tuple((path, Plan.load(path)) for path in as_names(paths, "paths")))
+        found = tuple((path, Plan.load(path)) for path in as_names(paths, "paths"))
+        for path, plan in found:
+            if plan.placement.physical_to_logical.min() < 0:
+                lost = f", those of the lost ranks {listed(plan.lost_ranks)}," if plan.lost_ranks else ""
+                raise InvalidInputError(
+                    f"{path} leaves slots{lost} empty, and an engine fills all. Plan for the ranks that are there, or "
+                    "re-plan with the ranks back: equipoise replan --restored-ranks."
+                )
+        return cls(found)
 
     def find(self, num_layers: int, num_experts: int, num_slots: int, num_ranks: int) -> Plan:
         """Return the plan for this shape.

@@ -57,6 +57,9 @@ class Settings:
         Megabytes of it, at most.
     metrics : bool, default False
         Whether Prometheus gauges are set.
+    windows : int or None, default None
+        Windows of the past from which the next is forecast, at most: 1 plans for the sum of what was seen, and None
+        leaves it to the plug-in.
     shares : bool, default False
         Whether replicas get the best shares of their expert's tokens, and not even ones: at every call of the engine
         for the load that it passes, and a layer keeps its placement where new shares are enough.
@@ -80,6 +83,7 @@ class Settings:
     record: str | None = None
     record_mb: int = 256
     metrics: bool = False
+    windows: int | None = None
     shares: bool = False
 
     def __post_init__(self) -> None:
@@ -227,6 +231,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "_HIERARCHY": ("hierarchy", _hierarchy, "it must be auto, global or hierarchical"),
     "_RECORD": ("record", str, "name a folder"),
     "_RECORD_MB": ("record_mb", _positive, _POSITIVE),
+    "_WINDOWS": ("windows", _positive, _POSITIVE),
     "_METRICS": ("metrics", _switch, "set it to 1 to set Prometheus gauges, or leave it out"),
     "_SHARES": ("shares", _switch, "set it to 1 to give replicas uneven shares of tokens, or leave it out"),
 }

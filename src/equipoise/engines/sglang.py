@@ -164,16 +164,19 @@ def _rebalance(
     import torch
 
     from equipoise.dispatch.tickets import list_slots
+    from equipoise.engines.windows import group_steps
     from equipoise.errors import IndivisibleError
+    from equipoise.forecasting.smoothing import MOST_WINDOWS
 
     if num_slots % slots_per_rank:
         raise IndivisibleError(
             f"{num_slots} slots do not divide into ranks of {slots_per_rank}. Use a number of slots that "
             f"{slots_per_rank} divides."
         )
-    # Windows are summed on the tensor's own device: what comes back is one window, not all of them.
-    load = tokens.sum(dim=0) if tokens.ndim == 3 else tokens
-    current = _in_force(load.shape[0], num_slots)
+    # Steps are summed on the tensor's own device: what comes back is a few windows, not all of them.
+    most = planner.settings.windows
+    load = group_steps(tokens, MOST_WINDOWS if most is None else most) if tokens.ndim == 3 else tokens
+    current = _in_force(load.shape[-2], num_slots)
     asked = (load, num_slots, num_groups, num_nodes, num_slots // slots_per_rank, current)
     placement, shares = planner.place_and_share(*asked)
     lists: Any = placement.logical_to_physical

@@ -12,6 +12,7 @@ import importlib
 import inspect
 import logging
 import sys
+import threading
 from typing import Any
 
 from equipoise.engines.leader import leads
@@ -105,8 +106,9 @@ def _refuse(reason: str) -> None:
 def _make_policy(builtin: type, settings: Settings, maps: SharedMaps | None) -> type:
     """Return a policy class in the place of ``builtin``, whose other methods it inherits."""
     from equipoise.engines.planner import Planner
+    from equipoise.engines.windows import History
 
-    planner = Planner(settings, PREFIX, log, _leads)
+    planner, history = Planner(settings, PREFIX, log, _leads), History(settings.windows or 1, _agree, log)
 
     def rebalance_experts(
         cls: type,
@@ -123,8 +125,9 @@ def _make_policy(builtin: type, settings: Settings, maps: SharedMaps | None) -> 
 
         held = old_global_expert_indices
         held = None if held is None else held.detach().cpu().numpy()
-        asked = (weight, num_replicas, num_groups, num_nodes, num_ranks, held)
-        placement, shares = planner.place_and_share(*asked)
+        windows = history.windows(weight, num_replicas, num_ranks)
+        asked = (windows, num_replicas, num_groups, num_nodes, num_ranks, held)
+        placement, shares = planner.place_and_share(*asked, seen=weight)
         if maps is not None:
             maps.remember(shares, placement.physical_to_logical, placement.num_logical_experts)
         return torch.from_numpy(placement.physical_to_logical.astype(np.int64))
@@ -145,3 +148,29 @@ def _leads() -> bool:
         return leads(state.get_ep_group() if state is not None else None)
     except Exception:  # before the group is there, vLLM asserts
         return leads()
+
+
+def _agree(digest: bytes) -> bool | None:
+    """Return whether all ranks of the EP group have this digest, through its CPU group; None where that cannot be.
+
+    In vLLM's asynchronous mode a plan is made in a thread, where a collective could meet one of the main thread's.
+    """
+    import torch
+    import torch.distributed as dist
+
+    if not dist.is_available() or not dist.is_initialized():
+        return True  # there is nobody else
+    state = sys.modules.get("vllm.distributed.parallel_state")
+    try:
+        group = state.get_ep_group() if state is not None else None
+        alone, cpu_group = group is not None and group.world_size == 1, getattr(group, "cpu_group", None)
+    except Exception:  # before the group is there, vLLM asserts
+        return None
+    if alone:
+        return True
+    if cpu_group is None or threading.current_thread() is not threading.main_thread():
+        return None
+    mine = torch.frombuffer(bytearray(digest), dtype=torch.uint8)
+    every = [torch.empty_like(mine) for _ in range(dist.get_world_size(cpu_group))]
+    dist.all_gather(every, mine, group=cpu_group)
+    return all(torch.equal(other, mine) for other in every)

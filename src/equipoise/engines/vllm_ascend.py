@@ -60,6 +60,11 @@ class EquipoisePolicy:
         settings = Settings.from_environment(PREFIX) if settings is None else settings
         self.settings = as_instance(settings, Settings, "settings", "a Settings(...), or None")
         self.settings.check()
+        if (self.settings.windows or 1) > 1:
+            raise InvalidInputError(
+                f"{PREFIX}_WINDOWS is {shown(self.settings.windows)}; vLLM-Ascend gives its planner no way to agree on "
+                "past loads. Leave it out."
+            )
         self._planner = Planner(self.settings, PREFIX, log)
 
     def rebalance_experts(

@@ -132,6 +132,21 @@ class Forecast:
         some._fill(self.windows[:, rows], self.num_windows, self.share[rows], self.off[:, rows], self.known[:, rows])
         return some
 
+    def without(self, errors: Any) -> Forecast:
+        """Return the same forecast without some of its errors, which then count nothing: bool, one for each.
+
+        Raises
+        ------
+        InvalidInputError
+            If ``errors`` is not one truth value for each error.
+        """
+        left_out = as_numpy(errors, "errors")
+        if left_out.shape != (self.num_errors,) or left_out.dtype.kind != "b":
+            raise InvalidInputError(f"errors must be {self.num_errors} truth values, one for each error.")
+        some = object.__new__(Forecast)
+        some._fill(self.windows, self.num_windows, self.share, self.off, self.known & ~left_out[:, None])
+        return some
+
     @property
     def num_errors(self) -> int:
         """Past forecasts whose errors are known, at most 64."""

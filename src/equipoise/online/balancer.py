@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from equipoise.dispatch import Shares
 from equipoise.errors import DisagreementError, InvalidInputError, MigrationError, RanksLostError
+from equipoise.forecasting import Forecast, forecast
+from equipoise.metrics import balancedness
 from equipoise.migration.schedule import LinkSpeeds, MigrationSchedule
 from equipoise.migration.weights import check_restore
 from equipoise.online.counters import Counters
@@ -62,7 +64,8 @@ class Balancer:
     cluster : Cluster
     num_expert_groups : int or None, default None
     window : Window or None, default None
-        What of the past counts; None is ``SlidingSum(check_every)``.
+        What of the past counts. None keeps the steps between two checks as a window, forecasts the next from those of
+        the past checks, and plans for what may come: see ``equipoise.forecast``. Any other plans for what it returns.
     policy : Policy or None, default None
         When to migrate; None is ``TokenGain()``.
     check_every : int, default 100
@@ -149,6 +152,9 @@ class Balancer:
         self._bytes = told.bytes_per_expert or self._movers.bytes_per_expert
         self._window: Window = SlidingSum(told.check_every) if window is None else window
         check_window(self._window)
+        self._foresees = window is None
+        self._forecast: Forecast | None = None
+        self._last: NDArray[np.float64] | None = None
         self.counters = Counters() if name is None else Counters(name=name)
         self.decisions: deque[Decision] = deque(maxlen=100)
         self._migration: Any = None
@@ -245,6 +251,7 @@ class Balancer:
         self._movers = Movers(placement, peers, weights, restore, lost)
         self._route_by(placement)
         self._migration, self._planning, self._over, self._next_check = None, None, None, self.counters.steps
+        self._forecast = None  # which windows the ranks that are left have all seen, nobody needs to know
 
     def wait(self) -> None:
         """Wait for a plan that is being made, if one is. For tests and the end of a program."""
@@ -267,7 +274,7 @@ class Balancer:
         # Whole numbers, so that every rank plans from the same bits however sums were made.
         load = np.rint(load * TOKEN)
         try:
-            problem = PlacementProblem(load, self.cluster, self._told.num_expert_groups)
+            problem = PlacementProblem(self._ahead(load), self.cluster, self._told.num_expert_groups)
         except InvalidInputError as error:  # a window of the caller's own may return anything
             self._fail(str(error))
             return
@@ -276,6 +283,14 @@ class Balancer:
             self._past.append(load)
             windows = np.stack(self._past)
         self._planning = Planning(problem, self.placement, most, lost, self._bytes, windows)
+
+    def _ahead(self, load: NDArray[np.float64]) -> Any:
+        """Return what to plan for after one more window: its forecast, or that window where none is asked for."""
+        self._last = load
+        if not self._foresees:
+            return load
+        self._forecast = forecast(load) if self._forecast is None else self._forecast.update(load)
+        return self._forecast
 
     def _add_up(self, shape: tuple[int, int]) -> NDArray[np.float64]:
         """Return the sum of all ranks' windows, once all of them have a load of this shape: sums wait for all ranks."""
@@ -326,11 +341,13 @@ class Balancer:
         seconds = self._step_seconds()
         if self._movers.peers is not None:
             seconds = self._together(partial(self._movers.peers.from_first, seconds))
-        load, links = planning.problem.load / TOKEN, self._told.links
-        outlook = look_ahead(self.placement, load, plan, schedule, links, seconds, planning.shares)
+        links, shares = self._told.links, planning.shares
+        outlook = look_ahead(self.placement, planning.problem, plan, schedule, links, seconds, shares)
         self.counters.checks += 1
         if self._just_moved:
-            self._just_moved, self.counters.balancedness_realised = False, outlook.balancedness
+            assert self._last is not None
+            realised = balancedness(self.placement.rank_load(self._last)).mean()
+            self._just_moved, self.counters.balancedness_realised = False, float(realised)
         if not (self.placement.replica_count > 0).all():
             migrate, reason = True, "some experts have no slot"
         else:

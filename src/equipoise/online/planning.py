@@ -17,6 +17,7 @@ from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import PlacementProblem
 from equipoise.replan.refresh import refresh
+from equipoise.robust.scenarios import expected_balancedness, expected_busiest
 from equipoise.solver import solve
 from equipoise.threads import beside_others
 
@@ -55,28 +56,34 @@ def plan_and_schedule(
 
 def look_ahead(
     current: Placement,
-    load: NDArray[np.float64],
+    problem: PlacementProblem,
     plan: Plan,
     schedule: MigrationSchedule,
     links: LinkSpeeds | None,
     step_seconds: float,
     shares: Shares | None = None,
 ) -> Outlook:
-    """Return what is known of a plan, made by a balancer for ``load`` in tokens a step, when it is weighed.
+    """Return what is known of a plan, made by a balancer for ``problem`` in ``TOKEN`` a token, when it is weighed.
 
     With ``shares``, it is weighed against the placement in force with these.
     """
-    now = (current if shares is None else shares).rank_load(load)
-    then = (plan.placement if plan.shares is None else plan.shares).rank_load(load)
-    return Outlook(
-        float(balancedness(now).mean()),
-        float(balancedness(then).mean()),
-        float(now.max(axis=1).sum()),
-        float(then.max(axis=1).sum()),
-        schedule.num_transfers,
-        schedule.seconds(links),
-        step_seconds,
-    )
+    before, after = current if shares is None else shares, plan.placement if plan.shares is None else plan.shares
+    (now, tokens), (then, planned) = _expected(problem, before), _expected(problem, after)
+    return Outlook(now, then, tokens, planned, schedule.num_transfers, schedule.seconds(links), step_seconds)
+
+
+def _expected(problem: PlacementProblem, in_force: Placement | Shares) -> tuple[float, float]:
+    """Return the balancedness, averaged over layers, and the tokens of the busiest ranks, that are expected next.
+
+    With shares that are not even, of the load that is expected; its errors are weighed with even shares alone.
+    """
+    if problem.forecast is None or isinstance(in_force, Shares):
+        carried = in_force.rank_load(problem.load)
+        return float(balancedness(carried).mean()), float(carried.max(axis=1).sum()) / TOKEN
+    held = in_force.physical_to_logical.reshape(problem.num_layers, in_force.num_ranks, -1)
+    busiest = expected_busiest(problem.forecast, held, threads=1)
+    tokens = problem.load.sum(axis=1) / in_force.num_ranks / TOKEN
+    return float(expected_balancedness(problem.forecast, held, threads=1).mean()), float((busiest * tokens).sum())
 
 
 class Planning:

@@ -21,7 +21,20 @@ from equipoise.replan.remainder import Remainder, remainder
 from equipoise.search import busiest_rank
 from equipoise.threads import part
 
-__all__ = ["FEW", "ROUGHLY", "Curves", "Within", "anew_matters_from", "emptied", "pays", "raised", "within"]
+__all__ = [
+    "FEW",
+    "ROUGHLY",
+    "Curves",
+    "Within",
+    "anew_matters_from",
+    "check_nothing_is_dropped",
+    "clamped",
+    "emptied",
+    "pays",
+    "raised",
+    "share_out",
+    "within",
+]
 
 Ints = NDArray[np.int32]
 Int64s = NDArray[np.int64]
@@ -165,8 +178,8 @@ def within(start: InForce, budget: Budget, how: How) -> Within:
     problem, curves = start.problem, Curves(start, how, budget)
     left = curves.left
     if not budget.complete:
-        _check_nothing_is_dropped(start, left, budget)
-    most, total = _clamped(problem, left, budget)
+        check_nothing_is_dropped(start, left, budget)
+    most, total = clamped(problem, left, budget)
     may_look = most >= curves.anew_from and (total is None or total >= curves.anew_from * problem.num_layers)
     if total is None or may_look:
         descended = curves.descend(most)
@@ -192,7 +205,7 @@ def emptied(start: InForce, held: Ints) -> Int64s:
     return np.maximum(more, 0)
 
 
-def _check_nothing_is_dropped(start: InForce, left: Remainder, budget: Budget) -> None:
+def check_nothing_is_dropped(start: InForce, left: Remainder, budget: Budget) -> None:
     """Insist on at least one transfer where groups that lie on several nodes make experts leave their slots."""
     if not start.hierarchical or 0 not in (budget.max_transfers, budget.max_transfers_total):
         return
@@ -206,7 +219,7 @@ def _check_nothing_is_dropped(start: InForce, left: Remainder, budget: Budget) -
         )
 
 
-def _clamped(problem: PlacementProblem, left: Remainder, budget: Budget) -> tuple[int, int | None]:
+def clamped(problem: PlacementProblem, left: Remainder, budget: Budget) -> tuple[int, int | None]:
     """Return the limits for a layer and for all, no larger than what is possible, or say why they are too small."""
     most, total, slots = budget.max_transfers, budget.max_transfers_total, problem.cluster.num_slots
     needed = int(left.transfers.max())
@@ -237,7 +250,7 @@ def _shares(problem: PlacementProblem, curves: Curves, most: int, total: int) ->
     reach = most if curves.anew is not None else min(most, max(16, 2 * -(-total // problem.num_layers)))
     while True:
         curve, _ = curves.joined(curves.descend(reach)[1])
-        share: Int64s = _share_out(_on_scale(np.where(curve == MAX, 0, curve), scale), curves.left.transfers, total)
+        share: Int64s = share_out(_on_scale(np.where(curve == MAX, 0, curve), scale), curves.left.transfers, total)
         if reach == most or (share < reach).all():
             return share
         reach = min(most, 2 * reach)
@@ -274,7 +287,7 @@ def _levels(start: InForce, left: Remainder) -> Int64s:
 
 
 @native
-def _share_out(curve, start, total):
+def share_out(curve, start, total):
     """Return the transfers of each layer: from ``start``, always the stretch that saves most tokens per transfer.
 
     Ties go to the lowest layer, and there to the shortest stretch.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from equipoise.kernels.native import frozen, native
 from equipoise.threads import blocks, for_each
 
-__all__ = ["replica_rows", "swap"]
+__all__ = ["inner_products", "objectives", "swap"]
 
 MOST_SWEEPS, WORTH = 12, 5000
 
@@ -32,6 +32,27 @@ def swap(
 
     for_each(work, blocks(len(held), threads), threads)
     return objective
+
+
+def objectives(rows: NDArray[np.int32], held: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return the objective of slots [layers, ranks, slots], int64 [layers]; a slot below 0 is empty."""
+    objective = np.empty(len(held), dtype=np.int64)
+    _sum_up(frozen(rows, np.int32), frozen(held, np.int32), objective)
+    return objective
+
+
+@native
+def _sum_up(rows, held, objective):
+    for layer in range(len(held)):
+        each, total = replica_rows(rows[layer], held[layer]), np.int64(0)
+        for g in range(held.shape[1]):
+            for row in range(len(each)):
+                load = np.int64(0)
+                for s in range(held.shape[2]):
+                    if held[layer, g, s] >= 0:
+                        load += each[row, held[layer, g, s]]
+                total += load * load
+        objective[layer] = total
 
 
 @native

@@ -19,7 +19,7 @@ def scenario_busiest(forecast: Forecast, held: NDArray[np.int32], threads: int |
 
     ``held`` int32 [layers, ranks, slots]; a slot below 0 is empty. The first row is the forecast without an error.
     """
-    share, off = frozen(forecast.share, np.float64), frozen(forecast.off, np.float64)
+    share, off, held = frozen(forecast.share, float), frozen(forecast.off, float), frozen(held, np.int32)
     busiest = np.empty((1 + len(off), len(held)))
 
     def work(part: slice) -> None:

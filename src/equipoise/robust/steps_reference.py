@@ -23,6 +23,13 @@ class Step(NamedTuple):
     writes: tuple[tuple[int, int, int], ...]
 
 
+class Part(NamedTuple):
+    """What part of its expert a replica is: now, and with one more."""
+
+    each: list[float]
+    more: list[float]
+
+
 def descend(*asked: Any) -> tuple[Any, ...]:
     """Make steps in each layer until none pays; arguments and results are those of ``steps.py``."""
     rows, held, was, node, home, level, limit = asked
@@ -76,20 +83,23 @@ def descend_layer(layer: Layer, held: Table, level: int, limit: int) -> tuple[Ta
 def steps(layer: Layer, held: Table) -> list[Step]:
     """Return all steps, in the order in which the first of equals is made."""
     replicas = [sum(rank.count(e) for rank in held) for e in range(layer.rows.shape[1])]
-    load = [[sum(int(row[e]) // replicas[e] for e in rank if e >= 0) for row in layer.rows] for rank in held]
-    columns = layer.rows.T.tolist()
-    along = [[float(sum(x * y for x, y in zip(own, column, strict=True))) for column in columns] for own in load]
-    return [*takes(layer, held, replicas, along), *swaps(layer, held, replicas, along)]
+    part = Part([1.0 / max(count, 1) for count in replicas], [1.0 / (count + 1) for count in replicas])
+    along = [[0.0] * len(replicas) for _ in held]
+    for g, rank in enumerate(held):
+        for e in rank:
+            if e >= 0:
+                along[g] = [x + y * part.each[e] for x, y in zip(along[g], layer.product[e], strict=True)]
+    return [*takes(layer, held, replicas, part, along), *swaps(layer, held, part, along)]
 
 
-def takes(layer: Layer, held: Table, replicas: list[int], along: list[list[float]]) -> list[Step]:
+def takes(layer: Layer, held: Table, replicas: list[int], part: Part, along: list[list[float]]) -> list[Step]:
     """Return the steps in which an expert takes the slot of another, or an empty one."""
     experts, product, found = range(len(replicas)), layer.product, []
     ease = [0.0] * len(replicas)
     for g, rank in enumerate(held):
         for e in rank:
             if e >= 0:
-                less = 1.0 / replicas[e] - 1.0 / (replicas[e] + 1)
+                less = part.each[e] - part.more[e]
                 ease[e] += 2.0 * along[g][e] * less - product[e][e] * less * less
     for g, rank in enumerate(held):
         for i, b in enumerate(rank):
@@ -98,7 +108,7 @@ def takes(layer: Layer, held: Table, replicas: list[int], along: list[list[float
             freed = each = rise = 0.0
             others = [r for r, other in enumerate(held) if r != g and b >= 0 and b in other]
             if b >= 0:
-                each = 1.0 / replicas[b]
+                each = part.each[b]
                 rise = 1.0 / (replicas[b] - 1) - each
                 freed = 2.0 * along[g][b] * each - product[b][b] * each * each
                 for r in others:
@@ -106,20 +116,19 @@ def takes(layer: Layer, held: Table, replicas: list[int], along: list[list[float
             for a in experts:
                 if a in rank or layer.home[a] != layer.node[g]:
                     continue
-                more = 1.0 / (replicas[a] + 1)
+                more = part.more[a]
                 gain = ease[a] + freed - (2.0 * along[g][a] + product[a][a] * more) * more
-                if b >= 0:
-                    gain += 2.0 * product[b][a] * each / (replicas[a] + 1)
+                both = 0.0
                 for r in others:
                     for _ in range(held[r].count(a)):
-                        less = 1.0 / replicas[a] - 1.0 / (replicas[a] + 1)
-                        gain += 2.0 * less * rise * product[a][b]
+                        both += 2.0 * (part.each[a] - more) * rise * product[a][b]
+                gain += 2.0 * product[max(b, 0)][a] * each * more + both
                 cost = is_new(layer, g, a) - is_new(layer, g, b)
                 found.append(Step(gain / max(float(cost), HALF), cost, ((g, i, a),)))
     return found
 
 
-def swaps(layer: Layer, held: Table, replicas: list[int], along: list[list[float]]) -> list[Step]:
+def swaps(layer: Layer, held: Table, part: Part, along: list[list[float]]) -> list[Step]:
     """Return the steps in which two replicas change places, or one moves to an empty slot."""
     product, found = layer.product, []
     for g, one in enumerate(held):
@@ -133,14 +142,14 @@ def swaps(layer: Layer, held: Table, replicas: list[int], along: list[list[float
                         continue
                     from_g = own = 0.0
                     if a >= 0:
-                        from_g = (along[g][a] - along[h][a]) / replicas[a]
-                        own = product[a][a] / (replicas[a] * replicas[a])
+                        from_g = (along[g][a] - along[h][a]) * part.each[a]
+                        own = product[a][a] * part.each[a] * part.each[a]
                     half = from_g - own
                     if b >= 0:
-                        half -= (along[g][b] - along[h][b]) / replicas[b]
-                        half -= product[b][b] / (replicas[b] * replicas[b])
+                        half -= (along[g][b] - along[h][b]) * part.each[b]
+                        half -= product[b][b] * part.each[b] * part.each[b]
                     if a >= 0 and b >= 0:
-                        half += 2.0 * product[a][b] / (replicas[a] * replicas[b])
+                        half += 2.0 * product[a][b] * part.each[a] * part.each[b]
                     cost = is_new(layer, h, a) - is_new(layer, g, a) + is_new(layer, g, b) - is_new(layer, h, b)
                     found.append(Step(2.0 * half / max(float(cost), HALF), cost, ((g, i, b), (h, j, a))))
     return found

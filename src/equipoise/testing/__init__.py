@@ -5,7 +5,7 @@ from equipoise.testing import assert_valid_placement, brute_force_optimum, rando
 
 from __future__ import annotations
 
-from equipoise.testing.brute_force import brute_force_optimum, every_share
+from equipoise.testing.brute_force import brute_force_optimum, brute_force_time, every_share
 from equipoise.testing.checks import assert_valid_placement, avoidable_duplicates
 from equipoise.testing.instances import TINY_SHAPES, random_load, random_problems
 from equipoise.testing.replay import replay
@@ -16,6 +16,7 @@ __all__ = [
     "assert_valid_placement",
     "avoidable_duplicates",
     "brute_force_optimum",
+    "brute_force_time",
     "every_share",
     "random_load",
     "random_problems",

@@ -16,7 +16,7 @@ from equipoise.errors import InvalidInputError
 from equipoise.limits import MOST_CELLS
 from equipoise.problem import PlacementProblem, as_problem
 
-__all__ = ["brute_force_optimum", "every_share"]
+__all__ = ["brute_force_optimum", "brute_force_time", "every_share"]
 
 Floats = NDArray[np.float64]
 LIMIT = 200_000  # multisets of rank contents that are tried before giving up
@@ -67,6 +67,70 @@ def brute_force_optimum(problem: PlacementProblem, *, allow_duplicates: bool = T
     ways = [np.max([of_node[node] for node in way], axis=0) for way in _groupings(range(groups), groups // nodes)]
     best: Floats = np.min(ways, axis=0)
     return best
+
+
+def brute_force_time(problem: PlacementProblem) -> Floats:
+    """Return the least expected time of the busiest rank, over all counts, all placements and all active sets.
+
+    Shares are even among the active replicas of an expert, and a rank may hold two of them.
+
+    Parameters
+    ----------
+    problem : PlacementProblem
+        A tiny one with a latency model, not hierarchical: about four experts and six slots. More layers cost little.
+
+    Returns
+    -------
+    optimum : float64 array, shape (num_batch_sizes, num_layers)
+        Microseconds.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no latency model, the problem is hierarchical, or there are too many active sets to try.
+
+    Examples
+    --------
+    >>> from equipoise import Cluster, LatencyModel
+    >>> model = LatencyModel(fixed=10, floor=5, base=2, per_token=0.1)
+    >>> problem = PlacementProblem([[4.0, 4.0]], Cluster(2, 2), latency=model, routed_per_step=1000)
+    >>> brute_force_time(problem).round(3).tolist()
+    [[62.0]]
+    """
+    latency = as_problem(problem).latency
+    if latency is None or problem.is_hierarchical:
+        raise InvalidInputError("problem has no latency model, or is hierarchical; pass a global one with latency=....")
+    held = _every_active_set(problem.num_logical_experts, problem.cluster.num_ranks, problem.cluster.slots_per_rank)
+    count = held.sum(axis=1).astype(np.int64)
+    best = np.empty((len(problem.batch_sizes), problem.num_layers))
+    for batch, size in enumerate(problem.batch_sizes):
+        for layer, mean in enumerate(problem.mean_tokens(size)):
+            most = np.arange(1, count.max() + 1)
+            each = latency.expected_slot_time(mean[:, None] / most[None, :])  # by expert and active replicas
+            cost = each[np.arange(len(mean))[None, :], count - 1]
+            best[batch, layer] = latency.fixed + (held * cost[:, None, :]).sum(axis=2).max(axis=1).min()
+    return best
+
+
+@lru_cache(maxsize=64)
+def _every_active_set(num_experts: int, num_ranks: int, slots_per_rank: int) -> Floats:
+    """Return for every active set how many active replicas of each expert each rank holds [sets, ranks, experts]."""
+    sizes = range(slots_per_rank + 1)
+    contents = [each for size in sizes for each in combinations_with_replacement(range(num_experts), size)]
+    number = _choose(len(contents) + num_ranks - 1, num_ranks)
+    if number > LIMIT or number * num_ranks * num_experts > MOST_CELLS:
+        raise InvalidInputError(
+            f"{num_experts} experts on {num_ranks} ranks of {slots_per_rank} slots have more active sets than the "
+            f"{LIMIT:,} that brute force tries at most. Use a smaller instance."
+        )
+    held = np.array(
+        [np.bincount(np.array(content, np.int64), minlength=num_experts) for content in contents], np.float64
+    )
+    index = np.array(list(combinations_with_replacement(range(len(contents)), num_ranks)), dtype=np.int64)
+    sets = held[index.reshape(-1, num_ranks)]
+    complete: Floats = sets[(sets.sum(axis=1) > 0).all(axis=1)]
+    complete.setflags(write=False)
+    return complete
 
 
 def every_share(num_experts: int, num_ranks: int, slots_per_rank: int, allow_duplicates: bool = True) -> Floats:

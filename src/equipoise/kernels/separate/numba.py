@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import internal, native, spliced
+from equipoise.kernels.native import allocating, native, spliced
 
 __all__ = ["separate", "separate_duplicates"]
 
@@ -21,7 +21,10 @@ def separate_duplicates(physical_to_logical: NDArray[np.int32], num_ranks: int, 
     fixed : int64 array, shape (rows, num_logical_experts)
         Integer loads. See the folder's contract for which exchange is made.
     """
-    _separate_rows(physical_to_logical.reshape(len(physical_to_logical), num_ranks, -1), fixed)
+    # As wide as descent's own, for which it is compiled already.
+    held = physical_to_logical.reshape(len(physical_to_logical), num_ranks, -1).astype(np.int64)
+    _separate_rows(held, np.ascontiguousarray(fixed))
+    physical_to_logical[:] = held.reshape(physical_to_logical.shape)
 
 
 @native
@@ -30,7 +33,7 @@ def _separate_rows(held, weight):
         separate(held[row], weight[row])
 
 
-@internal
+@allocating
 def separate(held, weight):
     """Exchange replicas in ``held`` [ranks, slots] of one row until none shares a rank that need not."""
     ranks, slots = held.shape

@@ -1,0 +1,110 @@
+"""Constants of a latency model from measured times: least relative error, by reweighted least squares.
+
+With n0 the tokens up to which a slot costs the floor, max(floor, base + per_token n) is floor + per_token max(0, n -
+n0), so for a given n0 the time is linear in fixed, floor and per_token. n0 is looked for on a grid, and for each the
+three by reweighted least squares of the relative error, which comes to the least absolute one (Schlossmacher, 1973): a
+few odd measurements do not bend the rest. Of all n0 the one with the least mean plus median of that error is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.arrays import as_numpy
+from equipoise.errors import InvalidInputError, listed, shown
+
+__all__ = ["as_samples", "fit_constants"]
+
+Floats = NDArray[np.float64]
+GRID, ROUNDS = 160, 8
+LEAST_RESIDUAL = 1e-3  # relative; below that a measurement counts no more than here
+COLUMNS = ("active_experts", "tokens_per_active_expert", "microseconds")
+
+
+def as_samples(tokens: Any, microseconds: Any) -> tuple[Floats, Floats, Floats]:
+    """Return active slots [samples], tokens [samples, columns] with how many slots each column stands for, and times.
+
+    ``tokens`` is [samples, slots], or a table: a mapping with the columns ``COLUMNS``.
+    """
+    if isinstance(tokens, Mapping):
+        missing = [name for name in COLUMNS if name not in tokens]
+        if missing:
+            raise InvalidInputError(f"the table has no column {listed(missing)}; it needs {', '.join(COLUMNS)}.")
+        active, each, times = (_column(tokens[name], name) for name in COLUMNS)
+        if not len(active) == len(each) == len(times):
+            raise InvalidInputError(
+                f"the columns have {len(active)}, {len(each)} and {len(times)} rows; make them one."
+            )
+        return active * (each > 0), each[:, None], _checked(times, len(each))
+    table = np.asarray(as_numpy(tokens, "tokens"), dtype=np.float64)
+    if table.ndim != 2 or not table.size or not (np.isfinite(table) & (table >= 0)).all():
+        raise InvalidInputError(f"tokens is {shown(tokens)}; it must be [samples, slots], finite and not negative.")
+    if microseconds is None:
+        raise InvalidInputError("microseconds is None; pass the time of each sample, or a table that has them.")
+    return (
+        (table > 0).sum(axis=1).astype(np.float64),
+        table,
+        _checked(_column(microseconds, "microseconds"), len(table)),
+    )
+
+
+def _column(value: Any, name: str) -> Floats:
+    array = np.asarray(as_numpy(value, name), dtype=np.float64)
+    if array.ndim != 1 or not (np.isfinite(array) & (array >= 0)).all():
+        raise InvalidInputError(f"{name} is {shown(value)}; it must list numbers that are finite and not negative.")
+    return array
+
+
+def _checked(times: Floats, samples: int) -> Floats:
+    if len(times) != samples:
+        raise InvalidInputError(f"microseconds has {len(times)} entries for {samples} samples; give one for each.")
+    if samples < 4 or not (times > 0).all():
+        raise InvalidInputError(
+            f"there are {samples} samples, {int((times <= 0).sum())} of them without time; a fit needs at least 4, and "
+            "each takes some."
+        )
+    return times
+
+
+def fit_constants(active: Floats, tokens: Floats, microseconds: Floats) -> tuple[tuple[float, ...], float]:
+    """Return (fixed, floor, base, per_token), and the median of the relative error that they leave.
+
+    ``active`` float64 [samples], slots with tokens; ``tokens`` float64 [samples, columns]: where there is one column,
+    all active slots have so many, else each slot its own. ``microseconds`` float64 [samples].
+    """
+    times = active if tokens.shape[1] == 1 else np.ones(len(tokens))
+    most = max(float(tokens.max()), 2.0)
+    best, constants, error = np.inf, (0.0, 0.0, 0.0, 0.0), 0.0
+    for limit in (0.0, *np.geomspace(1.0, most, GRID).tolist()):
+        beyond = times * np.maximum(tokens - limit, 0.0).sum(axis=1)
+        fixed, floor, per_token = _least_relative(np.stack([np.ones_like(active), active, beyond], 1), microseconds)
+        base = max(floor - per_token * limit, 0.0)
+        slots = np.where(tokens > 0, np.maximum(floor, base + per_token * tokens), 0.0).sum(axis=1)
+        off = np.abs((fixed + times * slots) / microseconds - 1.0)
+        median = float(np.median(off))
+        if median + off.mean() < best:
+            best, constants, error = median + float(off.mean()), (fixed, floor, base, per_token), median
+    return constants, error
+
+
+def _least_relative(columns: Floats, microseconds: Floats) -> tuple[float, float, float]:
+    """Return three factors, not negative, of ``columns`` [samples, 3] whose sum is near ``microseconds``."""
+    relative, weight = columns / microseconds[:, None], np.ones(len(columns))
+    chosen = np.zeros(3)
+    kept = [i for i in range(3) if columns[:, i].any()]
+    for _ in range(ROUNDS):
+        chosen[:] = 0.0
+        open_ = list(kept)
+        while open_:  # whatever would be negative is left out
+            found, *_ = np.linalg.lstsq(relative[:, open_] * weight[:, None], weight, rcond=None)
+            if (found >= 0).all():
+                chosen[open_] = found
+                break
+            open_.pop(int(np.argmin(found)))
+        off = np.abs(relative @ chosen - 1.0)
+        weight = 1.0 / np.sqrt(np.maximum(off, LEAST_RESIDUAL))
+    return float(chosen[0]), float(chosen[1]), float(chosen[2])

@@ -1,0 +1,26 @@
+"""Planning in time: counts, packing and the active set together, for the expected time of the busiest rank.
+
+================  ============================================================================
+file              idea
+================  ============================================================================
+``plan.py``       from a problem to slots and active replicas; which kernels run on which layers
+``layer.py``      one layer after the other: counts from few to many, the best that is found
+``deal.py``       a first placement: the costliest replica first, each to the lightest rank
+``descent.py``    swaps, and replicas that fall asleep or wake, each of which helps the busiest rank
+``subset.py``     the active replicas of smaller batches, among those of a larger
+``bound.py``      the proved bound, its argument and domain
+``ranks.py``      the active replicas of a layer while it is planned
+``costs.py``      the expected time of a replica as a whole number
+``certificate.py``  the noun: expected time, bound and shares for each batch size
+================  ============================================================================
+
+Costs are whole numbers, made of the expected time of ``equipoise.latency.curve``, which uses no more than + - * / and
+square roots in a fixed order; what is measured on the way is float64 in a fixed order. There is no randomness. Rows are
+independent, so their order and the number of threads do not matter.
+"""
+
+from __future__ import annotations
+
+from equipoise.timing.certificate import TimeCertificate, certify_time
+
+__all__ = ["TimeCertificate", "certify_time"]

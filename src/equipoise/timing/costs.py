@@ -1,0 +1,41 @@
+"""What an active replica costs, as a whole number: sums of such numbers have one value, whatever their order."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from equipoise.kernels.native import native
+from equipoise.latency.curve import slot_time
+
+__all__ = ["TOP", "cost", "least_replicas", "scale_of"]
+
+TOP = 2.0**40
+"""What the hottest expert costs where it has one replica."""
+
+NEAR = 1e-12  # relative; a count is not raised for what rounding adds
+
+
+@native
+def scale_of(curve, mean_tokens):
+    """Return the steps of a microsecond: the costliest of ``mean_tokens`` float64 [experts] becomes ``TOP``."""
+    most = 0.0
+    for each in mean_tokens:
+        most = max(most, each)
+    time = slot_time(curve, most)
+    return TOP / time if time > 0.0 else 1.0
+
+
+@native
+def cost(curve, scale, mean_tokens, count):
+    """Return what each of ``count`` active replicas of an expert costs."""
+    return np.int64(np.rint(slot_time(curve, mean_tokens / count) * scale))
+
+
+@native
+def least_replicas(mean_tokens, most, limit):
+    """Return the fewest replicas of an expert with ``most`` tokens each or fewer; one more than ``limit`` at most."""
+    if mean_tokens <= most:
+        return 1
+    if mean_tokens >= most * limit:
+        return limit + (mean_tokens * (1.0 - NEAR) > most * limit)
+    return max(int(np.ceil(mean_tokens / most * (1.0 - NEAR))), 1)

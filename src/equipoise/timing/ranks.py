@@ -1,0 +1,146 @@
+"""One layer while it is planned in time: the active replicas on its ranks, and operations on them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from equipoise.kernels.native import inlined, native
+from equipoise.latency.curve import slot_moments
+from equipoise.timing.costs import cost
+
+__all__ = ["Ranks", "busiest", "holds", "likely", "new_ranks", "put", "read_ranks", "set_count", "sort_rank"]
+
+SPREADS = 1.5
+"""Standard deviations above its mean at which a rank is looked at, for the busiest of one step is above its mean."""
+
+
+class Ranks(NamedTuple):
+    """Active replicas on their ranks.
+
+    value int64 [ranks, slots], what each costs, ascending on each rank; expert int64 [ranks, slots], -1 where a slot
+    has none; extra bool [ranks, slots], whether the slot is one for replicas that may sleep; load int64 [ranks]; count
+    int64 [experts], active replicas.
+    """
+
+    value: Any
+    expert: Any
+    extra: Any
+    load: Any
+    count: Any
+
+
+@native
+def new_ranks(num_ranks, slots, experts):
+    """Return room for layers of one shape."""
+    return Ranks(
+        np.zeros((num_ranks, slots), np.int64),
+        np.full((num_ranks, slots), -1, np.int64),
+        np.zeros((num_ranks, slots), np.bool_),
+        np.zeros(num_ranks, np.int64),
+        np.ones(experts, np.int64),
+    )
+
+
+@native
+def read_ranks(ranks, held, curve, scale, tokens):
+    """Make every replica in ``held`` int32 [ranks, slots] active, -1 left out; no slot is an extra one."""
+    value, expert, extra, load, count = ranks
+    count[:] = 0
+    for g in range(held.shape[0]):
+        for s in range(held.shape[1]):
+            if held[g, s] >= 0:
+                count[held[g, s]] += 1
+    for g in range(held.shape[0]):
+        load[g] = 0
+        for s in range(held.shape[1]):
+            e = np.int64(held[g, s])
+            expert[g, s], extra[g, s] = e, False
+            value[g, s] = cost(curve, scale, tokens[e], count[e]) if e >= 0 else 0
+            load[g] += value[g, s]
+        sort_rank(ranks, g)
+
+
+@inlined
+def busiest(ranks):
+    """Return the rank that costs most, the first of equals."""
+    load = ranks.load
+    g = 0
+    for h in range(1, len(load)):
+        if load[h] > load[g]:
+            g = h
+    return g
+
+
+@inlined
+def holds(expert, g, e):
+    """Whether rank ``g`` holds expert ``e``."""
+    for s in range(expert.shape[1]):  # noqa: SIM110  (a loop that numba compiles to a few instructions)
+        if expert[g, s] == e:
+            return True
+    return False
+
+
+@native
+def sort_rank(ranks, g):
+    """Sort the slots of rank ``g`` by what they cost."""
+    value, expert, extra = ranks.value[g], ranks.expert[g], ranks.extra[g]
+    for i in range(1, len(value)):
+        v, e, x = value[i], expert[i], extra[i]
+        j = i - 1
+        while j >= 0 and value[j] > v:
+            value[j + 1], expert[j + 1], extra[j + 1] = value[j], expert[j], extra[j]
+            j -= 1
+        value[j + 1], expert[j + 1], extra[j + 1] = v, e, x
+
+
+@native
+def put(ranks, g, s, e, each):
+    """Put expert ``e`` that costs ``each``, or -1 and 0, into slot ``s`` of rank ``g``, and sort its slots."""
+    ranks.load[g] += each - ranks.value[g, s]
+    ranks.value[g, s], ranks.expert[g, s] = each, e
+    sort_rank(ranks, g)
+
+
+@native
+def set_count(ranks, e, count, each):
+    """Set how many replicas of ``e`` are active, and what each of them costs from now on."""
+    value, expert, load = ranks.value, ranks.expert, ranks.load
+    ranks.count[e] = count
+    for g in range(len(load)):
+        changed = False
+        for s in range(expert.shape[1]):
+            if expert[g, s] == e:
+                load[g] += each - value[g, s]
+                value[g, s] = each
+                changed = True
+        if changed:
+            sort_rank(ranks, g)
+
+
+@native
+def likely(ranks, curve, ordered):
+    """Return a measure of what the busiest rank of one step takes, in microseconds.
+
+    Of each rank it is ``SPREADS`` standard deviations above the mean, but no more than where every active
+    replica gets a token: in small batches that is what the busiest of many ranks comes to.
+    """
+    most = 0.0
+    for g in range(len(ranks.load)):
+        mean = spread = full = 0.0
+        for s in range(ranks.expert.shape[1]):
+            e = ranks.expert[g, s]
+            if e < 0:
+                continue
+            if ranks.count[e] == 1:
+                mean += ordered.single[e]
+                spread += ordered.spread[e]
+                full += ordered.full[e]
+            else:
+                time, variance, chance = slot_moments(curve, ordered.tokens[e] / ranks.count[e])
+                mean += time
+                spread += variance
+                full += time / chance if chance > 0.0 else 0.0
+        most = max(most, mean, min(full, mean + SPREADS * np.sqrt(spread)))
+    return most

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from equipoise import LatencyModel
+
+HEADER = "gpu,phase,active_experts,tokens_per_active_expert,microseconds\n"
+
+
+def rows(model: LatencyModel, name: str = "x,generation") -> str:
+    return "".join(
+        f"{name},{active},{tokens},{float(model.rank_time([tokens] * active)):.9g}\n"
+        for active in (1, 2, 4, 8)
+        for tokens in (1, 8, 64, 200, 400, 800)
+    )
+
+
+def test_the_presets_are_listed_and_one_is_drawn(run) -> None:
+    result = run("latency")
+    assert result.exit_code == 0
+    for gpu in ("h100", "h200", "b200", "gb200"):
+        assert gpu in result.stdout
+    assert "aiconfigurator" in result.stdout
+    assert result.stdout.count("█") > 20
+
+
+def test_another_shape_is_called_an_estimate(run) -> None:
+    result = run("latency", "--hidden", 4096, "--intermediate", 1536, "--curve", "h200")
+    assert result.stdout.count("estimate") >= 4
+    assert "h200: expected" in result.stdout
+
+
+def test_a_table_is_fitted_by_gpu_and_phase(run, tmp_path: Path) -> None:
+    one, two = LatencyModel(20, 10, 5, 0.05), LatencyModel(10, 5, 1, 0.02)
+    path = tmp_path / "times.csv"
+    path.write_text(HEADER + rows(one) + rows(two, "y,generation"))
+    models = json.loads(run("latency", path, "--json").stdout)["models"]
+    assert models["x generation"]["floor"] == pytest.approx(10, rel=0.05)
+    assert models["y generation"]["fixed"] == pytest.approx(10, rel=0.05)
+    assert models["x generation"]["error"] < 0.02
+
+
+def test_a_column_for_each_slot_is_taken_too(run, tmp_path: Path) -> None:
+    path = tmp_path / "times.csv"
+    tokens = [(0, 5), (3, 9), (100, 0), (300, 600), (700, 20), (0, 900)]
+    model = LatencyModel(20, 10, 5, 0.05)
+    path.write_text("a,b,microseconds\n" + "".join(f"{a},{b},{float(model.rank_time([a, b]))}\n" for a, b in tokens))
+    assert run("latency", path).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no column microseconds"), ("a,b\n1,2\n", "no column microseconds"),
+        ("microseconds\n1\n", "no column of tokens"), (HEADER + "x,y,1,2,three\n", "'three'"),
+        (HEADER + "x,y,1,2\n", "4 cells"), (HEADER + "x,y,1,2,3\n", "at least 4"), (HEADER + "x,y,1,2,nan\n", "'nan'"),
+    ],
+)  # fmt: skip
+def test_what_is_no_table_of_times_ends_with_a_sentence(run, tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "times.csv"
+    path.write_text(text)
+    result = run("latency", path)
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+def test_measuring_without_a_device_says_what_is_missing(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = run("latency", "measure")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "torch" in result.stderr
+
+
+def test_a_place_for_measurements_needs_measuring(run, tmp_path: Path) -> None:
+    assert run("latency", "--out", tmp_path / "x.csv").exit_code == 2
+    assert run("latency", "--curve", "a100").exit_code == 2
+
+
+def test_slots_with_a_gpu_shows_microseconds_and_recommends(run, loads: Path) -> None:
+    result = run("slots", loads, "--ranks", 8, "--gpu", "h200", "--top-k", 2, "--tokens-per-rank", "4,64,256")
+    assert result.exit_code == 0, result.stderr
+    assert "us a layer" in result.stdout
+    assert "slots, " in result.stdout
+    assert "redundant" in result.stdout
+    assert result.stdout.count("█") > 3
+    report = json.loads(
+        run(
+            "slots", loads, "--ranks", 8, "--gpu", "h200", "--tokens-per-rank", "4,256",
+            "--bytes-per-expert", 1e6, "--json",
+        ).stdout
+    )  # fmt: skip
+    assert [point["num_slots"] for point in report["points"]] == [16, 24, 32, 40]
+    assert report["points"][1]["extra_bytes_per_rank"] == 3e6  # one slot more in three layers with tokens
+    for fewer, more in zip(report["points"], report["points"][1:], strict=False):
+        assert all(b <= a * 1.001 for a, b in zip(fewer["microseconds"], more["microseconds"], strict=True))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--gpu", "a100", "--tokens-per-rank", "4"), ("--gpu", "h200"), ("--tokens-per-rank", "4"), ("--top-k", 8),
+        ("--gpu", "h200", "--tokens-per-rank", "x"), ("--gpu", "h200", "--tokens-per-rank", "0"),
+        ("--gpu", "1,2,3", "--tokens-per-rank", "4"), ("--bytes-per-expert", 3),
+    ],
+)  # fmt: skip
+def test_half_of_what_a_gpu_needs_is_refused(run, loads: Path, wrong: tuple[object, ...]) -> None:
+    result = run("slots", loads, "--ranks", 8, *wrong)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1
+
+
+def test_plan_with_a_gpu_plans_in_time(run, loads: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    result = run(
+        "plan", loads, "--ranks", 4, "--slots", 24, "--gpu", "h200", "--tokens-per-rank", "4,256", "--out", out
+    )
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("us a layer at") == 2
+    refused = run("export", out, "--engine", "sglang", "--out", tmp_path / "map.json")
+    assert refused.exit_code == 2
+    assert "dormant" in refused.stderr
+    report = json.loads(
+        run(
+            "plan", loads, "--ranks", 4, "--slots", 24, "--gpu", "20,10,5,0.05", "--tokens-per-rank", 4, "--json"
+        ).stdout
+    )
+    assert report["time"]["routed_per_step"] == [128.0]
+
+
+def test_compare_shows_microseconds_beside_the_plan_in_time(run, loads: Path) -> None:
+    result = run(
+        "compare", loads, "--ranks", 4, "--slots", 24, "--gpu", "h200", "--tokens-per-rank", 4, "--backend", "numba"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "in time" in result.stdout
+    assert "us a" in result.stdout
