@@ -286,3 +286,17 @@ def test_a_function_of_another_signature_keeps_shares_even_and_is_told_in_one_li
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert "its compute_logical_maps takes (table)" in caplog.text
     assert policies["default"].rebalance_experts(load(), 24, 1, 1, 8).shape == (3, 24)
+
+
+def test_ranks_may_come_and_go_with_shares_in_force(monkeypatch, maps):
+    policies = add_vllm(monkeypatch)
+    monkeypatch.setenv("EQUIPOISE_VLLM_SHARES", "1")
+    vllm.register()
+    plan = policies["default"].rebalance_experts
+    held = plan(load(seed=1), 24, 1, 1, 8)
+    grown = plan(load(seed=2), 30, 1, 1, 10, torch.cat([held, torch.full((3, 6), -1)], dim=1))
+    shrunk = plan(load(seed=3), 18, 1, 1, 6, grown)
+    for table, ranks, seed in ((grown, 10, 2), (shrunk, 6, 3)):
+        found = shares_of(*maps.compute_logical_maps(table, 16), table.shape[1])
+        asked = eq.share(eq.Placement(table.numpy(), ranks, 16), load(seed=seed))
+        assert np.abs(found - asked.values).max() <= 1 / 64
