@@ -153,3 +153,11 @@ def test_the_digest_tells_questions_apart() -> None:
         PlacementProblem(load.reshape(2, 4), Cluster(4, 2)).digest,
     }
     assert len(digests) == 6
+
+
+def test_lists_of_tensors_are_taken_whatever_their_type() -> None:
+    load = torch.arange(1, 17).reshape(2, 8)
+    for each in (list(load), list(load.bfloat16()), list(load.double().requires_grad_()), [list(load)]):
+        assert PlacementProblem(each, Cluster(3, 3)).load.tolist() == load.tolist()
+    with pytest.raises(InvalidInputError, match=r"load\[0\] is a .* on meta, which cannot become a plain array"):
+        PlacementProblem(list(torch.empty(2, 8, device="meta")), Cluster(3, 3))

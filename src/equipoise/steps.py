@@ -46,7 +46,11 @@ class Steps:
         cls, placement: Placement, windows: NDArray[np.float64] | None, shares: Shares | None = None
     ) -> Steps | None:
         """Return what came of ``placement`` in each of several windows, None where there are not several."""
-        if windows is None or len(windows) < 2:
+        if windows is None:
+            return None
+        if not isinstance(windows, np.ndarray) or windows.ndim != 3:
+            windows = as_windows(windows, axis="step")
+        if len(windows) < 2:
             return None
         return cls(len(windows), min(float(realised_balancedness(placement, windows, shares).mean()), 1.0))
 

@@ -7,7 +7,6 @@ from contextlib import redirect_stderr
 import pytest
 
 from equipoise.cli import console
-from equipoise.cli.warm import warm_up
 
 
 class Terminal(io.StringIO):
@@ -53,15 +52,3 @@ def test_an_error_ends_the_bar_and_goes_on() -> None:
 
     with pytest.raises(ValueError, match="stop"):
         fail()
-
-
-def test_compiling_is_remarked_on_only_if_it_takes_a_while(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(console, "PATIENCE", 60.0)
-    warm_up(["plain-greedy"])
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(console, "PATIENCE", 0.01)
-    monkeypatch.setattr("equipoise.solver.solve", lambda *problem, **options: time.sleep(0.1))
-    warm_up(["plain-greedy"])
-    assert capsys.readouterr().err == "compiling kernels (first run only)\n"

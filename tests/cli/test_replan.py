@@ -123,3 +123,33 @@ def test_layers_meet_by_their_ids_and_keep_them(run, tmp_path: Path) -> None:
     refused = run("replan", tmp_path / "other", "--current", held, *words)
     assert refused.exit_code == 2
     assert "has tokens for layer 4, which" in refused.stderr
+
+
+def seconds_of(run, loads: Path, in_force: Path, *words: object) -> float | None:
+    result = run("replan", loads, "--current", in_force, "--max-transfers", 3, *words, "--json")
+    assert result.exit_code == 0, result.stderr
+    told: float | None = json.loads(result.stdout)["migration"]["seconds"]
+    return told
+
+
+def test_without_bytes_no_time_is_told(run, loads: Path, in_force: Path) -> None:
+    assert seconds_of(run, loads, in_force) is None
+    shown = run("replan", loads, "--current", in_force, "--max-transfers", 3).stdout
+    assert "not known without bytes: name --bytes-per-expert or --model" in shown
+    assert "about" not in shown
+
+
+def test_the_time_is_that_of_the_bytes_and_the_links(run, loads: Path, in_force: Path) -> None:
+    size = ("--bytes-per-expert", 10**9)
+    usual = seconds_of(run, loads, in_force, *size)
+    slower = seconds_of(run, loads, in_force, *size, "--intra-node-gbps", 160)
+    assert usual is not None
+    assert slower == pytest.approx(10 * usual, rel=0.05)  # and copies within ranks, and latencies
+    refused = run("replan", loads, "--current", in_force, "--inter-node-gbps", 0)
+    assert "--inter-node-gbps is 0.0; it must be a finite number of gigabits a second above 0" in refused.stderr
+
+
+def test_a_model_of_other_experts_is_refused(run, loads: Path, in_force: Path) -> None:
+    refused = run("replan", loads, "--current", in_force, "--model", "deepseek-v3")
+    assert refused.exit_code == 2
+    assert "is of 16 experts, and deepseek-v3 has 256" in refused.stderr

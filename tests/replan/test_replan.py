@@ -478,6 +478,19 @@ def test_the_layers_that_change_are_those_that_save_most_tokens():
         assert set(np.flatnonzero(changed)) == set(np.argsort(-saved, kind="stable")[:most])
 
 
+def test_what_a_limit_on_all_layers_would_give_layers_that_stay_goes_to_those_that_change():
+    current, problem = drifted(layers=6)
+    for most in (1, 2, 3):
+        plan = eq.solve(problem, current=current, max_transfers_total=24, max_layers=most)
+        spent = eq.count_transfers(current, plan.placement)
+        assert (spent > 0).sum() <= most
+        assert spent.sum() <= 24
+        spread = eq.solve(problem, current=current, max_transfers_total=24)
+        kept = np.argsort(-(current.rank_load(problem.load).max(axis=1) - spread.metrics.max_rank_load))[:most]
+        assert spent.sum() > eq.count_transfers(current, spread.placement)[kept].sum()
+        assert plan.metrics.max_rank_load[kept].sum() < spread.metrics.max_rank_load[kept].sum()
+
+
 def test_layers_that_cannot_stay_change_whatever_the_limit_and_count_first():
     load = np.array([[4.0, 4.0, 1.0, 1.0]] * 3)
     torn = eq.Placement([[0, 1, 2, 3], [0, 2, 1, -1], [0, 1, 2, 3]], 2, 4)  # layer 1 lacks expert 3

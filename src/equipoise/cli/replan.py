@@ -14,7 +14,6 @@ from equipoise.cli.console import print_json, progress
 from equipoise.cli.loads import read_loads
 from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.pages import replan_page
-from equipoise.cli.warm import warm_up
 from equipoise.errors import InvalidInputError, listed, shown
 
 if TYPE_CHECKING:
@@ -162,7 +161,6 @@ def replan(
     problem = in_force.problem(load, ranks, slots, nodes, groups_of(known, groups, nodes))
     found, schedule = None, None
     with progress("planning"):
-        warm_up([options.strategy_or_default(None)], threads=threads, problem=problem)
         curve = frontier(problem, held, lost_ranks=lost, bytes_per_expert=bytes_per_expert, threads=threads)
         if limited:
             found = solve(

@@ -17,6 +17,7 @@ from equipoise.forecasting.smoothing import ERRORS, MOST_WINDOWS, smooth
 __all__ = ["Forecast", "forecast"]
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 KEPT = MOST_WINDOWS + ERRORS  # windows: the oldest error is that of a forecast which rests on the oldest windows
 DECAY = 0.95  # of what an error counts, a window
 FEWEST_ERRORS = 3
@@ -49,9 +50,10 @@ class Forecast:
     windows: Floats
     num_windows: int = field(init=False)
     expected: Floats = field(init=False)
+    tokens: Floats = field(init=False, repr=False)
     share: Floats = field(init=False, repr=False)
     off: Floats = field(init=False, repr=False)
-    known: NDArray[np.bool_] = field(init=False, repr=False)
+    known: Bools = field(init=False, repr=False)
 
     if TYPE_CHECKING:  # any array goes in, float64 comes out
 
@@ -63,18 +65,19 @@ class Forecast:
         kept = windows[-KEPT:]
         share, tokens, ahead = _ahead(kept, np.arange(max(len(kept) - 1 - ERRORS, 0), len(kept)))
         off, known = _errors(share[len(share) - len(ahead) + 1 :], tokens[len(share) - len(ahead) + 1 :], ahead[:-1])
-        self._fill(kept, last + 1, ahead[-1], off, known)
+        self._fill(kept, last + 1, tokens, ahead[-1], off, known)
 
-    def _fill(self, windows: Floats, number: int, share: Floats, off: Floats, known: NDArray[np.bool_]) -> None:
-        """Set all fields; ``share`` is the forecast and ``off`` are the errors, with a mean load of 1 in each layer."""
-        expected = _in_tokens(windows, share)
-        for name, value in (
-            ("windows", windows),
-            ("expected", expected),
-            ("share", share),
-            ("off", off),
-            ("known", known),
-        ):
+    def _fill(self, windows: Floats, number: int, tokens: Floats, share: Floats, off: Floats, known: Bools) -> None:
+        """Set all fields: ``tokens`` [windows, layers], ``share`` and ``off`` with a mean load of 1 in each layer."""
+        said: dict[str, NDArray[Any]] = {
+            "windows": windows,
+            "tokens": tokens,
+            "share": share,
+            "off": off,
+            "known": known,
+        }
+        said["expected"] = _in_tokens(windows, tokens, share, off)
+        for name, value in said.items():
             value.setflags(write=False)
             object.__setattr__(self, name, value)
         object.__setattr__(self, "num_windows", number)
@@ -110,6 +113,7 @@ class Forecast:
         after._fill(
             kept,
             self.num_windows + 1,
+            np.concatenate([self.tokens[-(KEPT - 1) :], tokens[-1:]]),
             ahead[0],
             np.concatenate([self.off[-(ERRORS - 1) :], off]),
             np.concatenate([self.known[-(ERRORS - 1) :], known]),
@@ -129,7 +133,8 @@ class Forecast:
         if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows) or not 0 <= rows.min() <= rows.max() < number:
             raise InvalidInputError(f"layers must list numbers of layers, from 0 to {number - 1}, at least one.")
         some = object.__new__(Forecast)
-        some._fill(self.windows[:, rows], self.num_windows, self.share[rows], self.off[:, rows], self.known[:, rows])
+        seen, known = (self.windows[:, rows], self.num_windows, self.tokens[:, rows]), self.known[:, rows]
+        some._fill(*seen, self.share[rows], self.off[:, rows], known)
         return some
 
     def without(self, errors: Any) -> Forecast:
@@ -144,7 +149,8 @@ class Forecast:
         if left_out.shape != (self.num_errors,) or left_out.dtype.kind != "b":
             raise InvalidInputError(f"errors must be {self.num_errors} truth values, one for each error.")
         some = object.__new__(Forecast)
-        some._fill(self.windows, self.num_windows, self.share, self.off, self.known & ~left_out[:, None])
+        known = self.known & ~left_out[:, None]
+        some._fill(self.windows, self.num_windows, self.tokens, self.share, self.off, known)
         return some
 
     @property
@@ -177,9 +183,9 @@ class Forecast:
         return weight
 
     @cached_property
-    def has_errors(self) -> NDArray[np.bool_]:
+    def has_errors(self) -> Bools:
         """Which layers have errors to plan against, bool [layers]: three, and not all of them nothing."""
-        has: NDArray[np.bool_] = (self.weight > 0).any(axis=0) & (self.off != 0).any(axis=(0, 2))
+        has: Bools = (self.weight > 0).any(axis=0) & (self.off != 0).any(axis=(0, 2))
         return has
 
     @property
@@ -242,24 +248,27 @@ def _ahead(windows: Floats, times: NDArray[np.int64]) -> tuple[Floats, Floats, F
     return share, tokens, project(share, tokens, times, alpha, noise)
 
 
-def _errors(share: Floats, tokens: Floats, ahead: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def _errors(share: Floats, tokens: Floats, ahead: Floats) -> tuple[Floats, Bools]:
     """Return how far off forecasts [windows, layers, experts] were, and whether there were both tokens and forecast."""
     known = (tokens > 0) & (ahead > 0).any(axis=2)
     off = share - ahead
     return np.where(known[:, :, None] & (np.abs(off) > ROUNDING), off, 0.0), known
 
 
-def _in_tokens(windows: Floats, share: Floats) -> Floats:
-    """Return a forecast in tokens: of a window as large as those with tokens are; the mean where all are alike."""
-    there: NDArray[np.bool_] = np.any(windows > 0, axis=2)
-    number = np.maximum(there.sum(axis=0), 1)
-    mean = np.zeros(share.shape)
-    for window in windows:  # one after the other: numpy may add them in another order
-        mean += window
-    mean /= number[:, None]
-    tokens = np.zeros(len(share))
-    for column in mean.T:
-        tokens += column
-    first = windows[there.argmax(axis=0), np.arange(len(share))]
-    alike = ((windows == first) | ~there[:, :, None]).all(axis=(0, 2)) | ~share.any(axis=1)
-    return np.where(alike[:, None], mean, share * (tokens / share.shape[1])[:, None])
+def _in_tokens(windows: Floats, tokens: Floats, share: Floats, off: Floats) -> Floats:
+    """Return a forecast in tokens: of a window as large as those with tokens are; their mean where all are alike."""
+    number = np.maximum((tokens > 0).sum(axis=0), 1)
+    total: Floats = np.zeros(len(share))
+    for row in tokens:  # one after the other: numpy may add them in another order
+        total += row
+    expected: Floats = share * (total / number / share.shape[1])[:, None]
+    for layer in np.flatnonzero(~off.any(axis=(0, 2))):
+        there = windows[tokens[:, layer] > 0, layer]
+        if not len(there):
+            expected[layer] = 0.0
+        elif (there == there[0]).all() or not share[layer].any():
+            mean = np.zeros(share.shape[1])
+            for window in there:
+                mean += window
+            expected[layer] = mean / len(there)
+    return expected

@@ -173,8 +173,11 @@ def anew_matters_from(problem: PlacementProblem) -> int:
 
 
 @part
-def within(start: InForce, budget: Budget, how: How) -> Within:
-    """Return the best that was found within the limits on transfers; see ``equipoise.replan.replan``."""
+def within(start: InForce, budget: Budget, how: How, closed: NDArray[np.bool_] | None = None) -> Within:
+    """Return the best that was found within the limits on transfers; see ``equipoise.replan.replan``.
+
+    Of a limit on all layers, those that are ``closed``, bool [layers], get no more than their experts need.
+    """
     problem, curves = start.problem, Curves(start, how, budget)
     left = curves.left
     if not budget.complete:
@@ -189,8 +192,10 @@ def within(start: InForce, budget: Budget, how: How) -> Within:
         held, _, spent = curves.best(np.full(problem.num_layers, most), *descended)
         return Within(held, spent, curves.anew)
     # The curves are one way of many, and giving each layer the same may do better.
-    equal = np.clip(total // problem.num_layers, left.transfers, most)
-    shares = [_shares(problem, curves, most, total), equal]
+    closed = np.zeros(problem.num_layers, dtype=np.bool_) if closed is None else closed
+    each = (total - left.transfers[closed].sum()) // max(int((~closed).sum()), 1)
+    equal = np.where(closed, left.transfers, np.clip(each, left.transfers, most))
+    shares = [_shares(problem, curves, most, total, closed), equal]
     found = [curves.best(share, *curves.descend(share)) for share in shares if share.sum() <= total]
     scale = _common_scale(problem)
     held, _, spent = min(found, key=lambda way: int(_on_scale(way[1], scale).sum()))
@@ -243,14 +248,15 @@ def clamped(problem: PlacementProblem, left: Remainder, budget: Budget) -> tuple
     return min(most, total), min(total, problem.num_layers * slots)
 
 
-def _shares(problem: PlacementProblem, curves: Curves, most: int, total: int) -> Int64s:
+def _shares(problem: PlacementProblem, curves: Curves, most: int, total: int, closed: NDArray[np.bool_]) -> Int64s:
     """Return how many of ``total`` transfers each layer gets, int64 [layers]: those that save most tokens."""
     scale = _common_scale(problem)
     # Few layers want more than twice their equal part, so the curves are first followed that far.
     reach = most if curves.anew is not None else min(most, max(16, 2 * -(-total // problem.num_layers)))
     while True:
         curve, _ = curves.joined(curves.descend(reach)[1])
-        share: Int64s = share_out(_on_scale(np.where(curve == MAX, 0, curve), scale), curves.left.transfers, total)
+        curve[(curve == MAX) | closed[:, None]] = 0
+        share: Int64s = share_out(_on_scale(curve, scale), curves.left.transfers, total)
         if reach == most or (share < reach).all():
             return share
         reach = min(most, 2 * reach)

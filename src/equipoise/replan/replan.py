@@ -127,6 +127,13 @@ def next_placement(problem: PlacementProblem, current: Any, budget: Budget, how:
     stays = np.zeros(problem.num_layers, dtype=np.bool_)
     if budget.keeps_layers and start.is_as_asked:
         stays = _which_stay(start, table, budget)
+        if stays.any() and budget.max_layers is not None and budget.max_transfers_total is not None:
+            levelled = within(start, budget, how, stays)  # what layers that stay were given goes to the others
+            again = _in_their_slots(levelled.held, start)
+            again[stays], table[stays] = (start.placement.physical_to_logical[stays] for _ in range(2))
+            if _tokens(start, again) < _tokens(start, table):
+                held, transfers, table = levelled.held, levelled.transfers, again
+                stays |= _which_stay(start, table, budget)
         table[stays] = start.placement.physical_to_logical[stays]
     if budget.keeps_layers and anew is not None:
         recorded = dataclasses.replace(budget, anew=anew.parameters)
@@ -179,6 +186,13 @@ def _in_their_slots(held: Ints, start: InForce) -> Ints:
         old = cut
     # Copies, because the native code would be compiled once more for read-only arrays.
     return reorder(np.maximum(held, -1).reshape(layers, -1), np.array(old.reshape(layers, -1)), slots)
+
+
+def _tokens(start: InForce, table: Ints) -> float:
+    """Return what the busiest ranks of all layers carry together, in tokens per window."""
+    from equipoise.kernels.recount.numba import recount
+
+    return float(recount(table, start.problem.load, start.problem.cluster.num_ranks, 1, 1)[0].max(axis=1).sum())
 
 
 @part

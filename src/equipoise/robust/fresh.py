@@ -33,7 +33,8 @@ def hedged(problem: PlacementProblem, physical_to_logical: Ints, threads: int | 
         return physical_to_logical
     ranks = problem.cluster.num_ranks
     held = physical_to_logical[layers].reshape(len(layers), ranks, -1)
-    swap(rows_of(problem.forecast.of_layers(layers), ranks), held, node_of_rank(problem), threads)
+    rows = rows_of(problem.forecast, ranks)
+    swap(rows if len(layers) == len(rows) else rows[layers], held, node_of_rank(problem), threads)
     table: Ints = physical_to_logical.copy()
     table[layers] = held.reshape(len(layers), -1)
     return table

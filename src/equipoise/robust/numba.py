@@ -87,7 +87,18 @@ def inner_products(each, product):
     for a in range(experts):
         for b in range(a + 1):
             product[a, b] = 0
-        for s in range(scenarios):
+        # Four rows at a time: each product is read and written as often as that takes.
+        for s in range(0, scenarios - 3, 4):
+            w, x, y, z = (np.int64(each[s, a]), np.int64(each[s + 1, a]), np.int64(each[s + 2, a]),
+                          np.int64(each[s + 3, a]))  # fmt: skip
+            for b in range(a + 1):
+                product[a, b] += (
+                    w * np.int64(each[s, b])
+                    + x * np.int64(each[s + 1, b])
+                    + y * np.int64(each[s + 2, b])
+                    + z * np.int64(each[s + 3, b])
+                )
+        for s in range(scenarios - scenarios % 4, scenarios):
             x = np.int64(each[s, a])
             for b in range(a + 1):
                 product[a, b] += x * np.int64(each[s, b])

@@ -50,14 +50,14 @@ class Layer(NamedTuple):
 
     Of experts: ``replicas`` int64; float64 ``each`` and ``more``, what part of its expert a replica is, now and with
     one more; ``product`` [experts, experts], the inner products of their rows, and ``square_of``, its diagonal;
-    ``ease``, what one more replica gains on the ranks that hold the expert.
+    ``ease``, what one more replica gains on the ranks that hold the expert, less its own square.
 
     Of ranks: ``times`` int16 [ranks, experts], replicas of each expert; ``load`` int64 [ranks, rows] and ``square``
     int64 [ranks], the sum of its squares; ``along`` float64 [ranks, experts], inner products of the load and the
     experts' rows; ``pair`` float64 [ranks, ranks, 4], gain for its cost and slots of the best swap, below 0 if not
     known, and what it does not exceed; ``changed`` bool [ranks], whose load a step changes.
 
-    Scratch: ``side`` [2, slots, 3] and ``both`` [experts].
+    Scratch: ``side`` [2, slots, 3], ``both`` and ``gain`` [experts].
 
     As in ``equipoise.replan.levelling.layer``, arrays are named in full and functions inlined, lest references be
     counted in inner loops.
@@ -82,6 +82,7 @@ class Layer(NamedTuple):
     changed: Any
     side: Any
     both: Any
+    gain: Any
 
 
 def descend(
@@ -102,9 +103,9 @@ def descend(
 
     def work(part: slice) -> None:
         experts = rows.shape[2]
-        product = np.empty((experts, experts), dtype=np.int64)
+        exact, product = np.empty((experts, experts), dtype=np.int64), np.empty((experts, experts))
         for at in range(part.start, part.stop):
-            layer = _new_layer(rows[at], held[at], was[at], node, home[at], product)
+            layer = _new_layer(rows[at], held[at], was[at], node, home[at], exact, product)
             spent[at], ended[at] = _descend(layer, level[at], limit[at], curve[at])
 
     for_each(work, blocks(len(held), threads), threads)
@@ -112,17 +113,18 @@ def descend(
 
 
 @native
-def _new_layer(rows, held, was, node, home, product):
+def _new_layer(rows, held, was, node, home, exact, product):
     ranks, experts = was.shape
-    inner_products(rows, product)
+    inner_products(rows, exact)
+    product[:] = exact
     layer = Layer(
         rows, held, was, node, home,
         np.zeros((ranks, experts), dtype=np.int16), np.zeros(experts, dtype=np.int64),
         np.empty(experts), np.empty(experts),
         np.zeros((ranks, len(rows)), dtype=np.int64), np.zeros(ranks, dtype=np.int64), np.zeros((ranks, experts)),
-        product.astype(np.float64), np.diag(product).astype(np.float64), np.zeros(experts),
+        product, np.diag(product).copy(), np.zeros(experts),
         np.zeros((ranks, ranks, 4)), np.zeros(ranks, dtype=np.bool_),
-        np.zeros((2, held.shape[1], 3)), np.zeros(experts),
+        np.zeros((2, held.shape[1], 3)), np.zeros(experts), np.zeros(experts),
     )  # fmt: skip
     for g in range(ranks):
         for s in range(held.shape[1]):
@@ -339,9 +341,10 @@ def _best_take(layer):
             freed = _note_both(layer, g, b, 1.0)
             other, each = max(b, 0), layer.each[b] if b >= 0 else 0.0
             for a in range(len(layer.ease)):
-                gain = layer.ease[a] + freed
-                gain -= (2.0 * layer.along[g, a] + layer.square_of[a] * layer.more[a]) * layer.more[a]
-                gain += 2.0 * layer.product[other, a] * each * layer.more[a] + layer.both[a]
+                shared = each * layer.product[other, a] - layer.along[g, a]
+                layer.gain[a] = layer.ease[a] + freed + 2.0 * layer.more[a] * shared + layer.both[a]
+            for a in range(len(layer.ease)):
+                gain = layer.gain[a]
                 if 2.0 * gain <= best or layer.times[g, a] > 0 or layer.home[a] != layer.node[g]:
                     continue
                 cost = _is_new(layer, g, a) - _is_new(layer, g, b)
@@ -354,7 +357,7 @@ def _best_take(layer):
 
 @inlined
 def _note_ease(layer):
-    """Note what one replica more of each expert gains on the ranks that hold it."""
+    """Note what one replica more of each expert gains on the ranks that hold it, less its own square."""
     layer.ease[:] = 0.0
     for g in range(len(layer.held)):
         for s in range(layer.held.shape[1]):
@@ -362,6 +365,8 @@ def _note_ease(layer):
             if e >= 0:
                 less = layer.each[e] - layer.more[e]
                 layer.ease[e] += 2.0 * layer.along[g, e] * less - layer.product[e, e] * less * less
+    for e in range(len(layer.ease)):
+        layer.ease[e] -= layer.square_of[e] * layer.more[e] * layer.more[e]
 
 
 @inlined

@@ -101,6 +101,7 @@ def takes(layer: Layer, held: Table, replicas: list[int], part: Part, along: lis
             if e >= 0:
                 less = part.each[e] - part.more[e]
                 ease[e] += 2.0 * along[g][e] * less - product[e][e] * less * less
+    ease = [own - product[e][e] * part.more[e] * part.more[e] for e, own in enumerate(ease)]
     for g, rank in enumerate(held):
         for i, b in enumerate(rank):
             if b < EMPTY or (b >= 0 and replicas[b] < 2):
@@ -117,12 +118,12 @@ def takes(layer: Layer, held: Table, replicas: list[int], part: Part, along: lis
                 if a in rank or layer.home[a] != layer.node[g]:
                     continue
                 more = part.more[a]
-                gain = ease[a] + freed - (2.0 * along[g][a] + product[a][a] * more) * more
                 both = 0.0
                 for r in others:
                     for _ in range(held[r].count(a)):
                         both += 2.0 * (part.each[a] - more) * rise * product[a][b]
-                gain += 2.0 * product[max(b, 0)][a] * each * more + both
+                shared = each * product[max(b, 0)][a] - along[g][a]
+                gain = ease[a] + freed + 2.0 * more * shared + both
                 cost = is_new(layer, g, a) - is_new(layer, g, b)
                 found.append(Step(gain / max(float(cost), HALF), cost, ((g, i, a),)))
     return found

@@ -7,6 +7,7 @@ file              idea
 ``layer.py``      one layer after the other: counts from few to many, the best that is found
 ``deal.py``       a first placement: the costliest replica first, each to the lightest rank
 ``descent.py``    swaps, and replicas that fall asleep or wake, each of which helps the busiest rank
+``polish.py``     swaps for several batch sizes at once
 ``subset.py``     the active replicas of smaller batches, among those of a larger
 ``bound.py``      the proved bound, its argument and domain
 ``ranks.py``      the active replicas of a layer while it is planned

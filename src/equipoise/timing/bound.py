@@ -34,8 +34,8 @@ from equipoise.timing.costs import least_replicas
 
 __all__ = ["Sorted", "least_busiest", "least_with_company", "new_sorted", "raise_by_counting", "sort_experts"]
 
-ROUNDS, COUNTED_ROUNDS = 24, 8  # halvings of the interval between a bound and what was achieved
-CLOSE, COUNTED_CLOSE = 1e-5, 1e-3  # relative; where it is so small, nothing is halved
+ROUNDS, COUNTED_ROUNDS = 24, 7  # halvings of the interval between a bound and what was achieved
+CLOSE, COUNTED_CLOSE = 1e-5, 2e-3  # relative; where it is so small, nothing is halved
 SAFE = 1e-9  # relative; what is counted against a plan is counted so much lower
 MOST_COUNTED = 40
 BITS = 17  # of an expert's number

@@ -22,8 +22,11 @@ from equipoise.timing.ranks import likely, new_ranks, read_ranks
 
 __all__ = ["Best", "bound_rows", "improve_rows", "plan_rows", "time_rows"]
 
-LARGEST = (0.45, 0.35)
+LARGEST = (0.45, 0.35, 0.27, 0.22, 0.18, 0.15)
 """What a replica may cost at most, in bounds on the busiest rank: each gives other counts."""
+
+FEW = 2
+"""So many of these are tried, but where ranks have equally many first replicas, beside which no large one has room."""
 
 CLOSE_ENOUGH = 1.005
 """A bound so near to what is achieved is not raised by counting."""
@@ -82,9 +85,11 @@ def _try_counts(ranks, curve, ordered, best, row, asked):
     num_ranks, slots = ranks.expert.shape
     scale = scale_of(curve, ordered.tokens)
     target = np.int64(bound * (1.0 + max_gap) * scale)
-    before = 0
-    for part in LARGEST:
-        time = bound * part * (1.0 + 2e-5)
+    before, part = 0, LARGEST[0]
+    while part < 1.0 and not count_for(curve, ordered.tokens, num_ranks, num_ranks * slots, bound * part, ranks.count):
+        part = min(1.0, part * 1.3)
+    for i in range(len(LARGEST) if first < slots else FEW):
+        time = bound * (part if i == 0 else LARGEST[i]) * (1.0 + 2e-5)
         if not count_for(curve, ordered.tokens, num_ranks, num_ranks * slots, time, ranks.count):
             break
         total = ranks.count.sum()

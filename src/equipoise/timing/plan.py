@@ -13,9 +13,14 @@ from equipoise.latency.curve import Curve, curve_of
 from equipoise.problem import PlacementProblem
 from equipoise.threads import blocks, for_each
 from equipoise.timing.layer import Best, bound_rows, improve_rows, plan_rows, time_rows
+from equipoise.timing.polish import polish_rows
 from equipoise.timing.subset import choose_rows, fill_rows, judge_rows
 
 __all__ = ["bound_times", "plan_in_time"]
+
+NEAR = 1.001  # a bound: what is no further from it is not looked for among plans of tokens with fewer slots
+
+BASES = 3  # batch sizes, the largest, for which a placement for several is made
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -79,10 +84,10 @@ class _Work:
         return times
 
     def _improve(self, tokens: Floats, held: Slots, rows: NDArray[np.int64], best: Best) -> None:
-        """Where ``held`` [rows given] is faster than the best of those rows, descend from it into ``best``."""
+        """Descend from ``held`` [rows given], and keep what is faster than the best of those rows."""
         few = _new_best(len(rows), held.shape[1], best.held.shape[2])
         improve_rows(self.curve, tokens[rows], few, np.ascontiguousarray(held), self.per_node)
-        better = few.limit < best.time[rows]
+        better = few.time < best.time[rows]
         for mine, theirs in zip(best, few, strict=True):
             mine[rows[better]] = theirs[better]
 
@@ -110,13 +115,13 @@ class _Work:
     def _hold_to_tokens(self, tokens: Floats, given: Floats, floors: Floats, best: Best) -> None:
         """Take what descends from plans of tokens where these are faster, with all slots a rank or with fewer.
 
-        With fewer they are asked only where a bound leaves room for more than ``max_gap``.
+        With fewer they are asked only where a bound leaves room for more than a tenth of a percent.
         """
         slower = np.flatnonzero(given < best.time)
         if len(slower):
             self._improve(tokens, self.token[slower], slower, best)
         for at, slots in enumerate(range(self.fewest, self.token.shape[2])):
-            open_ = np.flatnonzero(floors[:, at] * (1 + self.max_gap) < best.time)
+            open_ = np.flatnonzero(floors[:, at] * NEAR < best.time)
             if len(open_):
                 self._improve(tokens, self._token_with(slots, open_), open_, best)
 
@@ -147,27 +152,49 @@ class _Work:
         plans: list[tuple[Slots, Bools, Floats, Bools]] = []
         starts = [self.token.copy()]
         if not self.problem.is_hierarchical and self.fewest < self.token.shape[2]:
-            starts.insert(0, self.active_only(most, self.fewest).held)
+            bases = [self.problem.mean_tokens(size) for size in sizes[::-1][:BASES]]
+            starts = [*(self.active_only(base, self.fewest).held for base in bases), *starts]
+        balanced = np.array([self._time(self.problem.mean_tokens(size), self.token) for size in sizes])
         for held in starts:
             active = np.empty((len(sizes), *held.shape), np.bool_)
             fill_rows(most, held, active[-1])
-            worth, slower = np.zeros(len(held)), np.zeros(len(held), np.bool_)
-            for at in range(len(sizes) - 1, -1, -1):
-                tokens = self.problem.mean_tokens(sizes[at])
-                may = active[min(at + 1, len(sizes) - 1)].copy()
-                time, of_step = self._choose(tokens, held, may, active[at])
-                balanced = self._time(tokens, self.token)
-                worth += (time + of_step) / np.maximum(balanced, 1e-300)
-                slower |= time > balanced
-            plans.append((held, active, worth, slower))
-        plans.append((starts[-1], np.ones((len(sizes), *self.token.shape), np.bool_), np.full(len(self.token), np.inf),
-                      np.zeros(len(self.token), np.bool_)))  # fmt: skip
+            self._subsets(held, active)
+            if not self.problem.is_hierarchical:
+                self._polish(held, active, balanced)
+            times, of_step = self._subsets(held, active)
+            worth = ((times + of_step) / np.maximum(balanced, 1e-300)).sum(axis=0)
+            plans.append((held, active, worth, np.asarray((times > balanced).any(axis=0), np.bool_)))
+        awake = np.ones((len(sizes), *self.token.shape), np.bool_)
+        never = np.zeros(len(self.token), np.bool_)
+        plans.append((self.token.copy(), awake, np.full(len(self.token), np.inf), never))
         held, active, worth, slower = plans[0]
         for other, awake, other_worth, other_slower in plans[1:]:
             better = (slower & ~other_slower) | ((slower == other_slower) & (other_worth < worth))
             held[better], active[:, better] = other[better], awake[:, better]
             worth[better], slower[better] = other_worth[better], other_slower[better]
         return held, active
+
+    def _subsets(self, held: Slots, active: Bools) -> tuple[Floats, Floats]:
+        """Set ``active``, of which the largest batch has all that may be, from the largest to the smallest.
+
+        Returns the time of each batch and layer, and that of one step.
+        """
+        times, of_step = np.empty((2, len(active), len(held)))
+        for at in range(len(active) - 1, -1, -1):
+            may = active[min(at + 1, len(active) - 1)].copy()
+            tokens = self.problem.mean_tokens(self.problem.batch_sizes[at])
+            times[at], of_step[at] = self._choose(tokens, held, may, active[at])
+        return times, of_step
+
+    def _polish(self, held: Slots, active: Bools, asked: Floats) -> None:
+        tokens = np.array([self.problem.mean_tokens(size) for size in self.problem.batch_sizes])
+
+        def polish(rows: slice) -> None:
+            few = [np.ascontiguousarray(part[:, rows]) for part in (tokens, active, asked)]
+            polish_rows(self.curve, few[0], held[rows], few[1], few[2])
+            active[:, rows] = few[1]
+
+        self._each(polish)
 
     def _choose(self, tokens: Floats, held: Slots, may: Bools, active: Bools) -> tuple[Floats, Floats]:
         """Set ``active`` to the better of what two starts lead to; return its time and that of one step."""
