@@ -252,3 +252,14 @@ def test_forecast_plans_for_the_forecast_from_the_windows_before() -> None:
                 held = eq.solve(problem, current=held, max_transfers=row.max_transfers, **how).placement
             scores.append(plain_balancedness(held.physical_to_logical, windows[t], 4))
         assert row.balancedness_mean == pytest.approx(np.mean(scores), abs=1e-12)
+
+
+def test_plug_in_plans_as_the_plug_ins_do() -> None:
+    from equipoise.engines.settings import Settings
+    from equipoise.traces.planners import WHAT_PAYS
+
+    assert Settings().budget() == WHAT_PAYS
+    windows = drifting()
+    found = eq.replay(windows, CLUSTER, planners=["joint-descent", "plug-in"])
+    free, pays = found.rows
+    assert 0 < pays.transfers_per_window < free.transfers_per_window

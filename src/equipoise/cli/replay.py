@@ -43,7 +43,8 @@ Planners = Annotated[
     typer.Option(
         "--planner",
         metavar="NAME",
-        help="none, first-window, oracle, forecast, a strategy, or an engine's own: vllm, sglang-deepseek, "
+        help="none, first-window, oracle, plug-in, forecast, a strategy, or an engine's own: vllm, "
+        "sglang-deepseek, "
         "sglang-deepseek-vec, deepseek-eplb. Repeatable. Left out: none, first-window, plain-greedy, "
         "joint-descent, oracle.",
     ),

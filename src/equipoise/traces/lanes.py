@@ -14,7 +14,6 @@ from equipoise.kernels.recount.numba import recount
 from equipoise.migration.schedule import MigrationSchedule
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
-from equipoise.replan.budget import Budget
 from equipoise.replan.keep_slots import reorder
 from equipoise.replan.match_ranks import match_nodes
 from equipoise.replan.remainder import count_kept
@@ -138,7 +137,8 @@ class Lane:
 
     def _plan_ahead(self, pasts: dict[int, tuple[Floats, ...]]) -> dict[int, Ints] | None:
         """Return the plans of a block, where they do not depend on what is in force; all at once, as layers of one."""
-        if self.how is None or self.setting.max_transfers is not None or self.planner.forecasts or not pasts:
+        fresh = self.setting.planner == FIRST_WINDOW or self.planner.from_scratch
+        if self.how is None or self.setting.max_transfers is not None or not fresh or not pasts:
             return None
         loads = np.stack([_sum(seen) for seen in pasts.values()])
         tables = plan_all(loads, self.cluster, self.asked.num_expert_groups, self.how)
@@ -156,7 +156,7 @@ class Lane:
         assert self.how is not None
         problem = PlacementProblem(load, self.cluster, groups)
         current = Placement(held, self.cluster.num_ranks, self.shape[1])
-        budget = Budget(max_transfers=self.setting.max_transfers)
+        budget = replace(self.planner.budget, max_transfers=self.setting.max_transfers)
         return next_placement(problem, current, budget, self.how).placement.physical_to_logical
 
     def _renamed(self, table: Ints, held: Ints) -> Ints:

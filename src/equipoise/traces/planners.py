@@ -6,6 +6,7 @@ name               what it does
 none               experts in order, and again from expert 0 in the redundant slots: what engines start from
 first-window       a plan from the first window, loaded before serving goes on, and never another
 a strategy         ``equipoise.solve`` by that strategy, from the placement in force
+plug-in            what our plug-ins do inside engines by default: level ranks with few transfers, where that pays
 forecast           ``equipoise.solve`` for the ``equipoise.forecast`` from the last 96 windows, or ``history`` of them
 an engine's        its own planner, called as the engine calls it; where its package can be imported
 oracle             knows the next window: the ceiling, not a planner to be had; what it moves is free
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from equipoise.errors import MissingDependencyError, UnknownNameError, listed, shown
 from equipoise.how import How
 from equipoise.problem import Cluster
+from equipoise.replan.budget import Budget
 from equipoise.strategies import STRATEGIES
 from equipoise.traces.engine_planners import ENGINE_PLANNERS, can_import
 
@@ -36,6 +38,7 @@ __all__ = [
     "FORECAST_FROM",
     "NONE",
     "ORACLE",
+    "WHAT_PAYS",
     "Planner",
     "find_planner",
     "how_of",
@@ -47,12 +50,17 @@ Ints = NDArray[np.int32]
 Plans = Callable[[Floats, Cluster, int | None, Ints], Ints]
 """Windows [windows, layers, experts], cluster, groups and the slots in force [layers, slots] to the slots of a plan."""
 
-NONE, FIRST_WINDOW, ORACLE, FORECAST = "none", "first-window", "oracle", "forecast"
+NONE, FIRST_WINDOW, ORACLE, FORECAST, PLUG_IN = "none", "first-window", "oracle", "forecast", "plug-in"
 FORECAST_FROM = 96  # windows, of which a forecast uses no more
 DEFAULTS = (NONE, FIRST_WINDOW, "plain-greedy", "joint-descent", ORACLE)
 
 PARAMETERS: dict[str, dict[str, Any]] = {"joint-descent": {"max_gap": 0.002, "stop_after": 100_000}}
 """What strategies are given instead of their defaults."""
+
+
+FREE = Budget()
+WHAT_PAYS = Budget(min_gain=0.004, tolerance=0.003, complete=True)
+"""That of the plug-ins' own settings where nothing is set."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,8 @@ class Planner:
         Whether it looks at windows one by one, and not at their sum.
     forecasts : bool
         Whether it plans for a forecast from windows, those before its last plan too.
+    budget : Budget
+        What keeps its plans near to what is in force, beside the limit of a setting.
     """
 
     name: str
@@ -80,6 +90,12 @@ class Planner:
     limited: bool = True
     sees_windows: bool = False
     forecasts: bool = False
+    budget: Budget = FREE
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether its plan without a limit depends on nothing that is in force, but for the names of ranks."""
+        return self.strategy is not None and not self.forecasts and self.budget is FREE
 
 
 def planner_names() -> list[str]:
@@ -89,6 +105,7 @@ def planner_names() -> list[str]:
         NONE,
         FIRST_WINDOW,
         *sorted(STRATEGIES, key=lambda name: name != "plain-greedy"),
+        PLUG_IN,
         FORECAST,
         *engines,
         ORACLE,
@@ -107,6 +124,8 @@ def find_planner(name: str) -> Planner:
     """
     if name in STRATEGIES:
         return Planner(name, strategy=name)
+    if name == PLUG_IN:
+        return Planner(name, strategy="joint-descent", budget=WHAT_PAYS)
     if name == FORECAST:
         return Planner(name, strategy="joint-descent", sees_windows=True, forecasts=True)
     if name in (NONE, FIRST_WINDOW, ORACLE):

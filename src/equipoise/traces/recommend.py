@@ -100,9 +100,7 @@ def _flags(setting: Setting, num_experts: int, window: int) -> dict[str, str]:
         elif setting.planner in BUILT_IN:
             continue  # another engine's own
         else:
-            variables = (
-                [] if setting.planner in ("joint-descent", "forecast") else [f"{prefix}_STRATEGY={setting.planner}"]
-            )
+            variables = [f"{prefix}_{name}={value}" for name, value in _variables(setting.planner).items()]
             if setting.max_transfers is not None:
                 variables.append(f"{prefix}_MAX_TRANSFERS={setting.max_transfers}")
         start = (
@@ -110,6 +108,14 @@ def _flags(setting: Setting, num_experts: int, window: int) -> dict[str, str]:
         )
         found[engine] = " ".join([*variables, start])
     return found
+
+
+def _variables(planner: str) -> dict[str, str]:
+    """Return what makes our plug-ins plan as a planner of that name does in a replay."""
+    if planner == "plug-in":
+        return {"WINDOWS": "1"}
+    strategy = {} if planner in ("joint-descent", "forecast") else {"STRATEGY": planner}
+    return {**strategy, "MIN_GAIN": "0", "WINDOWS": "96" if planner == "forecast" else "1"}
 
 
 BUILT_IN = ("vllm", "sglang-deepseek", "sglang-deepseek-vec", "deepseek-eplb")
