@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-bounds test-engines bench example clean
+.PHONY: help demo test test-bounds test-engines bench docs example clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -19,7 +19,7 @@ test: $(VENV)/.development ## Lint, types, tests and the examples in docstrings 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -rs
 
 test-bounds: $(VENV)/.development ## Run every native kernel with each index checked; compiles all of them anew.
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/.cache/bounds $(BIN)/python -m pytest -m "not slow" \
@@ -32,12 +32,17 @@ bench: $(VENV)/.development ## Check, then time, against the programs that equip
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/planning.py
 
+docs: $(VENV)/.docs ## Build the site into .cache/site; every link is checked.
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
+
 example: $(VENV)/.development ## Serve a small real MoE from four processes while its text changes; under three minutes.
 	@$(BIN)/python examples/small_moe/run.py
 
 clean: ## Remove the .venv and what tools leave behind.
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
+	@echo "Left where they are: kernels that were compiled into your own cache, because the package's folder could not be"
+	@echo "written, or into NUMBA_CACHE_DIR. rm -rf ~/.cache/equipoise removes the former (~/Library/Caches on macOS)."
 
 # The stamps say what is installed, so that set-up is not repeated until what it follows from changes.
 $(BIN)/python:
@@ -49,6 +54,11 @@ $(VENV)/.runtime: pyproject.toml | $(BIN)/python
 	@echo "setting up $(VENV) (first run only)" >&2
 	$(PIP) install --editable .
 	@touch $@
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	@echo "setting up $(VENV) for the docs (first run only)" >&2
+	$(PIP) install --editable '.[docs]'
+	@touch $@ $(VENV)/.runtime
 
 $(VENV)/.development: pyproject.toml constraints-dev.txt | $(BIN)/python
 	@echo "setting up $(VENV) for development (first run only)" >&2

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.descent.counts import set_target
 from equipoise.descent.facts import MOST, TARGET, new_facts
-from equipoise.descent.fold import fold
-from equipoise.descent.layer import Layer, keep, new_layer, read_layer
+from equipoise.descent.layer import Layer
+from equipoise.kernels.native import native
 
 SHAPES = [(16, 8, 4), (40, 16, 5), (30, 12, 6)]  # experts, ranks, slots
+
+
+class Kernels:
+    """What a module of descent has, its kernels as Python may call them, those too that only kernels call."""
+
+    def __init__(self, module: str) -> None:
+        self._module = import_module(f"equipoise.descent.{module}")
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._module, name)
+        is_internal = getattr(found, "targetoptions", {}).get("no_cpython_wrapper", False)
+        return from_python(found) if is_internal else found
+
+
+@cache
+def from_python(kernel: Any) -> Any:
+    """Return a kernel with what turns Python's arguments into native ones, which it has not of its own."""
+
+    def call(*arguments):  # type: ignore[no-untyped-def]
+        return kernel(*arguments)
+
+    call.__qualname__ = f"call_{kernel.py_func.__qualname__}"  # compiled code is told apart by it
+    return native(call)
+
+
+LAYERS, COUNTS, FOLD = Kernels("layer"), Kernels("counts"), Kernels("fold")
 
 
 def dealt(shape: tuple[int, int, int], seed: int, sigma: float = 1.0, slack: float = 1.001) -> Layer:
@@ -20,8 +47,8 @@ def dealt(shape: tuple[int, int, int], seed: int, sigma: float = 1.0, slack: flo
     experts, num_ranks, slots = shape
     load = np.random.default_rng([*shape, seed]).lognormal(10, sigma, experts)
     layer = layer_of(np.rint(load * 1000).astype(np.int64), num_ranks, slots)
-    fold(layer)
-    keep(layer)
+    FOLD.fold(layer)
+    LAYERS.keep(layer)
     layer.facts[TARGET] = int(layer.ranks.load.mean() * slack)
     return layer
 
@@ -30,11 +57,11 @@ def layer_of(load: NDArray[np.int64], num_ranks: int, slots: int, effort: str = 
     """Return a layer of these loads with the counts that make its largest replica least, and work to spend."""
     experts = len(load)
     bits = experts.bit_length()
-    layer = new_layer(num_ranks, slots, experts, num_ranks, np.zeros(1, np.bool_))
+    layer: Layer = LAYERS.new_layer(num_ranks, slots, experts, num_ranks, np.zeros(1, np.bool_))
     facts = new_facts(np.zeros(1, np.int64), effort)
-    read_layer(layer, np.sort((~load << bits) | np.arange(experts)), bits, facts[0])
+    LAYERS.read_layer(layer, np.sort((~load << bits) | np.arange(experts)), bits, facts[0])
     layer.facts[MOST] = 10**12
-    set_target(layer, 0.001)
+    COUNTS.set_target(layer, 0.001)
     return layer
 
 

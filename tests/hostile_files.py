@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import math
@@ -426,6 +427,17 @@ REFUSED: dict[str, tuple[str, Build]] = {
     "csv: Arabic digits": ("load", file("1,2\n٣,4\n")),
     "csv: not a number": ("load", file("1,2\nnan,3\n")),
     "csv: 1e400": ("load", file("1,2\n1e400,3\n")),
+    "csv: expert 10^9": ("load", file("layer,expert,count\n0,1000000000,1\n")),
+    "csv: a million pairs, the last twice": (
+        "load",
+        file(lambda: "l,e,n\n" + "".join(f"{i >> 10},{i & 1023},1\n" for i in range(10**6)) + "0,0,1\n"),
+    ),
+    "csv: three million rows without names": ("load", file(lambda: "1,2,3\n" * 3 * 10**6)),
+    "gzip: a gigabyte of zeros": ("load", file(lambda: gzip.compress(bytes(1 << 30), 1))),
+    "gzip: in gzip": ("load", file(gzip.compress(gzip.compress(b"1,2\n")))),
+    "gzip: cut off": ("placement", file(gzip.compress(b"[[1, 2]]")[:-5])),
+    "parquet: nothing behind its sign": ("load", file(b"PAR1" + bytes(99) + b"PAR1")),
+    "arrow: nothing behind its sign": ("load", file(b"ARROW1" + bytes(99))),
     "csv: a quote without end": ("load", file('1,2\n3,"4' + "\n5" * 10**5)),
     # YAML
     "yaml: an expert of 10^9": ("placement", yaml("{3: [0, 1000000000]}")),

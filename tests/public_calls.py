@@ -20,9 +20,11 @@ from equipoise import (
     dispatch,
     eplb,
     metrics,
+    models,
     online,
     replan,
     report,
+    steps,
     testing,
     timed,
 )
@@ -38,14 +40,41 @@ from equipoise.timing import certify_time
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
 MODULES = (
-    "equipoise", "equipoise.advice", "equipoise.backends", "equipoise.bounds", "equipoise.capacity",
-    "equipoise.certificate", "equipoise.checker", "equipoise.dispatch", "equipoise.engines.formats",
-    "equipoise.engines.layered", "equipoise.engines.planning", "equipoise.engines.settings",
-    "equipoise.engines.vllm_ascend", "equipoise.eplb", "equipoise.latency", "equipoise.load", "equipoise.metrics",
-    "equipoise.migration", "equipoise.migration.schedule", "equipoise.online", "equipoise.placement",
-    "equipoise.plan", "equipoise.problem", "equipoise.replan", "equipoise.replan.frontier", "equipoise.report",
-    "equipoise.restarts", "equipoise.solver", "equipoise.testing", "equipoise.timed", "equipoise.timing",
-)  # fmt: skip
+    "equipoise",
+    "equipoise.advice",
+    "equipoise.backends",
+    "equipoise.bounds",
+    "equipoise.capacity",
+    "equipoise.certificate",
+    "equipoise.checker",
+    "equipoise.dispatch",
+    "equipoise.engines.formats",
+    "equipoise.engines.layered",
+    "equipoise.engines.planning",
+    "equipoise.engines.settings",
+    "equipoise.engines.vllm_ascend",
+    "equipoise.eplb",
+    "equipoise.forecasting",
+    "equipoise.latency",
+    "equipoise.load",
+    "equipoise.metrics",
+    "equipoise.models",
+    "equipoise.steps",
+    "equipoise.migration",
+    "equipoise.migration.schedule",
+    "equipoise.online",
+    "equipoise.placement",
+    "equipoise.plan",
+    "equipoise.problem",
+    "equipoise.replan",
+    "equipoise.replan.frontier",
+    "equipoise.report",
+    "equipoise.restarts",
+    "equipoise.solver",
+    "equipoise.testing",
+    "equipoise.timed",
+    "equipoise.timing",
+)
 """What people import from: the package, its rooms, and the files that the docs name."""
 
 INTERNAL = {
@@ -55,6 +84,7 @@ INTERNAL = {
     "equipoise.engines.vllm_ascend": {"is_map", "read_map", "register", "write_map"},
     "equipoise.dispatch": {"keep_even"},
     "equipoise.metrics": {"as_layers"},
+    "equipoise.models": {"Model"},
     "equipoise.problem": {"as_problem", "check_counts", "count", "finite"},
 }
 """What one room lends another, which calls it with what is checked already."""
@@ -79,7 +109,11 @@ MODEL = eq.LatencyModel(20, 12, 4, 0.06)
 TIMED = eq.PlacementProblem(LOAD, CLUSTER, latency=MODEL, routed_per_step=(8, 400))
 IN_TIME = eq.solve(TIMED, "plain-greedy")
 TIMES = eq.slot_times(PROBLEM, MODEL, [4, 200], 1, strategy="plain-greedy")
+WINDOWS = np.stack([LOAD, LOAD[:, ::-1], LOAD, LOAD + 1, LOAD[:, ::-1], 2 * LOAD])
+FORECAST = eq.forecast(WINDOWS)
 CAPACITY = eq.slots_for(PROBLEM, 0.9, strategy="plain-greedy")
+TRACE = eq.Trace([LOAD] * 3)
+REPLAYED = eq.replay(TRACE, CLUSTER, planners=["none"], threads=1)
 PLANNED: dict[str, Any] = {"problem": PROBLEM, "strategy": "plain-greedy", "threads": 1}
 
 TIME_FIELDS = ("latency", "routed_per_step", "shares", "max_rank_time", "lower_bound")
@@ -122,6 +156,7 @@ def calls(folder: Path) -> dict[str, Call]:
         "PlacementProblem": (eq.PlacementProblem, {"load": LOAD, "cluster": CLUSTER}),
         "PlacementProblem.of_layers": (PROBLEM.of_layers, {"layers": np.array([1])}),
         "LoadStatistics": (LoadStatistics, {"tokens_per_expert": LOAD, "source": "x", "layer_ids": (3, 4)}),
+        "LoadStatistics.grouped": (STATISTICS.grouped, {"steps": 1}),
         "LoadStatistics.window": (STATISTICS.window, {"selection": 0}),
         "LoadPreset": (LoadPreset, preset),
         "generate_load": (generate_load, {"preset": LoadPreset(**preset), "tokens_per_window": 100}),
@@ -152,8 +187,18 @@ def calls(folder: Path) -> dict[str, Call]:
         "LatencyModel.expected_slot_time": (MODEL.expected_slot_time, {"mean_tokens": LOAD}),
         "LatencyModel.describe": (MODEL.describe, {}),
         "LatencyModel.to_dict": (MODEL.to_dict, {}),
+        "forecast": (eq.forecast, {"windows": WINDOWS}),
+        "Forecast": (eq.Forecast, {"windows": WINDOWS}),
+        "Forecast.update": (FORECAST.update, {"window": LOAD}),
+        "Forecast.without": (FORECAST.without, {"errors": np.zeros(5, dtype=np.bool_)}),
+        "Forecast.of_layers": (FORECAST.of_layers, {"layers": np.array([1])}),
+        "PlacementProblem (forecast)": (eq.PlacementProblem, {"load": FORECAST, "cluster": CLUSTER}),
+        "solve (forecast)": (
+            eq.solve,
+            {"problem": eq.PlacementProblem(FORECAST, CLUSTER), "current": HERE, "max_transfers": 2, "threads": 1},
+        ),
         # what is answered
-        "solve": (eq.solve, {**PLANNED, "current": HERE, "max_transfers": 2, "shares": "best"}),
+        "solve": (eq.solve, {**PLANNED, "current": HERE, "max_transfers": 2, "shares": "best", "connected": True}),
         "solve (joint-descent)": (
             eq.solve,
             {"problem": PROBLEM, "max_gap": 0.1, "effort": "fast", "deadline": 1.0, "stop_after": 1},
@@ -222,6 +267,17 @@ def calls(folder: Path) -> dict[str, Call]:
             dispatch.SharesCertificate,
             {"lower_bound": LAYER, "max_rank_load": LAYER, "tight_ranks": np.ones((2, 2), np.bool_)},
         ),
+        "count_components": (dispatch.count_components, {"placement": HERE}),
+        "fewest_components": (dispatch.fewest_components, {"placement": HERE}),
+        "flexibility": (
+            eq.flexibility,
+            {"placement": HERE, "load": LOAD, "drift": 0.1, "samples": 2, "shares": "even"},
+        ),
+        "Provenance.connected": (PLAN.provenance.connected, {"placement": HERE, "load": LOAD}),
+        "foresee": (dispatch.foresee, {"load": np.stack([LOAD] * 5)}),
+        "Foresight": (dispatch.Foresight, {"expected": LOAD, "errors": LOAD[None], "weight": np.ones((1, 2))}),
+        "cautious_shares": (dispatch.cautious_shares, {"placement": HERE, "load": np.stack([LOAD] * 5)}),
+        "refresh": (eq.refresh, {"plan": PLAN, "load": LOAD}),
         "choose_shares": (dispatch.choose_shares, {"name": "best"}),
         "Certificate": (eq.Certificate, {"lower_bound": LAYER, "max_rank_load": LAYER, "bound": ("mean", "mean")}),
         "certify": (certificate.certify, {"problem": PROBLEM, "placement": HERE, "shares": EVEN}),
@@ -237,6 +293,7 @@ def calls(folder: Path) -> dict[str, Call]:
         "sglang_utilization": (metrics.sglang_utilization, {"rank_load": RANKS}),
         "Provenance": (Provenance, told),
         "Provenance.of": (Provenance.of, found),
+        "Provenance.with_forecast": (PLAN.provenance.with_forecast, {"said": {"num_windows": 3, "num_errors": 0}}),
         "Plan": (eq.Plan, {**parts, "num_expert_groups": None, "shares": EVEN}),
         "Plan.of": (eq.Plan.of, {"problem": PROBLEM, "placement": HERE, "provenance": PLAN.provenance}),
         "Plan.shares_for": (IN_TIME.shares_for, {"routed_per_step": 30}),
@@ -272,6 +329,11 @@ def calls(folder: Path) -> dict[str, Call]:
         "Plan.named": (PLAN.named, {"layer_ids": list(range(3, 3 + PLAN.placement.num_layers))}),
         "Plan.summary": (PLAN.summary, {"balancedness": 0.9}),
         "Plan.to_json": (PLAN.to_json, {}),
+        "Plan.to_pandas": (PLAN.to_pandas, {}),
+        "Steps": (steps.Steps, {"number": 3, "mean_balancedness": 0.9}),
+        "Steps.of": (steps.Steps.of, {"placement": HERE, "windows": np.stack([LOAD, LOAD])}),
+        "realised_balancedness": (steps.realised_balancedness, {"placement": HERE, "windows": LOAD}),
+        "find_model": (models.find_model, {"name": "kimi-k2"}),
         "Plan.save": (PLAN.save, {"path": saved}),
         "Plan.from_json": (eq.Plan.from_json, {"text": PLAN.to_json()}),
         "Plan.load": (eq.Plan.load, {"path": saved}),
@@ -344,9 +406,16 @@ def calls(folder: Path) -> dict[str, Call]:
         "save_load": (formats.save_load, {"load": STATISTICS, "name": "lmdeploy", "path": folder / "counts.json"}),
         "LayeredPlacement": (
             layered.LayeredPlacement,
-            {"physical_to_logical": HERE.physical_to_logical, "layer_ids": (3, 4), "num_ranks": 2, "source": "x"},
+            {
+                "physical_to_logical": HERE.physical_to_logical,
+                "layer_ids": (3, 4),
+                "num_ranks": 2,
+                "source": "x",
+                "shares": EVEN.values,
+            },
         ),
         "LayeredPlacement.of": (layered.LayeredPlacement.of, {"placement": HERE}),
+        "LayeredPlacement.of_plan": (layered.LayeredPlacement.of_plan, {"plan": PLAN}),
         "LayeredPlacement.with_ranks": (LAYERED.with_ranks, {"num_ranks": 2}),
         "LayeredPlacement.select": (LAYERED.select, {"keep": np.array([True, False])}),
         "LayeredPlacement.with_draft_layers": (LAYERED.with_draft_layers, {"number": 1}),
@@ -384,6 +453,21 @@ def calls(folder: Path) -> dict[str, Call]:
             vllm_ascend.EquipoisePolicy(GREEDY).rebalance_experts,
             {"current_expert_table": [[[0, 1], [2, 0]]], "expert_workload": [[[4, 9], [1, 4]]]},
         ),
+        # recorded traces
+        "Trace": (eq.Trace, {"steps": [LOAD] * 3, "times": [1.0, 2.0, 3.0], "phases": ["decode"] * 3}),
+        "Trace.of_tokens": (
+            eq.Trace.of_tokens,
+            {"experts": np.array([[[0, 1]], [[1, 2]]]), "step": np.array([0, 1]), "num_logical_experts": 4},
+        ),
+        "Trace.read": (eq.Trace.read, {"path": load}),
+        "Trace.pieces": (TRACE.pieces, {}),
+        "Trace.statistics": (TRACE.statistics, {}),
+        "replay (a trace)": (eq.replay, {"trace": TRACE, "cluster": CLUSTER, "planners": ["none"], "threads": 1}),
+        "Replay": (eq.Replay, vars(REPLAYED)),
+        "Replay.ranked": (REPLAYED.ranked, {}),
+        "Replay.to_dict": (REPLAYED.to_dict, {}),
+        "Replay.to_json": (REPLAYED.to_json, {}),
+        "Replay.summary": (REPLAYED.summary, {}),
         # for tests
         "assert_valid_placement": (testing.assert_valid_placement, {"problem": PROBLEM, "placement": HERE}),
         "avoidable_duplicates": (testing.avoidable_duplicates, {"problem": PROBLEM, "placement": HERE}),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import stat
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 import equipoise as eq
 from equipoise.certificate import certify
-from equipoise.errors import FileFormatError, InvalidInputError
+from equipoise.errors import FileFormatError, InvalidInputError, MissingDependencyError
 from equipoise.report import advise_slots
 from equipoise.strategies import STRATEGIES
 from equipoise.testing import random_problems
@@ -298,3 +299,26 @@ def test_every_plan_that_is_made_is_read_back() -> None:
             back = eq.Plan.from_json(plan.to_json())
             assert back.to_json() == plan.to_json()
             assert back.summary()
+
+
+def test_a_plan_is_short_as_text_and_a_table_in_a_notebook() -> None:
+    plan = eq.solve(eq.PlacementProblem(np.arange(1.0, 33.0).reshape(2, 16), eq.Cluster(2, 9)), "plain-greedy")
+    assert repr(plan).startswith("<Plan: 2 layers x 16 experts -> 18 slots on 2 ranks, mean balancedness ")
+    assert len(repr(plan)) < 150
+    html = plan._repr_html_()
+    assert html.count("<tr>") == len(plan.summary().splitlines())
+    assert "x 16 experts -&gt; 18 slots" in html
+
+
+def test_a_plan_becomes_a_data_frame_with_a_row_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = eq.solve(eq.PlacementProblem(np.arange(1.0, 33.0).reshape(2, 16), eq.Cluster(2, 9)), "plain-greedy")
+    plan = plan.named((3, 5))
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingDependencyError, match="pip install pandas"):
+        plan.to_pandas()
+    monkeypatch.undo()
+    pandas = pytest.importorskip("pandas")
+    frame = plan.to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame["layer"].tolist() == [3, 5]
+    assert frame["balancedness"].tolist() == plan.metrics.balancedness.tolist()

@@ -14,6 +14,7 @@ import equipoise as eq
 from equipoise.errors import InvalidInputError, MissingDependencyError, UnknownNameError
 from equipoise.load import generate_load, read_load
 from equipoise.testing import assert_valid_placement, random_load, random_problems
+from published import busiest_rank
 from quick import NAMES, QUICK, solve
 from real_loads import real_load
 
@@ -202,6 +203,18 @@ def test_a_hot_expert_among_equal_ones_is_planned_no_worse_than_by_the_published
     for scale in (1.0, 3.7):
         found = solve(eq.PlacementProblem(load * scale, eq.Cluster(ranks, slots)), strategy)
         assert found.certificate.max_rank_load[0] <= rank_load.max() * scale * (1 + 1e-9)
+
+
+def test_a_hierarchical_plan_is_within_max_gap_of_the_published_one_whatever_the_ties() -> None:
+    random = np.random.default_rng(0)
+    shapes = [(9, 2, 3, 9, 9), (4, 3, 2, 4, 8), (8, 2, 4, 8, 16), (6, 3, 3, 6, 12), (4, 4, 2, 2, 10)]
+    for ranks, slots_per_rank, nodes, groups, experts in shapes:
+        load = np.minimum(random.geometric(0.4, (16, experts)) - 1, 9)
+        if experts == 9:
+            load[0] = [1, 1, 2, 3, 1, 1, 1, 3, 0]  # where the next slot goes is a tie, and one choice takes less
+        plan = eq.solve(eq.PlacementProblem(load, eq.Cluster(ranks, slots_per_rank, nodes), groups))
+        for layer, reached in zip(load.tolist(), plan.metrics.max_rank_load, strict=True):
+            assert reached <= float(busiest_rank(layer, ranks, slots_per_rank, nodes, groups)) * 1.001
 
 
 @pytest.mark.parametrize("seed", [-1, "zero", 2**64])

@@ -21,10 +21,16 @@ if TYPE_CHECKING:
     from equipoise.capacity import slots_for as slots_for
     from equipoise.certificate import Certificate as Certificate
     from equipoise.dispatch.best import share as share
+    from equipoise.dispatch.connected import flexibility as flexibility
     from equipoise.dispatch.shares import Shares as Shares
+    from equipoise.eplb import rebalance_experts as rebalance_experts
     from equipoise.errors import EquipoiseError as EquipoiseError
+    from equipoise.forecasting import Forecast as Forecast
+    from equipoise.forecasting import forecast as forecast
     from equipoise.latency import LatencyModel as LatencyModel
     from equipoise.load import LoadStatistics as LoadStatistics
+    from equipoise.load import generate_load as generate_load
+    from equipoise.load import read_load as read_load
     from equipoise.metrics import Metrics as Metrics
     from equipoise.migration.schedule import LinkSpeeds as LinkSpeeds
     from equipoise.migration.schedule import MigrationSchedule as MigrationSchedule
@@ -35,8 +41,12 @@ if TYPE_CHECKING:
     from equipoise.replan import count_transfers as count_transfers
     from equipoise.replan.frontier import Frontier as Frontier
     from equipoise.replan.frontier import frontier as frontier
+    from equipoise.replan.refresh import refresh as refresh
     from equipoise.solver import solve as solve
     from equipoise.timing import TimeCertificate as TimeCertificate
+    from equipoise.traces.replay import replay as replay
+    from equipoise.traces.result import Replay as Replay
+    from equipoise.traces.trace import Trace as Trace
 
 __version__ = "0.1.0"
 
@@ -45,6 +55,7 @@ _ROOMS = {
     "Certificate": "certificate",
     "Cluster": "problem",
     "EquipoiseError": "errors",
+    "Forecast": "forecasting",
     "Frontier": "replan.frontier",
     "LatencyModel": "latency",
     "LinkSpeeds": "migration.schedule",
@@ -54,9 +65,18 @@ _ROOMS = {
     "Placement": "placement",
     "PlacementProblem": "problem",
     "Plan": "plan",
+    "Replay": "traces.result",
     "Shares": "dispatch.shares",
+    "Trace": "traces.trace",
     "count_transfers": "replan",
+    "flexibility": "dispatch.connected",
+    "forecast": "forecasting",
     "frontier": "replan.frontier",
+    "generate_load": "load",
+    "read_load": "load",
+    "rebalance_experts": "eplb",
+    "replay": "traces.replay",
+    "refresh": "replan.refresh",
     "share": "dispatch.best",
     "slots_for": "capacity",
     "solve": "solver",
@@ -77,4 +97,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_ROOMS])
+    return [*__all__, "__version__"]

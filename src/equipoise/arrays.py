@@ -17,7 +17,18 @@ from numpy.typing import NDArray
 from equipoise.errors import InvalidInputError, shown
 from equipoise.limits import MOST_CELLS, MOST_LAYERS, MOST_LOADS, MOST_SLOTS
 
-__all__ = ["CheckedLoad", "as_load", "as_numpy", "as_windows", "check_loads", "check_table", "is_torch", "like"]
+__all__ = [
+    "CheckedLoad",
+    "as_load",
+    "as_load_and_steps",
+    "as_numpy",
+    "as_windows",
+    "check_loads",
+    "check_table",
+    "check_values",
+    "is_torch",
+    "like",
+]
 
 CHECKED_AT_ONCE = 1 << 20  # loads; what is refused takes no memory for a copy of all
 
@@ -46,7 +57,9 @@ def as_numpy(value: Any, name: str) -> NDArray[Any]:
     if isinstance(value, np.ma.MaskedArray):
         raise InvalidInputError(f"{name} is a masked array; say what the masked entries are, such as {name}.filled(0).")
     try:
-        array = np.asarray(value)
+        array = np.asarray(_without_tensors(value, name))
+    except InvalidInputError:
+        raise
     except ValueError:
         raise InvalidInputError(f"{name} is ragged; every row needs the same number of entries.") from None
     except Exception:  # whatever the entries raise when they are to become numbers
@@ -55,6 +68,16 @@ def as_numpy(value: Any, name: str) -> NDArray[Any]:
         raise InvalidInputError(f"{name} holds {array.dtype} values; it must hold integers or floats.")
     _check_size(array.shape, name)  # a view may be larger than any memory
     return array
+
+
+def _without_tensors(value: Any, name: str, depth: int = 2) -> Any:
+    """Return a list, or a list of lists, with arrays in place of torch tensors, whatever their type and device."""
+    if depth and "torch" in sys.modules and isinstance(value, list | tuple) and value:
+        if is_torch(value[0]):
+            return [as_numpy(item, f"{name}[{i}]") if is_torch(item) else item for i, item in enumerate(value)]
+        if isinstance(value[0], list | tuple):
+            return [_without_tensors(item, f"{name}[{i}]", depth - 1) for i, item in enumerate(value)]
+    return value
 
 
 def check_loads(num_windows: int, num_layers: int, num_experts: int, name: str) -> None:
@@ -109,14 +132,14 @@ def as_windows(value: Any, name: str = "load", axis: str = "window") -> NDArray[
     if array.size == 0:
         raise InvalidInputError(f"{name} has shape {array.shape}, which is empty; it needs at least one of each.")
     check_loads(array.shape[0] if array.ndim == 3 else 1, array.shape[-2], array.shape[-1], name)
-    _check_loads(array, name, axis)
+    check_values(array, name, axis)
     # Only now is memory taken for it.
     array = np.array(array, dtype=np.float64, order="C").reshape(-1, *array.shape[-2:])
     array.setflags(write=False)
     return array
 
 
-def _check_loads(array: NDArray[Any], name: str, axis: str) -> None:
+def check_values(array: NDArray[Any], name: str, axis: str) -> None:
     """Insist that every load is finite and not negative, and that the sums over windows and experts are finite too."""
     windows = array if array.ndim == 3 else array[None]
     at_once = max(1, CHECKED_AT_ONCE // windows[0].size)
@@ -158,9 +181,17 @@ def as_load(value: Any, name: str = "load") -> NDArray[np.float64]:
     InvalidInputError
         As ``as_windows`` does.
     """
+    return as_load_and_steps(value, name)[0]
+
+
+def as_load_and_steps(value: Any, name: str = "load") -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Return a load as ``as_load`` does, and its steps, shape (num_steps, num_layers, num_logical_experts).
+
+    None where there is one step.
+    """
     if isinstance(value, CheckedLoad):
-        return value.array
+        return value.array, None
     windows = as_windows(value, name, axis="step")
     load: NDArray[np.float64] = windows[0] if len(windows) == 1 else windows.sum(axis=0)
     load.setflags(write=False)
-    return load
+    return load, windows if len(windows) > 1 else None

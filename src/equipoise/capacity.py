@@ -18,6 +18,7 @@ from equipoise.how import How
 from equipoise.metrics import as_layers
 from equipoise.metrics import balancedness as balancedness_of
 from equipoise.problem import Cluster, PlacementProblem, as_problem
+from equipoise.steps import Steps
 from equipoise.strategies import DEFAULT, parameters_of
 
 __all__ = ["Answer", "Capacity", "CapacityPoint", "slots_for"]
@@ -41,12 +42,15 @@ class CapacityPoint:
         Mean / max rank load of a placement that was found and checked.
     limit : float64 array, shape (num_layers,)
         Mean rank load / lower bound: no placement in so many slots has a greater balancedness.
+    steps : Steps or None, default None
+        Of a load that is the sum of several steps: how many, and what that placement is worth step by step.
     """
 
     cluster: Cluster
     num_redundant_experts: int
     balancedness: Floats
     limit: Floats
+    steps: Steps | None = None
 
     def __post_init__(self) -> None:
         as_instance(self.cluster, Cluster, "cluster", "a Cluster(num_ranks=..., slots_per_rank=...)")
@@ -205,7 +209,7 @@ def slots_for(
     how = How.of(strategy, seed=seed, backend=backend, threads=threads, **parameters)
     capacity = Capacity(target, (), _ceiling(problem))
     for each in _sizes(problem, most_slots):
-        point = _point(each, how)
+        point = _point(each, how, problem.steps)
         capacity = replace(capacity, points=(*capacity.points, point))
         settled = all(answer.found is not None or answer.never for answer in (capacity.mean, capacity.worst))
         if settled and len(capacity.points) >= FEWEST_POINTS:
@@ -243,7 +247,8 @@ def _experts_on_a_node(problem: PlacementProblem) -> int:
 
 
 def _with_slots(problem: PlacementProblem, slots_per_rank: int) -> PlacementProblem:
-    return replace(problem, cluster=replace(problem.cluster, slots_per_rank=slots_per_rank))
+    """Return ``problem`` with so many slots a rank, and its load as it is: what is asked for is not the next window."""
+    return replace(problem.without_forecast, cluster=replace(problem.cluster, slots_per_rank=slots_per_rank))
 
 
 def _ceiling(problem: PlacementProblem) -> Floats:
@@ -260,8 +265,9 @@ def _limit(problem: PlacementProblem) -> Floats:
     return limit
 
 
-def _point(problem: PlacementProblem, how: How) -> CapacityPoint:
+def _point(problem: PlacementProblem, how: How, windows: Floats | None) -> CapacityPoint:
     _, placement = how.place(problem)
     achieved = np.minimum(balancedness_of(check_placement(problem, placement)), 1.0)
     limit = np.maximum(_limit(problem), achieved)  # equal but for rounding where a bound is met
-    return CapacityPoint(problem.cluster, problem.num_redundant_experts, achieved, limit)
+    steps = Steps.of(placement, windows)
+    return CapacityPoint(problem.cluster, problem.num_redundant_experts, achieved, limit, steps)

@@ -124,7 +124,7 @@ def certify(
     >>> certificate.lower_bound.tolist(), certificate.max_rank_load.tolist(), certificate.bound
     ([4.0], [4.0], ('mean',))
     """
-    as_problem(problem)
+    problem = as_problem(problem).without_forecast
     from equipoise.bounds import lower_bounds  # with numba, which reading a plan does not need
 
     asked = anywhere = problem

@@ -21,7 +21,7 @@ class NodeRows:
     ----------
     weight : int64 array, shape (num_layers * num_nodes, experts per node)
     expert : int32 array, same shape
-        The logical expert behind each column, ascending; row ``layer * num_nodes + node``.
+        The logical expert behind each column; row ``layer * num_nodes + node``.
     num_ranks, num_slots : int
         Of one node.
     """
@@ -37,12 +37,15 @@ class NodeRows:
 
 
 def split_by_node(
-    problem: PlacementProblem, fixed: NDArray[np.int64], node_of_group: NDArray[np.int32] | None
+    problem: PlacementProblem,
+    fixed: NDArray[np.int64],
+    node_of_group: NDArray[np.int32] | None,
+    place_on_node: NDArray[np.int32] | None = None,
 ) -> NodeRows:
     """Return the rows of ``problem``, one for each layer and node; one node if ``node_of_group`` is None.
 
-    ``node_of_group`` int [layers, groups] puts equally many groups on each node. Within a node, experts keep
-    their order.
+    ``node_of_group`` int [layers, groups] puts equally many groups on each node. Within a node, groups keep
+    their order, or stand as ``place_on_node`` int [layers, groups] says.
     """
     layers, experts = fixed.shape
     cluster = problem.cluster
@@ -50,7 +53,8 @@ def split_by_node(
         same = np.broadcast_to(np.arange(experts, dtype=np.int32), fixed.shape)
         return NodeRows(fixed, same, cluster.num_ranks, cluster.num_slots)
     nodes, num_groups = cluster.num_nodes, node_of_group.shape[1]
-    groups = np.argsort(node_of_group, axis=1, kind="stable")  # by node, then by number
+    order = node_of_group if place_on_node is None else node_of_group.astype(np.int64) * num_groups + place_on_node
+    groups = np.argsort(order, axis=1, kind="stable")  # by node, then by place or number
     by_group = np.arange(experts, dtype=np.int32).reshape(num_groups, -1)
     expert = by_group[groups].reshape(layers * nodes, -1)
     weight = fixed.reshape(layers, num_groups, -1)[np.arange(layers)[:, None], groups].reshape(layers * nodes, -1)

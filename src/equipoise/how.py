@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from equipoise.arguments import flag
 from equipoise.backends import BACKENDS, Backend, choose_backend
+from equipoise.dispatch.connected import connect_ranks
 from equipoise.placement import Placement
 from equipoise.problem import PlacementProblem, as_problem
 from equipoise.restarts import check_seed
+from equipoise.robust import hedged, start_problem
 from equipoise.strategies import DEFAULT, Found, Strategy, choose_strategy
 from equipoise.threads import num_threads
 
-__all__ = ["How"]
+__all__ = ["CONNECTING", "How"]
+
+CONNECTING = "swaps that connect"
+"""The stage in which ranks are connected."""
+
+MAX_GAP = 0.001  # of strategies that have none
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,9 @@ class How:
         One that the strategy runs on, and that runs here.
     threads : int or None, default None
         None uses all processors that the process may run on.
+    connected : bool, default False
+        Whether the ranks of each layer are then connected by the experts they share, at no more than ``max_gap`` of
+        the strategy, 0.1 % where it has none; see ``equipoise.dispatch.connected``.
 
     Raises
     ------
@@ -45,10 +57,12 @@ class How:
     seed: int = 0
     backend: Backend = BACKENDS["numba"]
     threads: int | None = None
+    connected: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", check_seed(self.seed))
         num_threads(self.threads)
+        object.__setattr__(self, "connected", flag(self.connected, "connected"))
 
     @classmethod
     def of(
@@ -59,6 +73,7 @@ class How:
         backend: str = "auto",
         threads: int | None = None,
         device: str = "cpu",
+        connected: bool = False,
         **parameters: Any,
     ) -> How:
         """Return how to plan, from names as callers type them; ``device`` is where the loads live.
@@ -73,12 +88,27 @@ class How:
             If the backend was asked for by name and cannot run here.
         """
         chosen = choose_strategy(strategy, **parameters)
-        return cls(chosen, seed, choose_backend(backend, device, chosen.backends, chosen.name), threads)
+        return cls(chosen, seed, choose_backend(backend, device, chosen.backends, chosen.name), threads, connected)
+
+    @property
+    def max_gap(self) -> float:
+        """How much busier connecting may make the busiest rank, and what joint descent calls level."""
+        gap: float = getattr(self.strategy, "max_gap", MAX_GAP)
+        return gap
 
     def find(self, problem: PlacementProblem) -> Found:
-        """Return what the strategy finds for ``problem``."""
+        """Return what the strategy finds for ``problem``; of a forecast, after swaps against its errors."""
         as_problem(problem)
-        return self.strategy.place(problem, self.seed, self.backend, self.threads)
+        start = start_problem(problem)
+        found = self.strategy.place(start, self.seed, self.backend, self.threads)
+        if start is not problem:
+            held = hedged(problem, found.physical_to_logical, self.threads)
+            found = dataclasses.replace(found, physical_to_logical=held)
+        if not self.connected:
+            return found
+        table, swaps = connect_ranks(problem, found.physical_to_logical, self.max_gap, threads=self.threads)
+        stages = {**found.stages, CONNECTING: int(swaps.sum())}
+        return dataclasses.replace(found, physical_to_logical=table, stages=stages)
 
     def place(self, problem: PlacementProblem) -> tuple[Found, Placement]:
         """Return what the strategy finds for ``problem`` and its placement, without the proof."""

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arguments import as_instance, as_path, as_ranks, count, finite
+from equipoise.arguments import as_index, as_instance, as_path, as_ranks, count, finite
 from equipoise.certificate import Certificate, certify
 from equipoise.decode.json import decode_json, parse_json
 from equipoise.decode.source import reading
 from equipoise.decode.tables import whole_numbers
+from equipoise.dispatch.connected import count_components, describe_connected, fewest_components
 from equipoise.dispatch.shares import Shares
-from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError, listed, shown
+from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError, MissingDependencyError, listed, shown
 from equipoise.files import write_atomically
 from equipoise.latency import LatencyModel
 from equipoise.load import LoadStatistics
@@ -26,6 +29,7 @@ from equipoise.metrics import Metrics
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
 from equipoise.saved import KEYS, fields_of, verified, verified_shares, verified_time
+from equipoise.steps import Steps
 from equipoise.timing import TimeCertificate
 
 __all__ = ["Plan", "Provenance"]
@@ -42,6 +46,14 @@ def _check_limit(value: Any, name: str) -> None:
         raise InvalidInputError(f"{name} is {shown(value)}, which limits nothing; leave it out.")
 
 
+def _check_forecast(said: Any) -> None:
+    """Insist on what a plan for a forecast records of it; see ``equipoise.robust.back_test``."""
+    as_instance(said, dict, "parameter forecast", "what was forecast, as a plan records it")
+    for name in ("num_windows", "num_errors", "tested_layers"):
+        count(said.get(name, 0), f"{name} of the forecast", least=0, most=2**63 - 1)
+    finite(said.get("expected_balancedness", 0.0), "expected_balancedness of the forecast")
+
+
 HELD_BACK_BY: dict[str, tuple[str, Callable[[Any, str], object]]] = {
     "max_transfers": ("by the limit of {:,} transfers in a layer", _check_limit),
     "max_transfers_total": ("by the limit of {:,} transfers in all layers together", _check_limit),
@@ -50,6 +62,16 @@ HELD_BACK_BY: dict[str, tuple[str, Callable[[Any, str], object]]] = {
     "stop_after": ("by a search that was ended before it was done", lambda value, name: None),
 }
 """Parameters that keep a plan from being as good as it could be, what to say of them, and what must hold to say it."""
+
+
+def _check_connected(value: Any) -> None:
+    """Insist on what ``describe_connected`` returns."""
+    known = ("drift", "even", "best")
+    if not isinstance(value, dict) or sorted(value) != sorted(known):
+        raise InvalidInputError(f"parameter connected is {shown(value)}; it must have {listed(known)}.")
+    for name in known:
+        finite(value[name], f"parameter connected, {name}")
+
 
 WORTH_ASKING = 0.99  # mean balancedness below which the summary says how to find the slots that reach it
 
@@ -93,10 +115,23 @@ class Provenance:
         for name, (_, check) in HELD_BACK_BY.items():
             if self.parameters.get(name) is not None:
                 check(self.parameters[name], f"parameter {name}")
+        if self.parameters.get("connected"):
+            _check_connected(self.parameters["connected"])
+        if self.parameters.get("forecast") is not None:
+            _check_forecast(self.parameters["forecast"])
         for stage, number in self.stages.items():
             if not isinstance(stage, str) or len(stage) > LONGEST_NAME or not stage.isprintable():
                 raise InvalidInputError(f"stage {shown(stage)} has no name that fits into a line.")
             count(number, f"stage {shown(stage)}", least=0, most=2**63 - 1)
+
+    def connected(self, placement: Placement, load: NDArray[np.float64]) -> Provenance:
+        """Return the same with what connecting the ranks of ``placement`` gives when ``load`` drifts."""
+        parameters = {**self.parameters, "connected": describe_connected(placement, load)}
+        return dataclasses.replace(self, parameters=parameters)
+
+    def with_forecast(self, said: dict[str, Any]) -> Provenance:
+        """Return the same with what the plan's forecast was made of, as parameter ``forecast``."""
+        return dataclasses.replace(self, parameters={**self.parameters, "forecast": said})
 
     @classmethod
     def of(cls, strategy: Any, seed: int, implementation: str, stages: dict[str, int], digest: str) -> Provenance:
@@ -136,6 +171,11 @@ class Plan:
     time : TimeCertificate or None, default None
         Of a plan in time: its latency model, and for each batch size the shares, the expected time of the busiest rank
         and a bound on it.
+    steps : Steps or None, default None
+        Of a load that is the sum of several steps: how many, and what the placement is worth step by step.
+    lost_ranks : tuple of int, default ()
+        Ranks that were gone when it was made, ascending; their slots are empty. A re-plan from this one leaves them
+        empty, unless they are named as restored.
 
     Examples
     --------
@@ -154,6 +194,8 @@ class Plan:
     layer_ids: tuple[int, ...] | None = None
     shares: Shares | None = None
     time: TimeCertificate | None = None
+    steps: Steps | None = None
+    lost_ranks: tuple[int, ...] = ()
 
     @property
     def latency(self) -> LatencyModel | None:
@@ -197,11 +239,14 @@ class Plan:
             as_instance(getattr(self, field), kind, field, f"a {kind.__name__}")
         if self.num_expert_groups is not None:
             count(self.num_expert_groups, "num_expert_groups")
+        if self.steps is not None:
+            as_instance(self.steps, Steps, "steps", "a Steps(number, mean_balancedness), or None")
         layers = (len(self.certificate.bound), len(self.metrics.mean_rank_load), self.placement.num_layers)
         if len(set(layers)) > 1:
             raise InvalidInputError(
                 f"certificate, metrics and placement are of {listed(layers)} layers; pass those of one plan."
             )
+        object.__setattr__(self, "lost_ranks", _checked_lost(self.lost_ranks, self.placement))
         if self.shares is not None:
             as_instance(self.shares, Shares, "shares", "Shares, or None for even ones")
             if self.shares.placement != self.placement:
@@ -236,7 +281,15 @@ class Plan:
         mean = problem.load.sum(axis=1) / (problem.cluster.num_ranks - len(lost_ranks))
         metrics = Metrics(mean, certificate.max_rank_load, placement.num_duplicates)
         return cls(
-            problem.cluster, problem.num_expert_groups, placement, certificate, metrics, provenance, shares=shares
+            problem.cluster,
+            problem.num_expert_groups,
+            placement,
+            certificate,
+            metrics,
+            provenance,
+            shares=shares,
+            steps=Steps.of(placement, problem.steps, shares),
+            lost_ranks=tuple(sorted(set(lost_ranks))),
         )
 
     @classmethod
@@ -258,13 +311,25 @@ class Plan:
         certificate = Certificate(every(lambda part: part.certificate.lower_bound), largest, names)
         metrics = Metrics(every(lambda part: part.metrics.mean_rank_load), largest, placement.num_duplicates)
         stages = {stage: sum(part.provenance.stages[stage] for part in parts) for stage in first.provenance.stages}
-        provenance = dataclasses.replace(first.provenance, stages=stages, problem_digest=problem_digest)
+        parameters = _parameters_of_all(parts)
+        provenance = dataclasses.replace(
+            first.provenance, parameters=parameters, stages=stages, problem_digest=problem_digest
+        )
         shares = None
         if any(part.shares is not None for part in parts):
             shares = Shares(every(lambda part: _shares_of(part).values), placement)
         if any(part.time is not None for part in parts):
             raise InvalidInputError("parts are plans in time; plan their layers together.")
-        return cls(first.cluster, first.num_expert_groups, placement, certificate, metrics, provenance, shares=shares)
+        return cls(
+            first.cluster,
+            first.num_expert_groups,
+            placement,
+            certificate,
+            metrics,
+            provenance,
+            shares=shares,
+            lost_ranks=first.lost_ranks,
+        )
 
     def summary(self, balancedness: float = WORTH_ASKING) -> str:
         """Return a few lines for people: shape, balancedness, gap, what binds, what would lift it, how it was found.
@@ -272,31 +337,87 @@ class Plan:
         Where more than the mean binds and the mean balancedness is below the one given, the command is named that
         finds the fewest slots that reach it; ``equipoise.report.advise_slots`` does the same. Nothing is planned here.
         """
-        placement, metrics, certificate, how = self.placement, self.metrics, self.certificate, self.provenance
-        cluster, balancedness = self.cluster, finite(balancedness, "balancedness")
-        shape = (
-            f"{placement.num_layers} layers x {placement.num_logical_experts} experts -> {cluster.num_slots} slots on "
-            f"{cluster.num_ranks} ranks ({cluster.slots_per_rank} a rank)"
+        return "\n".join(f"{name:<13} {text}" for name, text in self._rows(finite(balancedness, "balancedness")))
+
+    def __repr__(self) -> str:
+        return (
+            f"<Plan: {self._shape()}, mean balancedness {self.metrics.mean_balancedness:.4f}, "
+            f"mean gap {self.certificate.mean_gap:.4%}>"
         )
+
+    def _repr_html_(self) -> str:
+        """Return the summary as a table, for notebooks."""
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(text)}</td></tr>"
+            for name, text in self._rows(WORTH_ASKING)
+        )
+        return f"<table>{rows}</table>"
+
+    def to_pandas(self) -> Any:
+        """Return a pandas DataFrame with a row for each layer.
+
+        Columns: ``layer`` (the model's id), ``balancedness``, ``mean_rank_load`` and ``max_rank_load`` (tokens),
+        ``lower_bound`` (tokens), ``gap``, ``bound`` (its argument), ``num_duplicates``.
+
+        Raises
+        ------
+        MissingDependencyError
+            If pandas is not installed.
+        """
+        try:
+            pandas: Any = importlib.import_module("pandas")
+        except ImportError as error:
+            raise MissingDependencyError("pandas is not installed here. Run pip install pandas.") from error
+        metrics, certificate = self.metrics, self.certificate
+        ids = range(self.placement.num_layers) if self.layer_ids is None else self.layer_ids
+        return pandas.DataFrame(
+            {
+                "layer": list(ids),
+                "balancedness": metrics.balancedness,
+                "mean_rank_load": metrics.mean_rank_load,
+                "max_rank_load": metrics.max_rank_load,
+                "lower_bound": certificate.lower_bound,
+                "gap": certificate.gap,
+                "bound": list(certificate.bound),
+                "num_duplicates": metrics.num_duplicates,
+            }
+        )
+
+    def _shape(self) -> str:
+        """Return how many layers, experts, slots and ranks, for people."""
+        placement, cluster = self.placement, self.cluster
+        return (
+            f"{placement.num_layers} layers x {placement.num_logical_experts} experts -> {cluster.num_slots} slots on "
+            f"{cluster.num_ranks} ranks"
+        )
+
+    def _rows(self, balancedness: float) -> list[tuple[str, str]]:
+        """Return what ``summary`` says, by what it is about."""
+        metrics, certificate, how, cluster = self.metrics, self.certificate, self.provenance, self.cluster
+        shape = f"{self._shape()} ({cluster.slots_per_rank} a rank)"
         if cluster.num_nodes > 1:
             shape += f", {cluster.num_nodes} nodes"
         if self.num_expert_groups is not None:
             shape += f", {self.num_expert_groups} expert groups"
         duplicates = int(metrics.num_duplicates.sum())
         found = ", ".join(f"{name} {number:,}" for name, number in how.stages.items() if number)
-        rows = (
+        return [
             ("plan", shape),
             ("balancedness", f"mean {metrics.mean_balancedness:.4f}, worst layer {metrics.worst_balancedness:.4f}"),
+            *([("steps", str(self.steps))] if self.steps else []),
             ("gap to bound", f"mean {certificate.mean_gap:.4%}, worst layer {certificate.max_gap:.4%}"),
+            *(("next window", line) for line in self._foreseen()),
             *(("bound by", line) for line in self._binding()),
             *(("time", line) for line in ([] if self.time is None else self.time.describe())),
             *(("time model", line) for line in ([] if self.time is None else [self.time.latency.describe()])),
+            *([("lost", _named_ranks(self.lost_ranks))] if self.lost_ranks else []),
             *(("held back", line) for line in self._holding_back()),
+            *(("shares", line) for line in self._sharing()),
+            *(("connected", line) for line in self._connecting()),
             *(("to reach", line) for line in self._to_reach(balancedness)),
             ("duplicates", f"{duplicates or 'no'} rank{'s hold' if duplicates != 1 else ' holds'} an expert twice"),
             ("found by", f"{how.strategy}, seed {how.seed}, {how.implementation}" + (f"; {found}" if found else "")),
-        )
-        return "\n".join(f"{name:<13} {text}" for name, text in rows)
+        ]
 
     @property
     def binding(self) -> dict[str, int]:
@@ -328,10 +449,49 @@ class Plan:
         ]
         return lines or ["nothing: no layer has tokens"]
 
+    def _foreseen(self) -> list[str]:
+        """Return what was forecast, from what, and how balanced the next window is expected to be."""
+        said = self.provenance.parameters.get("forecast")
+        if said is None:
+            return []
+        windows = said.get("num_windows", 0)
+        made = f"what is above is on the load forecast from {windows:,} window{'' if windows == 1 else 's'}"
+        if "expected_balancedness" not in said:
+            return [f"{made}; too little is known of errors to plan against them"]
+        errors, layers = said.get("num_errors", 0), said.get("tested_layers", 0)
+        return [
+            f"balancedness {said['expected_balancedness']:.4f} expected; {made}",
+            f"back-tested on {errors:,} past errors that plans had not seen, "
+            f"in {layers:,} layer{'' if layers == 1 else 's'}",
+        ]
+
     def _holding_back(self) -> list[str]:
         """Return the limits that were set for this plan: the gap may be owed to them."""
         limits = ((words, self.provenance.parameters.get(name)) for name, (words, _) in HELD_BACK_BY.items())
         return [words.format(limit) for words, limit in limits if limit is not None]
+
+    def _sharing(self) -> list[str]:
+        """Return how far shares are from even, and how many replicas are dormant, where there are shares."""
+        if self.shares is None:
+            return []
+        uneven = (np.abs(self.shares.values - Shares.even(self.placement).values) > 0.005).sum()
+        return [f"{uneven:,} uneven, {int(self.shares.num_dormant.sum()):,} replicas dormant, in all layers"]
+
+    def _connecting(self) -> list[str]:
+        """Return how many components the ranks fall into and what that gives, where they were to be connected."""
+        told = self.provenance.parameters.get("connected")
+        if not told:
+            return []
+        found, fewest = count_components(self.placement), fewest_components(self.placement)
+        line = f"{found.mean():.2f} components of ranks that share experts, worst layer {found.max()}"
+        if fewest.max() > 1:
+            spare = self.cluster.num_slots - self.placement.num_logical_experts
+            line += f"; {spare} redundant experts cannot join {self.cluster.num_ranks} ranks: at least {fewest.max()}"
+        return [
+            line,
+            f"after {told['drift']:.0%} drift, with no transfers: balancedness {told['best']:.4f} with the best "
+            f"shares, {told['even']:.4f} with even ones",
+        ]
 
     def _to_reach(self, balancedness: float) -> list[str]:
         """Return the line that says how to find the slots for a mean balancedness, where more than the mean binds."""
@@ -349,6 +509,8 @@ class Plan:
         """Return the plan as JSON text: the same text for the same plan."""
         ids = {} if self.layer_ids is None else {"layer_ids": list(self.layer_ids)}
         shares = {} if self.shares is None else {"shares": self.shares.values.tolist()}
+        steps = {} if self.steps is None else {"steps": dataclasses.asdict(self.steps)}
+        lost = {"lost_ranks": list(self.lost_ranks)} if self.lost_ranks else {}
         return json.dumps(
             {
                 "format": FORMAT,
@@ -357,6 +519,8 @@ class Plan:
                 "num_expert_groups": self.num_expert_groups,
                 "num_logical_experts": self.placement.num_logical_experts,
                 **ids,
+                **steps,
+                **lost,
                 "provenance": dataclasses.asdict(self.provenance),
                 "lower_bound": self.certificate.lower_bound.tolist(),
                 "bound": list(self.certificate.bound),
@@ -437,11 +601,49 @@ class Plan:
                 plan = dataclasses.replace(plan, shares=verified_shares(document, plan.placement))
             if version > 1 and "time" in document:
                 plan = dataclasses.replace(plan, time=verified_time(document["time"], plan.placement))
+            if "steps" in document:
+                steps = Steps(**fields_of(document["steps"], Steps, "steps"))
+                plan = dataclasses.replace(plan, steps=steps)
+            if "lost_ranks" in document:
+                lost = whole_numbers([document["lost_ranks"]], "lost_ranks")[0].tolist()
+                plan = dataclasses.replace(plan, lost_ranks=tuple(lost))
             if "layer_ids" not in document:
                 return plan
             return plan.named(whole_numbers([document["layer_ids"]], "layer_ids")[0].tolist())
         except EquipoiseError as error:
             raise FileFormatError(f"{name} is not a valid plan: {str(error).rstrip('.')}.") from None
+
+
+def _checked_lost(value: Any, placement: Placement) -> tuple[int, ...]:
+    """Return lost ranks that ascend, are ranks and hold nothing, or say which of them does not."""
+    slots = placement.physical_to_logical.reshape(placement.num_layers, placement.num_ranks, -1)
+    held = slots.max(axis=(0, 2)) >= 0
+    lost: list[int] = []
+    for rank in as_ranks(value):
+        number = as_index(rank, -1)
+        if not (lost[-1] if lost else -1) < number < placement.num_ranks:
+            raise InvalidInputError(
+                f"lost_ranks is {shown(value)}; it must hold ranks from 0 to {placement.num_ranks - 1}, ascending."
+            )
+        if held[number]:
+            raise InvalidInputError(f"lost_ranks names {number}, and the placement has experts there; leave it out.")
+        lost.append(number)
+    return tuple(lost)
+
+
+def _named_ranks(ranks: Sequence[int]) -> str:
+    return f"{'ranks' if len(ranks) > 1 else 'rank'} {listed(ranks)}: left empty, by a re-plan from this one too"
+
+
+def _parameters_of_all(parts: Sequence[Plan]) -> dict[str, Any]:
+    """Return the parameters of consecutive layers: those of the first, and what drift leaves, averaged over layers."""
+    parameters = parts[0].provenance.parameters
+    told: list[Any] = [part.provenance.parameters.get("connected") for part in parts]
+    if not all(told):
+        return parameters
+    layers = [part.placement.num_layers for part in parts]
+    mean = {name: round(float(np.average([each[name] for each in told], weights=layers)), 4) for name in told[0]}
+    return {**parameters, "connected": mean}
 
 
 def _shares_of(plan: Plan) -> Shares:

@@ -7,7 +7,8 @@ expert groups. Both are frozen and checked when built; everything downstream tru
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+import logging
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.arguments import as_instance, as_items, count, finite
-from equipoise.arrays import CheckedLoad, as_load, as_numpy, check_table
+from equipoise.arrays import CheckedLoad, as_load_and_steps, as_numpy, check_table
 from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError, shown
+from equipoise.forecasting import Forecast
 from equipoise.latency import LatencyModel
 from equipoise.limits import MOST_SLOTS
+
+log = logging.getLogger("equipoise")
+FEWEST_TO_DOUBT = 8  # experts: of fewer, all may well be everywhere
 
 __all__ = ["Cluster", "PlacementProblem", "as_problem", "check_counts", "count", "finite"]
 
@@ -109,6 +114,17 @@ def check_counts(num_experts: int, cluster: Cluster, num_expert_groups: int | No
         )
 
 
+def _doubt(num_experts: int, cluster: Cluster) -> None:
+    """Say so where each rank has room for every expert: the slots of a layer were perhaps given as those of a rank."""
+    slots, ranks = cluster.slots_per_rank, cluster.num_ranks
+    if ranks > 1 and slots >= num_experts >= FEWEST_TO_DOUBT and slots % ranks == 0:
+        log.warning(
+            "each of %d ranks has %d slots a layer, room for all %d experts; if a layer has %d slots in all, those are "
+            "%d a rank: Cluster.from_slots(%d, %d).",
+            ranks, slots, num_experts, slots, slots // ranks, ranks, slots,
+        )  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False)
 class PlacementProblem:
     """A load, the cluster that is to carry it, and the expert groups, if any.
@@ -119,6 +135,7 @@ class PlacementProblem:
         Tokens routed to each logical expert. Integer or float, numpy or torch on any device, or a
         ``LoadStatistics``. Finite and not negative; steps are summed; a layer may be all zeros.
         Kept as a read-only float64 copy of shape (num_layers, num_logical_experts).
+        Or a ``Forecast``: then plans are for what may come, and the load is what it expects.
     cluster : Cluster
     num_expert_groups : int or None, default None
         Equal groups of consecutive experts that must stay whole on a node. The problem is
@@ -130,12 +147,15 @@ class PlacementProblem:
     routed_per_step : number, sequence of numbers or None, default None
         With ``latency``: routed tokens (tokens times top k) of all ranks in one forward of a layer. Several batch sizes
         get one placement and a table of shares each. Kept as it is, or as an ascending tuple.
+    forecast : Forecast or None, default None
+        That of which ``load`` is what is expected; set where ``load`` is given as one.
 
     Raises
     ------
     InvalidInputError
-        If the load has another shape, is empty, or holds a NaN, an infinity or a negative number; if one of ``latency``
-        and ``routed_per_step`` is given without the other, or a batch size is no number from 1 to 1e12.
+        If the load has another shape, is empty, or holds a NaN, an infinity or a negative number; if the forecast is of
+        another load; if one of ``latency`` and ``routed_per_step`` is given without the other, or a batch size is no
+        number from 1 to 1e12.
     IndivisibleError
         If the groups do not divide the experts.
     InfeasibleError
@@ -153,6 +173,8 @@ class PlacementProblem:
     num_expert_groups: int | None = None
     latency: LatencyModel | None = None
     routed_per_step: float | tuple[float, ...] | None = None
+    forecast: Forecast | None = None
+    steps: NDArray[np.float64] | None = field(init=False, repr=False, default=None)  # where several were summed
 
     if TYPE_CHECKING:  # any array goes in, float64 comes out
 
@@ -163,6 +185,7 @@ class PlacementProblem:
             num_expert_groups: int | None = None,
             latency: LatencyModel | None = None,
             routed_per_step: Any = None,
+            forecast: Forecast | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -170,11 +193,11 @@ class PlacementProblem:
             raise InvalidInputError(
                 f"cluster is {shown(self.cluster)}; pass a Cluster(num_ranks=..., slots_per_rank=...)."
             )
-        load = as_load(self.load)
-        object.__setattr__(self, "load", load)
+        load = self._set_load()
         if self.num_expert_groups is not None:
             object.__setattr__(self, "num_expert_groups", count(self.num_expert_groups, "num_expert_groups"))
         check_counts(load.shape[1], self.cluster, self.num_expert_groups)
+        _doubt(load.shape[1], self.cluster)
         check_table(len(load), self.cluster.num_slots, "the problem")
         if self.latency is not None:
             as_instance(self.latency, LatencyModel, "latency", "a LatencyModel, or None")
@@ -185,6 +208,22 @@ class PlacementProblem:
             raise InvalidInputError(f"{given} is given without {other}; time takes both: pass {other} too.")
         if self.routed_per_step is not None:
             object.__setattr__(self, "routed_per_step", _batches(self.routed_per_step))
+
+    def _set_load(self) -> NDArray[np.float64]:
+        """Set and return the load, what is expected of it if that is a forecast; set the steps that were summed."""
+        given: Any = self.load
+        forecast = given if isinstance(given, Forecast) else self.forecast
+        steps = None
+        if forecast is None:
+            load, steps = as_load_and_steps(given)
+        else:
+            load = as_instance(forecast, Forecast, "forecast", "what equipoise.forecast(windows) returns").expected
+            if given is not forecast and given is not load:
+                raise InvalidInputError("load is another than the forecast expects; pass the forecast as load alone.")
+        object.__setattr__(self, "load", load)
+        object.__setattr__(self, "forecast", forecast)
+        object.__setattr__(self, "steps", steps)
+        return load
 
     @property
     def num_layers(self) -> int:
@@ -212,8 +251,13 @@ class PlacementProblem:
             raise InvalidInputError(f"layers is {shown(layers)}; it must list numbers of layers, at least one.")
         if layers.max() >= self.num_layers:
             raise InvalidInputError(f"layers names {layers.max()}; there are layers 0 to {self.num_layers - 1}.")
-        chosen: Any = CheckedLoad(self.load[layers])
-        return replace(self, load=chosen)
+        chosen: Any = CheckedLoad(self.load[layers]) if self.forecast is None else self.forecast.of_layers(layers)
+        return replace(self, load=chosen, forecast=None)
+
+    @property
+    def without_forecast(self) -> PlacementProblem:
+        """The same question for the load alone: this one, if it has no forecast."""
+        return self if self.forecast is None else replace(self, load=self._checked, forecast=None)
 
     @property
     def batch_sizes(self) -> tuple[float, ...]:
@@ -224,7 +268,10 @@ class PlacementProblem:
     @property
     def in_tokens(self) -> PlacementProblem:
         """The same question without time: what balances tokens."""
-        return self if self.latency is None else replace(self, load=self._checked, latency=None, routed_per_step=None)
+        if self.latency is None:
+            return self
+        load: Any = self._checked if self.forecast is None else self.forecast
+        return replace(self, load=load, forecast=None, latency=None, routed_per_step=None)
 
     @property
     def _checked(self) -> Any:
@@ -247,7 +294,7 @@ class PlacementProblem:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the question: the same on every machine that sees the same load and cluster."""
+        """SHA-256 of the question: the same on every machine that sees the same load, or windows, and cluster."""
         cluster = self.cluster
         head: tuple[Any, ...] = (
             *self.load.shape, cluster.num_ranks, cluster.slots_per_rank, cluster.num_nodes, self.num_expert_groups
@@ -256,6 +303,8 @@ class PlacementProblem:
             head += (*self.latency.constants, *self.batch_sizes)
         digest = hashlib.sha256(repr(head).encode())
         digest.update(np.ascontiguousarray(self.load, "<f8").data)
+        if self.forecast is not None:
+            digest.update(self.forecast.digest.encode())
         return digest.hexdigest()
 
 

@@ -111,16 +111,17 @@ def _replicate_then_pack(
     """Return the expert in each slot, and how many rows (layers, or nodes of layers) were packed.
 
     Groups go to nodes and replicas to ranks as ``pack`` says; replica counts are d'Hondt's, no more than ``most`` of an
-    expert. By default that is one a rank, and replicas that meet on a rank are moved apart.
+    expert. By default that is one a rank, and replicas that meet on a rank are moved apart. With ``most``, groups stand
+    on their node in the order in which they came there, as in the published program: ties go to the first.
     """
     from equipoise.kernels.replication.numba import replicate
 
-    node_of_group = None
+    node_of_group = place = None
     if problem.is_hierarchical:
         assert problem.num_expert_groups is not None
         group_weight = fixed.reshape(len(fixed), problem.num_expert_groups, -1).sum(axis=2)
-        node_of_group, _ = pack(group_weight, problem.cluster.num_nodes)
-    rows = split_by_node(problem, fixed, node_of_group)
+        node_of_group, place = pack(group_weight, problem.cluster.num_nodes)
+    rows = split_by_node(problem, fixed, node_of_group, place if most else None)
     counts = replicate(rows.weight, rows.num_slots, most or rows.num_ranks)
     held = rows.name(pack_replicas(rows.weight, rows, *counts, pack, apart=most is None))
     return held.reshape(problem.num_layers, -1), len(held)

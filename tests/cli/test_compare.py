@@ -69,3 +69,20 @@ def test_a_backend_that_cannot_run_here_is_refused_in_one_sentence(
     result = run(command, loads, *(SHAPE if command != "slots" else SHAPE[:2]), "--backend", "torch")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "error: backend 'torch' needs torch, not installed here; pip install 'equipoise[torch]'.\n"
+
+
+def test_shares_are_compared_now_and_after_a_drift(run, loads: Path) -> None:
+    report = json.loads(run("compare", loads, *SHAPE, "--shares", "--drift", 0.3, "--json").stdout)
+    rows = {row["name"]: row for row in report["shares"]}
+    assert set(rows) == {"no balancing", *NAMES, "connected"}
+    load = eq.load.read_load(loads).load
+    placement = eq.solve(eq.PlacementProblem(load, eq.Cluster(4, 5)), connected=True).placement
+    assert rows["connected"]["best_shares_after_drift"] == eq.flexibility(placement, load, 0.3).mean()
+    assert all(row["best_shares"] >= row["even_shares"] - 1e-9 for row in rows.values())
+    table = run("compare", loads, *SHAPE, "--shares").stdout
+    assert "after 20% drift" in table
+    assert max(map(len, table.splitlines())) <= 88
+
+
+def test_without_being_asked_nothing_is_said_of_shares(run, loads: Path) -> None:
+    assert "shares" not in json.loads(run("compare", loads, *SHAPE, "--json").stdout)

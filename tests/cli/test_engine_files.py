@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import equipoise as eq
@@ -51,7 +52,7 @@ def test_a_load_goes_from_one_engine_to_another_and_is_planned_on(run, loads: Pa
     folder, weight = tmp_path / "statistics", tmp_path / "weight.pt"
     refused = run("convert", loads, "--to", "tensorrt-llm-statistics", "--out", folder)
     assert refused.exit_code == 2
-    assert "also says experts_per_token" in refused.stderr
+    assert "also says --experts-per-token" in refused.stderr
     words = ("--to", "tensorrt-llm-statistics", "--experts-per-token", 8, "--skip-empty", "--out", folder)
     assert run("convert", loads, *words).exit_code == 0
     assert read_load(folder).layer_ids == (0, 2, 3)
@@ -96,3 +97,29 @@ def test_what_holds_nothing_known_is_named_and_not_the_format_that_was_asked_for
         assert result.exit_code == 2
         assert "options.yaml" in result.stderr
         assert "is a format" not in result.stderr
+
+
+def single_token_steps(path: Path) -> Path:
+    steps = np.zeros((100, 2, 8), dtype=np.int64)
+    for step, row in enumerate(steps.reshape(-1, 8)):
+        row[[step % 8, (step + 3) % 8]] = 1
+    np.save(path, steps)
+    return path
+
+
+def test_what_a_file_is_that_could_be_both_is_decided_by_the_format_asked_for(run, tmp_path: Path) -> None:
+    steps, out = single_token_steps(tmp_path / "steps.npy"), tmp_path / "out.json"
+    assert run("convert", steps, "--to", "sglang-count", "--out", out).exit_code == 0
+    assert read_load(out).num_windows == 100
+    assert run("convert", steps, "--to", "sglang", "--out", out).exit_code == 0
+    assert len(json.loads(out.read_text())["physical_to_logical_map"]) == 2
+
+
+def test_a_load_is_named_where_a_placement_is_asked_for_and_the_reverse(run, plan: Path, loads: Path) -> None:
+    given = run("replan", loads, "--current", loads, "--current-ranks", 4)
+    assert given.exit_code == 2
+    assert "is a load of 4 layers x 16 experts and no placement; name a plan, or a map" in given.stderr
+    for command in (("plan", plan, "--ranks", 4, "--slots", 20), ("inspect", plan), ("slots", plan, "--ranks", 4)):
+        refused = run(*command)
+        assert refused.exit_code == 2
+        assert "is a placement, a plan, or the table of one, and a load is asked for" in refused.stderr

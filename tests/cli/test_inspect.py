@@ -37,7 +37,7 @@ def test_json_has_the_skew_of_each_layer(run, loads: Path) -> None:
 def test_windows_are_counted_and_summed(run, tmp_path: Path) -> None:
     path = tmp_path / "steps.npy"
     np.save(path, np.ones((5, 2, 8)))
-    assert "5 windows (steps) summed" in run("inspect", path).stdout
+    assert "5 steps summed" in run("inspect", path).stdout
     assert json.loads(run("inspect", path, "--json").stdout)["tokens"] == 80
 
 

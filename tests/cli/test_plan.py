@@ -197,10 +197,10 @@ def test_a_missing_file_and_a_folder_get_one_sentence(run, tmp_path: Path) -> No
     [
         (("--ranks", 3, "--slots", 20), "20 slots do not spread evenly over 3 ranks"),
         (("--ranks", 4, "--slots", 8), "8 slots cannot hold 16 logical experts"),
-        (("--ranks", 0, "--slots", 20), "num_ranks is 0"),
-        (("--ranks", 4, "--slots", -4), "num_slots is -4"),
+        (("--ranks", 0, "--slots", 20), "--ranks is 0"),
+        (("--ranks", 4, "--slots", -4), "--slots is -4"),
         ((*SHAPE, "--nodes", 3), "4 ranks do not spread evenly over 3 nodes"),
-        ((*SHAPE, "--nodes", 0), "num_nodes is 0"),
+        ((*SHAPE, "--nodes", 0), "--nodes is 0"),
         ((*SHAPE, "--groups", 5), "16 logical experts do not form 5 equal groups"),
         ((*SHAPE, "--seed", -1), "seed is -1"),
         ((*SHAPE, "--threads", 0), "threads is 0"),
@@ -292,3 +292,49 @@ def test_parameters_are_read_as_numbers_where_they_are_numbers() -> None:
     for wrong in ("=5", "a b=5", "name=", ""):
         with pytest.raises(InvalidInputError, match="--set is"):
             options.parse_parameters([wrong])
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    path = tmp_path / "steps.npy"
+    rng = np.random.default_rng(0)
+    np.save(path, rng.poisson(40 * np.exp(np.cumsum(rng.normal(0, 0.2, (24, 2, 8)), axis=0))))
+    return path
+
+
+def test_forecast_plans_for_the_windows_to_come_as_the_library_does(run, trace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    result = run("plan", trace, "--ranks", 4, "--slots", 12, "--forecast", "--window", 2, "--out", out)
+    assert "expected; what is above is on the load forecast from 12 windows" in result.stdout
+    assert "back-tested on 11 past errors" in result.stdout
+    windows = eq.load.read_load(trace).grouped(2)
+    plan = eq.solve(eq.PlacementProblem(eq.forecast(windows), eq.Cluster(4, 3)))
+    assert eq.Plan.load(out).to_json() == plan.to_json()
+    assert json.loads(run("plan", trace, "--ranks", 4, "--slots", 12, "--forecast", "--json").stdout)["forecast"] == {
+        "num_windows": 24,
+        "num_errors": 23,
+        "expected_balancedness": pytest.approx(0.8, abs=0.2),
+        "tested_layers": 2,
+    }
+
+
+def test_a_window_without_a_forecast_is_refused(run, trace: Path) -> None:
+    result = run("plan", trace, "--ranks", 4, "--slots", 12, "--window", 2)
+    assert result.exit_code == 2
+    assert "pass --forecast with it" in result.stderr
+
+
+def test_a_window_longer_than_the_trace_is_refused(run, trace: Path) -> None:
+    result = run("plan", trace, "--ranks", 4, "--slots", 12, "--forecast", "--window", 25)
+    assert result.exit_code == 2
+    assert "24 windows do not fill one of 25" in result.stderr
+
+
+def test_shares_and_connected_ranks_are_planned_where_asked_for(run, loads: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    result = run("plan", loads, "--ranks", 4, "--slots", 20, "--shares", "best", "--connected", "--out", out)
+    assert result.exit_code == 0
+    assert "components of ranks that share experts" in result.stdout
+    plan = eq.Plan.load(out)
+    assert plan.shares is not None
+    assert run("plan", loads, "--ranks", 4, "--slots", 20, "--shares", "worst").exit_code == 2

@@ -54,7 +54,7 @@ def test_lost_ranks_end_up_empty(run, loads: Path, in_force: Path) -> None:
     [
         (("--out", "next.json"), "say how much may move with --max-transfers"),
         (("--lost-ranks", "a"), "it must be ranks with commas between, such as 3,7"),
-        (("--max-transfers", "-1"), "max_transfers is -1"),
+        (("--max-transfers", "-1"), "--max-transfers is -1"),
     ],
 )
 def test_wrong_use_ends_with_a_sentence(run, loads: Path, in_force: Path, words, sentence: str) -> None:

@@ -48,7 +48,7 @@ def test_what_is_not_known_is_called_undecided(run, loads: Path) -> None:
         (("--balancedness", 0), "--balancedness is 0.0"),
         (("--balancedness", 1.5), "--balancedness is 1.5"),
         (("--balancedness", "nan"), "--balancedness is nan"),
-        (("--most-slots", 12), "most_slots is 12, and 16 logical experts on 4 ranks need at least 16"),
+        (("--most-slots", 12), "--most-slots is 12, and 16 logical experts on 4 ranks need at least 16"),
         (("--nodes", 3), "4 ranks do not spread evenly over 3 nodes"),
         (("--strategy", "magic"), "strategy is 'magic'"),
         (("--set", "effort=extreme"), "effort is 'extreme'"),
@@ -63,7 +63,7 @@ def test_a_wrong_option_gets_one_sentence(run, loads: Path, arguments: tuple[obj
 
 
 def test_ranks_below_one_are_refused(run, loads: Path) -> None:
-    assert "num_ranks is 0" in run("slots", loads, "--ranks", 0).stderr
+    assert "--ranks is 0" in run("slots", loads, "--ranks", 0).stderr
 
 
 def test_no_rounding_claims_more_than_is_known() -> None:

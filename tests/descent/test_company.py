@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from descents import layer_of
-from equipoise.descent.company import find_company
+from descents import Kernels, layer_of
 from equipoise.descent.facts import TARGET
 
 
@@ -35,7 +34,7 @@ def test_counts_with_company_fail_the_conditions_by_less(seed: int) -> None:
     layer = layer_of(np.rint(load).astype(np.int64), ranks, slots)
     replicas, target = layer.ranks.replicas, int(layer.facts[TARGET])
     first = replicas.copy()
-    find_company(layer, target)
+    Kernels("company").find_company(layer, target)
     assert replicas.sum() == ranks * slots
     assert replicas.min() >= 1
     assert replicas.max() <= ranks

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from descents import layer_of
-from equipoise.descent.counts import count_least_largest, count_relaxed
+from descents import COUNTS, layer_of
 from equipoise.descent.tuning import SPREAD_COLDEST, SPREAD_FITTING, SPREAD_HALVES, SPREAD_LARGEST
 
 HOTTEST = 2**39
@@ -29,7 +28,7 @@ def weights(draw: st.DrawFn) -> tuple[NDArray[np.int64], int, int]:
 
 def counted(weight: NDArray[np.int64], ranks: int, slots: int) -> tuple[int, list[int]]:
     replicas = np.empty(len(weight), np.int64)
-    largest = int(count_least_largest(weight, ranks * slots, ranks, replicas))
+    largest = int(COUNTS.count_least_largest(weight, ranks * slots, ranks, replicas))
     return largest, replicas.tolist()
 
 
@@ -74,7 +73,7 @@ def relaxed(
     load: NDArray[np.int64], ranks: int, slots: int, largest: float, rule: int, target: int = 10**9
 ) -> list[int]:
     layer = layer_of(load, ranks, slots)
-    count_relaxed(layer, largest, target, rule)
+    COUNTS.count_relaxed(layer, largest, target, rule)
     replicas: list[int] = layer.ranks.replicas.tolist()
     return replicas
 

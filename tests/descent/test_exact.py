@@ -7,8 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 import equipoise as eq
-from descents import layer_of
-from equipoise.descent.exact import search_all
+from descents import Kernels, layer_of
 from equipoise.descent.facts import NEVER, REACHED, TARGET
 from equipoise.fixed_point import to_fixed_point
 from equipoise.testing import TINY_SHAPES, brute_force_optimum, random_load
@@ -38,7 +37,7 @@ def tried(
     layer = layer_of(load, ranks, slots)
     layer.facts[TARGET], layer.facts[REACHED] = target, reached
     layer.best[:] = -1
-    search_all(layer, steps)
+    Kernels("exact").search_all(layer, steps)
     return int(layer.facts[REACHED]), layer.best
 
 

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from descents import assert_consistent, assert_ties_go_to_the_lowest, layer_of
-from equipoise.descent.fold import fold
+from descents import FOLD, assert_consistent, assert_ties_go_to_the_lowest, layer_of
 
 
 @st.composite
@@ -27,7 +26,7 @@ def test_all_replicas_are_dealt_in_order_and_no_rank_gets_an_expert_twice(
     case: tuple[NDArray[np.int64], int, int],
 ) -> None:
     layer = layer_of(*case)
-    fold(layer)
+    FOLD.fold(layer)
     assert_consistent(layer)
     assert_ties_go_to_the_lowest(layer.ranks)
 
@@ -45,7 +44,7 @@ def test_without_spare_slots_each_round_gives_the_lightest_rank_the_largest(
         for i, g in enumerate(lightest):
             held[g].insert(0, start + i)
     layer = layer_of(weight, ranks, slots)
-    fold(layer)
+    FOLD.fold(layer)
     assert layer.ranks.expert.tolist() == held
     assert np.ptp(layer.ranks.load) <= weight[0], "no two ranks differ by more than the largest replica"
 
@@ -53,6 +52,6 @@ def test_without_spare_slots_each_round_gives_the_lightest_rank_the_largest(
 def test_a_rank_that_would_get_an_expert_again_changes_with_the_nearest_of_the_round() -> None:
     """Two replicas of expert 0 run over the end of the first round, and the lightest rank would get both."""
     layer = layer_of(np.array([10, 9, 8, 1, 1], np.int64) * 1000, 3, 2)
-    fold(layer)
+    FOLD.fold(layer)
     assert layer.ranks.replicas.tolist() == [2, 1, 1, 1, 1]
     assert layer.ranks.expert.tolist() == [[4, 1], [0, 2], [3, 0]]

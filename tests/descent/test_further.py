@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from descents import SHAPES, assert_consistent, layer_of
-from equipoise.descent import further, tuning
+from descents import FOLD, LAYERS, SHAPES, Kernels, assert_consistent, layer_of
+from equipoise.descent import tuning
 from equipoise.descent.facts import BOUND, FITTED, MOST, NEVER, REACHED, RELAXED, SQUEEZED, STEPS, TARGET
-from equipoise.descent.fold import fold
-from equipoise.descent.layer import Layer, keep, restore
-from equipoise.descent.swaps import improve
+from equipoise.descent.layer import Layer
+
+further = Kernels("further")
 
 SEARCHES: dict[str, Callable[[Any], None]] = {
     "other counts": lambda layer: further._relax(layer, layer.facts[TARGET], 2),
     "deals": lambda layer: further._deal(layer, 40),
     "polish": lambda layer: further._polish(layer, tuning.POLISH_LAST),
-    "fitted starts": further._finish,
+    "fitted starts": lambda layer: further._finish(layer),
     "all of it": lambda layer: further._search(layer, 0.0),
 }
 
@@ -29,9 +29,9 @@ def descended(shape: tuple[int, int, int], seed: int, sigma: float = 1.0, below:
     experts, num_ranks, slots = shape
     load = np.random.default_rng([*shape, seed]).lognormal(10, sigma, experts)
     layer = layer_of(np.rint(load * 1000).astype(np.int64), num_ranks, slots)
-    fold(layer)
-    improve(layer, layer.facts[BOUND], NEVER)
-    keep(layer)
+    FOLD.fold(layer)
+    Kernels("swaps").improve(layer, layer.facts[BOUND], NEVER)
+    LAYERS.keep(layer)
     reached, bound = layer.facts[REACHED], layer.facts[BOUND]
     layer.facts[TARGET] = bound + int((reached - bound) * (1 - below))
     return layer
@@ -47,7 +47,7 @@ def test_a_search_keeps_the_best_placement_and_says_what_it_reaches(
         before = layer.facts[REACHED]
         search(layer)
         assert layer.facts[REACHED] <= before
-        restore(layer, layer.best)
+        LAYERS.restore(layer, layer.best)
         assert_consistent(layer)
         assert layer.ranks.load.max() == layer.facts[REACHED]
 

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from descents import assert_consistent, assert_ties_go_to_the_lowest, dealt
+from descents import Kernels, assert_consistent, assert_ties_go_to_the_lowest, dealt
 from equipoise.descent.facts import NEVER, TARGET
-from equipoise.descent.line import level
-from equipoise.descent.redeal import redeal
-from equipoise.descent.sorting import sort_ascending
-from equipoise.descent.swaps import descend, swap_pairs
 
+LINE, SWAPS = Kernels("line"), Kernels("swaps")
+STEPS: dict[str, Callable[[Any, int], Any]] = {
+    "redeal": lambda layer, target: Kernels("redeal").redeal(layer, target),
+    "descend": lambda layer, target: SWAPS.descend(layer, target),
+    "pairs": lambda layer, target: SWAPS.swap_pairs(layer, target),
+    "swaps in line": lambda layer, target: LINE.level_by_swaps(layer, target, NEVER),
+    "chains": lambda layer, target: LINE.level_by_chains(layer, target, NEVER),
+}
 SHAPES = [(60, 40, 3), (20, 12, 3), (40, 16, 5), (30, 12, 6), (7, 7, 3)]  # experts, ranks, slots
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("step", ["redeal", "descend", "pairs", "level"])
+@pytest.mark.parametrize("step", STEPS)
 def test_a_step_only_moves_replicas_and_never_makes_the_heaviest_rank_heavier(
     shape: tuple[int, int, int], seed: int, step: str
 ) -> None:
     layer = dealt(shape, seed)
     target, before = layer.facts[TARGET], layer.ranks.load.max()
-    if step == "redeal":
-        redeal(layer, target)
-    elif step == "descend":
-        descend(layer, target)
-    elif step == "pairs":
-        swap_pairs(layer, target)
-    else:
-        level(layer, target, NEVER)
+    STEPS[step](layer, target)
     assert_consistent(layer)
     assert_ties_go_to_the_lowest(layer.ranks)
     assert layer.ranks.load.max() <= before
@@ -43,7 +41,7 @@ def test_dealing_again_does_most_of_the_work_where_three_slots_a_rank_are_far_fr
         layer = dealt((256, 144, 3), seed, 0.7)
         ranks, mean = layer.ranks, layer.ranks.load.mean()
         before = ranks.load.max() - mean
-        redeal(layer, int(mean))
+        STEPS["redeal"](layer, int(mean))
         assert ranks.load.max() - mean < before / 4
 
 
@@ -66,7 +64,7 @@ def best_swap(ranks: Any) -> int:
 def test_where_levelling_is_stuck_the_heaviest_rank_has_no_swap_left(shape: tuple[int, int, int], seed: int) -> None:
     for chains in (False, True):
         layer = dealt(shape, seed)
-        level(layer, int(layer.ranks.load.mean()), NEVER if chains else 0)
+        LINE.level_by_chains(layer, int(layer.ranks.load.mean()), NEVER if chains else 0)
         assert best_swap(layer.ranks) == layer.ranks.load.max()
 
 
@@ -80,5 +78,5 @@ def test_keys_are_sorted_however_they_lie(kind: str, size: int) -> None:
     if kind == "crowded":
         keys = np.append(keys[1:], np.int64(2**60))
     expected = np.sort(keys)
-    sort_ascending(keys, np.empty(2 * size + 1, np.int64))
+    Kernels("sorting").sort_ascending(keys, np.empty(2 * size + 1, np.int64))
     assert np.array_equal(keys, expected)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from descents import layer_of
-from equipoise.descent import pairing
-from equipoise.descent.counts import count_least_largest
+from descents import COUNTS, Kernels, layer_of
 from equipoise.descent.facts import MOST
+
+pairing = Kernels("pairing")
 
 
 def matchings(items: list[int]) -> Iterator[int]:
@@ -56,7 +56,7 @@ def test_largest_with_smallest_is_the_best_way_to_pair(loads: list[int], data: A
 def searched(layer: Any, tries: int) -> tuple[int, int, int]:
     """Return what the best counts pair to, what the counts that a search comes to do, and the slots that it moved."""
     replicas, ranks = layer.ranks.replicas, len(layer.ranks.load)
-    count_least_largest(layer.weight, 2 * ranks, ranks, replicas)
+    COUNTS.count_least_largest(layer.weight, 2 * ranks, ranks, replicas)
     before = pairing.pair(layer, replicas)
     moved = pairing.search_counts(layer, 0.0, tries)
     assert replicas.sum() == 2 * ranks

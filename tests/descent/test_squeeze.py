@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from descents import SHAPES, assert_consistent, dealt
-from equipoise.descent.squeeze import deal_again, squeeze
+from descents import SHAPES, Kernels, assert_consistent, dealt
+
+SQUEEZE = Kernels("squeeze")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -16,7 +17,7 @@ def test_squeezing_only_moves_replicas_and_says_whether_all_ranks_are_below_the_
     layer = dealt(shape, seed)
     for slack in (1.0001, 1.01, 1.1):
         target = int(layer.ranks.load.mean() * slack)
-        assert squeeze(layer, target) == (layer.ranks.load.max() <= target)
+        assert SQUEEZE.squeeze(layer, target) == (layer.ranks.load.max() <= target)
         assert_consistent(layer)
 
 
@@ -24,7 +25,7 @@ def test_squeezing_finds_room_that_levelling_has_spread() -> None:
     found = 0
     for seed in range(8):
         layer = dealt((40, 16, 5), seed)
-        found += squeeze(layer, int(layer.ranks.load.mean() * 1.02))
+        found += SQUEEZE.squeeze(layer, int(layer.ranks.load.mean() * 1.02))
     assert found >= 4
 
 
@@ -35,5 +36,5 @@ def test_dealing_two_places_of_all_ranks_again_only_moves_replicas(
 ) -> None:
     for seed in range(4):
         layer = dealt(shape, seed)
-        deal_again(layer, int(layer.ranks.load.mean() * 1.01), *places)
+        SQUEEZE.deal_again(layer, int(layer.ranks.load.mean() * 1.01), *places)
         assert_consistent(layer)

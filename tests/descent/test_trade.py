@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 import equipoise as eq
-from descents import SHAPES, assert_consistent, dealt
-from equipoise.descent import trade
+from descents import LAYERS, SHAPES, Kernels, assert_consistent, dealt
 from equipoise.descent.facts import REACHED, TARGET
-from equipoise.descent.layer import restore
+
+trade = Kernels("trade")
 
 
 def excess_after(weight: NDArray[np.int64], ranks: Any, target: int, loser: int, gainer: int, rank: int) -> float:
@@ -64,7 +64,7 @@ def test_trades_never_make_a_placement_worse_and_say_what_it_reaches(shape: tupl
     before, target = layer.facts[REACHED], layer.facts[TARGET]
     trade.trade(layer, target, int(target * 1.002), 60)
     assert layer.facts[REACHED] <= before
-    restore(layer, layer.best)
+    LAYERS.restore(layer, layer.best)
     assert_consistent(layer)
     assert layer.ranks.load.max() == layer.facts[REACHED]
 

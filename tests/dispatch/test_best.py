@@ -139,7 +139,7 @@ def placements(problem: eq.PlacementProblem) -> Iterator[eq.Placement]:
 @pytest.mark.parametrize("shape", [(2, 2, 3), (3, 1, 2), (2, 3, 4), (3, 2, 4), (2, 2, 4), (4, 1, 3)])
 def test_bounds_for_any_shares_hold_for_every_placement_with_its_best_shares(shape: tuple[int, int, int]) -> None:
     ranks, slots, experts = shape
-    for seed in range(6):
+    for seed in range(2):
         load = np.random.default_rng(seed).gamma(0.4, size=(1, experts))
         problem = eq.PlacementProblem(load, eq.Cluster(ranks, slots))
         least = min(eq.share(placement, load).rank_load(load).max() for placement in placements(problem))

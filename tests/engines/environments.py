@@ -81,7 +81,7 @@ VLLM = Engine(
         *(*COMMON, "pillow", "pybase64", "cachetools", "msgspec", "cloudpickle", "uvloop", "py-cpuinfo"),
         *("prometheus_client", "xgrammar==0.2.8", "fastapi", "partial-json-parser", "llguidance", "einops"),
     ),
-    ("test_vllm.py", "test_vllm_machinery.py", "test_vllm_own_tests.py"),
+    ("test_vllm.py", "test_vllm_machinery.py", "test_vllm_own_tests.py", "test_vllm_rules.py"),
     Sources(
         "tests/distributed",
         ("setuptools>=77,<81", "setuptools-rust", "setuptools-scm", "wheel"),
@@ -92,13 +92,13 @@ SGLANG = Engine(
     "sglang",
     "0.5.23",
     (*COMMON, "orjson", "pybase64", "pillow", "starlette", "msgspec", "ipython", "einops"),
-    ("test_sglang.py", "test_sglang_machinery.py"),
+    ("test_sglang.py", "test_sglang_machinery.py", "test_sglang_rules.py"),
 )
 ASCEND = Engine(
     "vllm-ascend",
     "0.23.0",
     (),
-    ("test_vllm_ascend.py",),
+    ("test_vllm_ascend.py", "test_vllm_ascend_rules.py"),
     Sources("tests/ut/eplb", (), {"SOC_VERSION": "ascend910b1"}),
     host=VLLM,
 )

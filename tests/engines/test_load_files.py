@@ -251,7 +251,7 @@ def test_a_folder_of_something_else_or_of_two_recordings_is_refused(tmp_path):
     with pytest.raises(FileFormatError, match="end with different placements"):
         read_load(tmp_path)
     torch.save(torch.zeros(2), tmp_path / "b.pt")
-    with pytest.raises(FileFormatError, match="holds no 'records'"):
+    with pytest.raises(FileFormatError, match="holds neither 'records' nor 'logical_count'"):
         read_load(tmp_path)
     with pytest.raises(FileFormatError, match="leave out key='x'"):
         read_load(tmp_path, key="x")

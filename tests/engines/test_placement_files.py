@@ -275,3 +275,29 @@ def test_every_format_reads_what_it_writes(tmp_path):
         path = tmp_path / f"file{(*row.suffixes, '')[0]}"
         save_placement(straight, row.name, path)
         assert read_placement(path).physical_to_logical.tolist() == straight.physical_to_logical.tolist()
+
+
+def test_hygons_file_has_the_share_of_each_slot_and_even_ones_for_layers_without(tmp_path):
+    torch = pytest.importorskip("torch")
+    shares = [[0.75, 0.5, 1, 0.25, 1, 0.5], [0.4, 1, 0.5, 1, 0.6, 0.5]]
+    for given, asked in ((None, [[0.5, 0.5, 1, 0.5, 1, 0.5], [0.5, 1, 0.5, 1, 0.5, 0.5]]), (shares, shares)):
+        save_placement(LayeredPlacement(TABLE, (1, 2), 2, shares=given), "hygon", tmp_path / "map.pt")
+        found = torch.load(tmp_path / "map.pt", weights_only=True)
+        assert set(found) == {"physical_to_logical_map", "physical_mass"}
+        assert found["physical_to_logical_map"].tolist() == [[0, 1, 2, 3, 0, 1], *TABLE]
+        mass = found["physical_mass"].numpy()
+        assert mass == pytest.approx(np.array([[0.5, 0.5, 1, 1, 0.5, 0.5], *asked]), abs=1e-6)
+        assert (
+            read_placement(tmp_path / "map.pt").physical_to_logical.tolist()
+            == found["physical_to_logical_map"].tolist()
+        )
+
+
+def test_shares_of_a_plan_go_with_its_layers(tmp_path):
+    plan = eq.solve(eq.PlacementProblem([[4, 2, 1, 1], [6, 1, 1, 1]], eq.Cluster(2, 3)), shares="best")
+    layered = LayeredPlacement.of_plan(plan)
+    assert layered.shares.tolist() == plan.shares.values.tolist()
+    assert layered.select(np.array([False, True])).shares.tolist() == plan.shares.values[1:].tolist()
+    assert layered.with_draft_layers(1).shares[-1].sum() == 4
+    with pytest.raises(InvalidInputError, match="sum to"):
+        LayeredPlacement(TABLE, (1, 2), 2, shares=[[1.0] * 6] * 2)

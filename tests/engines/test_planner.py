@@ -16,6 +16,7 @@ from equipoise.engines.planner import Planner
 from equipoise.engines.settings import Settings
 from equipoise.errors import InvalidInputError
 from equipoise.load import read_load
+from equipoise.metrics import balancedness
 
 LOG = logging.getLogger("equipoise.test")
 
@@ -182,3 +183,17 @@ def test_what_a_plug_in_loads_before_its_first_plan_compiles_nothing():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_what_shares_in_force_were_worth_is_measured_with_them(caplog):
+    settings = Settings(shares=True, min_gain=0.5, threads=1)
+    planner = Planner(settings, "X", LOG, lambda: True)
+    load = np.random.default_rng(0).gamma(0.5, size=(2, 16))
+    placement, shares = planner.place_and_share(load, 24, 1, 1, 8)
+    drifted = load * np.random.default_rng(1).uniform(0.7, 1.3, load.shape)
+    caplog.clear()
+    again, fresh = planner.place_and_share(drifted, 24, 1, 1, 8, placement.physical_to_logical)
+    assert again == placement
+    before, after = (balancedness(each.rank_load(drifted)).mean() for each in (shares, fresh))
+    assert before < after
+    assert f"over the window since: balancedness mean {before:.4f}" in caplog.text

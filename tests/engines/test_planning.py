@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import equipoise as eq
-from equipoise.engines.planning import plan_next
+from equipoise.engines.planning import SavedPlans, plan_next
 from equipoise.engines.settings import Settings
 from equipoise.engines.vllm_ascend import EquipoisePolicy
 from equipoise.errors import InvalidInputError
@@ -193,3 +193,11 @@ def test_from_recorded_prefill_to_decoding_half_of_the_transfers_are_enough(serv
     (few, moved), (anew, all_moved) = both(served, served[2])
     assert few.mean() >= 0.99 * anew.mean()
     assert moved.sum() <= all_moved.sum() / 2
+
+
+def test_a_plan_with_empty_slots_is_not_held(tmp_path) -> None:
+    problem = eq.PlacementProblem(np.ones((1, 4)), eq.Cluster(3, 2))
+    plan = eq.solve(problem, "plain-greedy", current=eq.Placement([[0, 1, 2, 3, 0, 1]], 3, 4), lost_ranks=[2])
+    plan.save(tmp_path / "plan.json")
+    with pytest.raises(InvalidInputError, match="leaves slots, those of the lost ranks 2, empty"):
+        SavedPlans.read((str(tmp_path / "plan.json"),))

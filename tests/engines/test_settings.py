@@ -32,6 +32,8 @@ def test_every_variable_is_read():
         "X_RECORD": "loads",
         "X_RECORD_MB": "10",
         "X_METRICS": "1",
+        "X_WINDOWS": "16",
+        "X_SHARES": "1",
     }
     assert set(environment) == {"X" + suffix for suffix in VARIABLES}
     assert Settings.from_environment("X", environment) == Settings(
@@ -47,6 +49,8 @@ def test_every_variable_is_read():
         "global",
         "loads",
         10,
+        True,
+        16,
         True,
     )
     assert not Settings.from_environment("X", {"X": "0"}).enabled

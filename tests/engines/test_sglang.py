@@ -155,3 +155,99 @@ def test_a_saved_plan_is_held_or_refused(monkeypatch, tmp_path):
     assert hook(**asked(seed=9))[0].tolist() == plan.placement.physical_to_logical.tolist()
     with pytest.raises(InvalidInputError, match="no saved plan fits this engine"):
         hook(**asked(num_local_physical_experts=6))
+
+
+LOCATION = sglang.sglang_shares.MODULE
+
+
+class Location:
+    """SGLang's noun, as far as weights ask it."""
+
+    def __init__(self, table):
+        self.physical_to_logical_map_cpu = table
+
+    def logical_to_all_physical(self, layer_id, logical_expert_id, require_global_experts=False):
+        return "built-in"
+
+
+def own_dispatch(logical_to_all_physical_map, ep_size, num_physical_experts, ep_rank, seed=42):
+    """Send every expert's tokens to the first slot in its list."""
+    return logical_to_all_physical_map[:, :, 0].clone()
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """Return the hooks by target, with shares asked for and a server that dispatches as the test says."""
+    registry = add_sglang(monkeypatch)
+    moe = types.SimpleNamespace(ep_dispatch_algorithm="dynamic")
+    add_module(
+        monkeypatch,
+        LOCATION,
+        compute_logical_to_rank_dispatch_physical_map=own_dispatch,
+        ExpertLocationMetadata=Location,
+        get_exec=lambda: types.SimpleNamespace(moe=moe),
+        get_global_expert_location_metadata=lambda: None,
+    )
+    monkeypatch.setenv("EQUIPOISE_SGLANG_SHARES", "1")
+    sglang.register()
+    return {target: hooks[0][1] for target, hooks in registry._hooks.items()}, moe
+
+
+def ask(hook, load):
+    return hook(
+        tokens_per_expert=load,
+        num_physical_experts=24,
+        num_local_physical_experts=3,
+        num_groups=1,
+        num_nodes=1,
+        algorithm=Algorithm.deepseek,
+    )
+
+
+def test_lists_have_the_best_shares_for_the_load_of_the_call(shared):
+    hooks, moe = shared
+    load = torch.from_numpy(np.random.default_rng(0).gamma(0.4, 1000, (3, 16)))
+    table, lists, counts = ask(hooks[sglang.TARGET], load)
+    asked = eq.share(eq.Placement(table.numpy(), 8, 16), load).values
+    found = np.stack([(lists == slot).sum(dim=2).max(dim=1).values.numpy() for slot in range(24)], axis=1)
+    length = (lists >= 0).sum(dim=2).gather(1, table).numpy()
+    assert lists.shape[2] <= 24, "no wider than there are slots"
+    assert np.abs(found / length - asked).max() <= 1 / 16
+    assert counts.sum(dim=1).tolist() == [24] * 3
+    moe.ep_dispatch_algorithm = "lp"
+    _, lists, _ = ask(hooks[sglang.TARGET], load)
+    assert (lists >= 0).sum(dim=2).tolist() == counts.tolist()
+
+
+def test_source_ranks_are_dealt_out_by_how_often_a_slot_is_listed(shared):
+    hooks, _ = shared
+    deal = hooks[sglang.sglang_shares.DISPATCH]
+    lists = torch.tensor([[[0, 4, 0, 0], [1, -1, -1, -1], [2, 5, -1, -1]]])
+    sent = torch.stack([deal(lists, 8, 16, rank) for rank in range(8)])[:, 0]
+    assert sent[:, 0].bincount(minlength=5).tolist() == [6, 0, 0, 0, 2]
+    assert sent[2, 0] == 4, "a rank that holds a replica uses it"
+    assert sent[:, 1].tolist() == [1] * 8
+    assert sent[:, 2].tolist() == [2] * 8, "lists without repeats are the engine's own business"
+
+
+def test_weights_find_the_slots_of_the_placement(shared):
+    hooks, _ = shared
+    find = hooks[sglang.sglang_shares.WEIGHTS]
+    here = Location(torch.tensor([[0, 1, 0, 2]]))
+    assert find(here, 0, 0) == [0, 2]
+    assert find(here, 1, 0) == find(here, 0, 0, True) == "built-in"
+
+
+def test_functions_of_another_signature_keep_shares_even_and_are_told_in_one_line(monkeypatch, caplog):
+    registry = add_sglang(monkeypatch)
+    add_module(
+        monkeypatch,
+        LOCATION,
+        compute_logical_to_rank_dispatch_physical_map=lambda table: None,
+        ExpertLocationMetadata=Location,
+    )
+    monkeypatch.setenv("EQUIPOISE_SGLANG_SHARES", "1")
+    sglang.register()
+    assert set(registry._hooks) == {sglang.TARGET}
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "leaves replicas of this SGLang even shares" in caplog.text

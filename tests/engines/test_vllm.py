@@ -205,3 +205,84 @@ def test_a_saved_plan_that_cannot_be_read_stops_the_engine_when_it_starts(monkey
     monkeypatch.setenv("EQUIPOISE_VLLM_PLAN", str(saved[1]) + ".gone")
     with pytest.raises(InvalidInputError, match="does not exist"):
         vllm.register()
+
+
+def compute_logical_maps(physical_to_logical_map, num_logical_experts):
+    """Answer as vLLM's own function does, for all layers or one."""
+    held = physical_to_logical_map if physical_to_logical_map.ndim == 2 else physical_to_logical_map[None]
+    placement = eq.Placement(held.numpy(), 1, num_logical_experts)
+    maps = torch.from_numpy(placement.logical_to_physical.astype(np.int64))
+    counts = torch.from_numpy(placement.replica_count.astype(np.int64))
+    return (maps, counts) if physical_to_logical_map.ndim == 2 else (maps[0], counts[0])
+
+
+@pytest.fixture
+def maps(monkeypatch):
+    """Return the module that has vLLM's function."""
+    return add_module(monkeypatch, vllm.MODULE, compute_logical_maps=compute_logical_maps)
+
+
+def shares_of(maps, counts, slots):
+    """Return what part of its expert's tokens each slot gets, [layers, slots]."""
+    found = np.zeros((len(maps), slots))
+    for layer, experts in enumerate(maps.tolist()):
+        for expert, listed in enumerate(experts):
+            for slot in listed[: counts[layer, expert]]:
+                found[layer, slot] += 1 / int(counts[layer, expert])
+    return found
+
+
+def test_shares_are_the_best_for_the_load_of_the_call_and_follow_it_where_nothing_moves(monkeypatch, maps):
+    policies = add_vllm(monkeypatch)
+    monkeypatch.setenv("EQUIPOISE_VLLM_SHARES", "1")
+    monkeypatch.setenv("EQUIPOISE_VLLM_MIN_GAIN", "0.5")
+    vllm.register()
+    held = None
+    for seed in range(3):
+        weight = load(seed=seed)
+        table = policies["default"].rebalance_experts(weight, 24, 1, 1, 8, held)
+        assert held is None or torch.equal(table, held)
+        found = shares_of(*maps.compute_logical_maps(table, 16), 24)
+        asked = eq.share(eq.Placement(table.numpy(), 8, 16), weight)
+        assert np.abs(found - asked.values).max() <= 1 / 64
+        alone = [maps.compute_logical_maps(row, 16) for row in table]
+        stacked = [torch.stack([each[part] for each in alone]) for part in (0, 1)]
+        assert np.array_equal(shares_of(*stacked, 24), found)
+        held = table
+
+
+def test_layers_that_are_alike_get_even_shares_when_they_are_asked_for_alone(monkeypatch, maps):
+    policies = add_vllm(monkeypatch)
+    monkeypatch.setenv("EQUIPOISE_VLLM_SHARES", "1")
+    monkeypatch.setenv("EQUIPOISE_VLLM_MAX_LAYERS", "0")
+    vllm.register()
+    alike = torch.arange(24).repeat(3, 1) % 16
+    weight = load() + torch.arange(16).lt(8) * 3000  # those that have two replicas are hot
+    table = policies["default"].rebalance_experts(weight, 24, 1, 1, 8, alike)
+    assert torch.equal(table, alike)
+    together, alone = maps.compute_logical_maps(table, 16), maps.compute_logical_maps(table[0], 16)
+    assert together[0].shape[-1] == 64
+    assert all(torch.equal(a, b) for a, b in zip(alone, compute_logical_maps(table[0], 16), strict=True))
+
+
+def test_the_door_is_opened_only_on_request_and_closed_with_the_plug_in(monkeypatch, maps):
+    add_vllm(monkeypatch)
+    vllm.register()
+    assert maps.compute_logical_maps is compute_logical_maps
+    add_vllm(monkeypatch)
+    monkeypatch.setenv("EQUIPOISE_VLLM_SHARES", "1")
+    vllm.register()
+    assert maps.compute_logical_maps is not compute_logical_maps
+    monkeypatch.setenv("EQUIPOISE_VLLM", "0")
+    vllm.register()
+    assert maps.compute_logical_maps is compute_logical_maps
+
+
+def test_a_function_of_another_signature_keeps_shares_even_and_is_told_in_one_line(monkeypatch, maps, caplog):
+    maps.compute_logical_maps = lambda table: None
+    policies = add_vllm(monkeypatch)
+    monkeypatch.setenv("EQUIPOISE_VLLM_SHARES", "1")
+    vllm.register()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "its compute_logical_maps takes (table)" in caplog.text
+    assert policies["default"].rebalance_experts(load(), 24, 1, 1, 8).shape == (3, 24)

@@ -228,3 +228,11 @@ def test_drift_keeps_layer_ids_and_says_what_was_done() -> None:
 def test_a_load_that_cannot_drift_gets_a_sentence(load: Any, sentence: str) -> None:
     with pytest.raises(InvalidInputError, match=sentence):
         drift_load(load, 0.1)
+
+
+def test_a_seed_gives_the_load_that_it_gave_under_other_numpys() -> None:
+    """The digest is that of numpy 1.26.4, 2.0.2, 2.4.0 and 2.4.6; another one is a change that the changelog names."""
+    first = generate_load("deepseek-v3", num_windows=2, seed=3)
+    content = first.tokens_per_expert.tobytes() + drift_load(first, 0.3, seed=4).load.tobytes()
+    content += generate_load("qwen3-235b", seed=1).load.tobytes()
+    assert hashlib.sha256(content).hexdigest().startswith("66ad50e6d790f917")

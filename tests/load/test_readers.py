@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import importlib
 import io
 import json
@@ -57,6 +58,12 @@ def csv(array: Any) -> bytes:
     return "".join(",".join(map(str, row)) + "\n" for row in array).encode()
 
 
+def long(header: str = "layer_id,expert_id,count", order: Any = (0, 1, 2), sign: str = ",") -> bytes:
+    rows = [(layer, expert, COUNTS[layer, expert]) for layer in range(3) for expert in range(3)]
+    lines = [header] + [sign.join(str(row[i]) for i in order) for row in rows]
+    return "\n".join(lines).encode() + b"\n"
+
+
 def zipped(**entries: bytes) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
@@ -89,6 +96,28 @@ GOOD = {
     "CSV, old Mac line ends": csv(COUNTS).replace(b"\n", b"\r"),
     "CSV with blanks, quotes and blank lines at the end": b'5, 3 ,"2"\n0,0,0\n1e0,1.0,4\n\n\n',
     "CSV with a byte order mark": b"\xef\xbb\xbf" + csv(COUNTS),
+    "CSV, semicolons": csv(COUNTS).replace(b",", b";"),
+    "CSV, tabs": csv(COUNTS).replace(b",", b"\t"),
+    "CSV, blanks": csv(COUNTS).replace(b",", b"  "),
+    "CSV, gzip": gzip.compress(csv(COUNTS)),
+    "CSV, gzip in two parts": gzip.compress(csv(COUNTS[:1])) + gzip.compress(csv(COUNTS[1:])),
+    "CSV with the numbers of experts on top": b"0,1,2\n" + csv(COUNTS),
+    "CSV with permuted experts on top": b"2,0,1\n" + csv(COUNTS[:, [2, 0, 1]]),
+    "CSV as a data frame writes it": b",0,1,2\n0,5,3,2\n1,0,0,0\n2,1,1,4\n",
+    "CSV with named index and experts": b"layer,expert_0,expert_1,expert_2\n0,5,3,2\n1,0,0,0\n2,1,1,4\n",
+    "CSV with experts from 1": b"E1;E2;E3\n5;3;2\n0;0;0\n1;1;4\n",
+    "CSV with names of layers": b"x,0,1,2\nlayer_0,5,3,2\nlayer_1,0,0,0\nlayer_2,1,1,4\n".replace(b"x", b"Layer"),
+    "CSV with a header and an index without name": b"0 1 2\n0 5 3 2\n1 0 0 0\n2 1 1 4\n",
+    "CSV with sums beside": b"layer,0,1,2,total\n0,5,3,2,10\n1,0,0,0,0\n2,1,1,4,6\n",
+    "CSV turned, and named so": b"expert,layer_0,layer_1,layer_2\n0,5,0,1\n1,3,0,1\n2,2,0,4\n",
+    "CSV long": long(),
+    "CSV long, other names and order": long("tokens;Expert ID;LayerIdx", [2, 1, 0], ";"),
+    "CSV long, blanks under a remark": b"# layer expert load\n" + long("", [0, 1, 2], " ").lstrip(b"\n"),
+    "CSV long, with an index": b",layer,expert,count\n"
+    + b"".join(b"%d,%s\n" % (i, row) for i, row in enumerate(long("").split())),
+    "CSV long, of two ranks": b"rank,layer,expert,count\n"
+    + b"".join(b"0,%s\n1,%s0\n" % (row, row[: row.rindex(b",") + 1]) for row in long("").split()),
+    "npz, gzip": gzip.compress(npz(load=COUNTS)),
     "torch tensor": pt(torch.tensor(COUNTS)),
     "torch int32": pt(torch.tensor(COUNTS, dtype=torch.int32)),
     "torch bfloat16": pt(torch.tensor(COUNTS, dtype=torch.bfloat16)),
@@ -234,7 +263,7 @@ BAD = {
     "CSV, ragged": (b"1,2\n3\n", "line 2 has width 1, line 1 has width 2; every line"),
     "CSV, ragged under a header": (b"a,b,c\n1,2\n", "line 2 has width 2, line 1 has width 3"),
     "CSV, a word": (b"1,2\n3,x\n", "line 2, column 2 holds 'x'; it must be a number"),
-    "CSV, a header half of numbers": (b"layer,0,1\n0,5,3\n", "line 1, column 1 holds 'layer'"),
+    "CSV, a header half of numbers": (b"strange,0,1\n0,5,3\n", "line 1, column 1 holds 'strange' beside the numbers"),
     "CSV, a hole": (b"1,2\n3,\n", "line 2, column 2 holds nothing"),
     "CSV, an empty line": (b"1,2\n\n3,4\n", "line 2 is empty; each line must hold one layer"),
     "CSV, NaN": (b"1,2\n3,nan\n", "line 2, column 2 is nan; loads must be finite"),
@@ -242,10 +271,44 @@ BAD = {
     "CSV, infinite": (b"1,1e999\n", "line 1, column 2 is inf"),
     "CSV, negative": (b"a,b\n1,2\n3,-4\n", "line 3, column 2 is -4.0; loads must be finite and not negative"),
     "CSV, header alone": (b"a,b\n", "holds a header and no numbers"),
-    "CSV, semicolons": (b"1;2\n3;4\n", "line 2, column 1 holds '3;4'; it must be a number, with commas between"),
+    "CSV, decimal commas": (b"1;2\n3,5;4\n", "line 2, column 1 holds '3,5'; write decimals with a point"),
+    "CSV, commas, then semicolons": (b"1,2\n3;4\n", "line 2, column 1 holds '3;4'; it must be a number"),
     "CSV, underscores": (b"1,1_000\n", "line 1, column 2 holds '1_000'"),
     "CSV, an open quote": (b'1,2\n3,"4\n', "line 2: this is not CSV"),
     "CSV, prose": (b"# Loads\n\nThese are loads.\n", "line 2 is empty"),
+    "CSV, layers and counts alone": (b"layer,count\n3,5\n4,6\n", "has a column 'count' and none that names the expert"),
+    "CSV, counts by slot": (b"layer,physical_expert_id,count\n3,0,1\n", "counts by slot .* nothing about experts"),
+    "CSV, two counts": (
+        b"layer,expert,count,tokens\n0,0,1,2\n",
+        "several columns could be their counts: 'count'",
+    ),
+    "CSV, a pair twice": (b"layer,expert,count\n3,0,5\n3,0,6\n", "line 3 is a second line of layer 3, expert 0"),
+    "CSV, a layer twice": (b"layer,0,1\n3,5,6\n3,7,8\n", "line 3 is a second line of layer 3; name the steps"),
+    "CSV, half a layer": (b"layer,expert,count\n0.5,0,5\n", "line 2: the layer is 0.5; it must be a whole number"),
+    "CSV, rows of counts without a header": (b"3,0,5\n3,1,6\n4,0,7\n4,1,8\n", "rows of layer, expert and count"),
+    "CSV, an expert without a column": (b"expert_0,expert_2\n1,2\n", "none for expert 1"),
+    "CSV, a column twice": (b"layer,layer,0\n1,2,3\n", "two columns called 'layer'"),
+    "CSV, columns of steps": (b"step_0,step_1\n1,2\n", "a column for each step"),
+    "CSV, columns of slots": (b"slot_0,slot_1\n1,2\n", "a column for each slot"),
+    "CSV, a column of ranks": (b"rank,0,1\n0,5,3\n", "a load is the sum over ranks"),
+    "YAML of a balancer": (
+        b"num_slots: 4\ninitial_global_assignments:\n  3: [0, 1]\n",
+        "is a placement, the load",
+    ),
+    "bzip2": (b"BZh91AY", "is packed by bzip2; unpack it first"),
+    "gzip, cut off": (gzip.compress(csv(COUNTS))[:-6], "truncated or damaged: what gzip packed"),
+    "gzip, nothing": (gzip.compress(b""), "is empty"),
+    "map of SGLang": (
+        text({"physical_to_logical_map": [[0, 1]]}),
+        "is a placement, a map of SGLang, and a load",
+    ),
+    "map of vLLM-Ascend": (
+        text({"moe_layer_count": 1, "layer_list": []}),
+        "is a placement, an expert map of vLLM",
+    ),
+    "npz of a plan's table": (npz(physical_to_logical=np.ones((2, 2)), x=np.ones(1)), "is a placement, a plan, or the"),
+    "a table of slots": (npy(np.array([[0, 1, 2, 3, 1], [3, 2, 1, 0, 0]])), "is a placement, the expert in each slot"),
+    "a pattern": (npy(np.array([[[1, 1, 0, 0]], [[0, 0, 1, 1]]])), "looks like a placement, a pattern of 0 and 1"),
     # torch
     "torch, truncated": (pt(torch.tensor(COUNTS))[:-20], "truncated or damaged"),
     "torch, legacy truncated": (pt(torch.tensor(COUNTS), legacy=True)[:-20], "truncated or damaged"),

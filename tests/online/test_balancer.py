@@ -256,3 +256,79 @@ def test_the_busiest_rank_of_a_recorded_load_carries_less_with_a_balancer_than_w
         balancer.wait()
         balancer.step()
     assert busiest["with"] < 0.95 * busiest["without"]
+
+
+def test_new_shares_are_enough_where_moving_weights_does_not_pay():
+    balancer, placement, moved, changed = served(Threshold(0.1), steps=60, drift=0.2, shares="best")
+    assert balancer.placement is placement
+    assert balancer.counters.refreshes == len(changed) == 1, "the load stays as it is after the first check"
+    assert balancer.counters.migrations == 0
+    assert balancer.shares == eq.share(placement, np.rint(moved * 1024))
+    even, best = placement.rank_load(moved).max(axis=1), balancer.shares.rank_load(moved).max(axis=1)
+    assert (best < even).all()
+    assert balancer.decisions[-1].outlook.tokens == pytest.approx(best.sum(), rel=1e-4)
+
+
+def test_a_plan_is_weighed_against_the_placement_in_force_with_new_shares():
+    gain = TokenGain(horizon=100)
+    even, _, _, _ = served(gain, drift=0.2)
+    best, _, _, _ = served(gain, drift=0.2, shares="best")
+    assert best.decisions[0].outlook.balancedness > even.decisions[0].outlook.balancedness
+    assert best.decisions[0].outlook.planned_balancedness >= even.decisions[0].outlook.planned_balancedness
+
+
+def test_a_migration_brings_its_own_shares():
+    balancer, placement, _, changed = served(FixedInterval(), steps=11, drift=1.5, shares="best")
+    assert changed
+    assert balancer.placement is not placement
+    assert balancer.shares.placement == balancer.placement
+
+
+def test_without_being_asked_shares_stay_even():
+    balancer, _, _, _ = served(FixedInterval())
+    assert balancer.shares is None
+    assert balancer.counters.refreshes == 0
+
+
+def drifting(checks, layers=2, experts=16):
+    rng = np.random.default_rng(3)
+    return rng.poisson(40 * np.exp(np.cumsum(rng.normal(0, 0.2, (checks, layers, experts)), axis=0)))
+
+
+def watched(windows, **settings):
+    """Serve one step for each window, with a check after each; return the balancer."""
+    cluster = eq.Cluster(4, 5)
+    start = eq.Placement.in_order(windows.shape[1], cluster, windows.shape[2])
+    balancer = Balancer(start, cluster, check_every=1, policy=FixedInterval(), max_transfers=4, **settings)
+    for window in windows:
+        balancer.record(window)
+        balancer.step()  # begins to plan
+        balancer.wait()
+        balancer.step()  # weighs
+    return balancer
+
+
+def test_past_checks_are_windows_and_plans_are_for_the_next():
+    windows = drifting(12)
+    balancer = watched(windows)
+    assert balancer._forecast.digest == eq.forecast(windows * 1024.0).digest
+    outlook = balancer.decisions[-1].outlook
+    assert 0 < outlook.planned_balancedness < 1
+    assert outlook.planned_tokens < outlook.tokens or not balancer.decisions[-1].migrate
+
+
+def test_with_a_window_of_its_callers_a_balancer_plans_for_that_alone():
+    windows = drifting(12)
+    balancer = watched(windows, window=SlidingSum(1))
+    assert balancer._forecast is None
+    mine = balancer.placement.rank_load(windows[-1])
+    assert balancer.decisions[-1].outlook.planned_balancedness == pytest.approx(
+        (mine.mean(axis=1) / mine.max(axis=1)).mean()
+    )
+
+
+def test_a_history_begins_anew_when_ranks_are_lost():
+    balancer = watched(drifting(6))
+    assert balancer._forecast.num_windows == 6
+    balancer.resume(None, None, [1])
+    assert balancer._forecast is None

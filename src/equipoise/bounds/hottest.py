@@ -45,11 +45,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.bounds.bound import SLOTS, Bound, Floats, open_beyond
-from equipoise.kernels.native import native
+from equipoise.kernels.native import allocating, internal, native, spliced
 from equipoise.problem import PlacementProblem
 from equipoise.threads import for_each
 
-__all__ = ["BOUND", "DOMINATES", "bound", "raise_bound"]
+__all__ = ["BOUND", "DOMINATES", "bound"]
 
 DOMINATES = 4
 """Where the hottest expert has less than one part in so many of the load, its counts prove next to nothing."""
@@ -57,8 +57,9 @@ DOMINATES = 4
 HALVINGS = 11
 MOST_CASES = 64  # counts of the hottest expert; where there are more, it has slots to spare
 ROOMS = np.array([1.0, 1.15, 1.3, 1.5, 1.7, 2.0, 2.5])  # theta, of what the hottest expert's replicas leave
-PHIS = np.array([1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2])  # of theta
 BETWEEN, COMPANY, ELSEWHERE = 0, 1, 2
+KINDS = np.array([BETWEEN, COMPANY, *[ELSEWHERE] * 7])  # what is tried, in order
+UNITS = np.array([1.0, 1.0, 1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2])  # and with which phi, of theta
 LEAST_PRICE, MOST_PRICE = np.array([0.0, 1.0, 0.0]), np.array([4.0, 4.0, 2.0])  # of a slot, in theta, 1 and phi
 PRICES = 8
 MARGIN = 1e-9  # relative; sizes this close to a threshold count as whatever weakens the bound
@@ -75,6 +76,22 @@ class Counts(NamedTuple):
     level: Any
     most: Any
     light: Any
+
+
+class Case(NamedTuple):
+    """One count of the hottest expert, to be refuted.
+
+    load float64 [experts], descending; num_ranks and slots of each; busiest, T; replicas, of the hottest expert, which
+    are large; counts, of the others; above, how many experts are above theta.
+    """
+
+    load: Any
+    num_ranks: Any
+    slots: Any
+    busiest: Any
+    replicas: Any
+    counts: Any
+    above: Any
 
 
 def bound(
@@ -96,17 +113,13 @@ def bound(
 
 @native
 def _raise(load, achieved, num_ranks, slots, raised):
-    raised[0] = raise_bound(load, raised[0], achieved, num_ranks, slots)
-
-
-@native
-def raise_bound(load, low, achieved, num_ranks, slots):
-    """Return ``low``, or more as far as the argument carries; ``load`` descends."""
+    """Raise the bound of one layer, whose ``load`` descends, as far as the argument carries."""
+    low = raised[0]
     if load[0] <= 0.0:
-        return low
+        return
     least = low * (1.0 + 0.25 / 2**HALVINGS)
     if least >= achieved or not _impossible(load, num_ranks, slots, least):
-        return low  # the least that could be proved is not, so that nothing is: one look instead of many
+        return  # the least that could be proved is not, so that nothing is: one look instead of many
     high = 1.25 * low
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
@@ -114,10 +127,10 @@ def raise_bound(load, low, achieved, num_ranks, slots):
             low = middle
         else:
             high = middle
-    return low
+    raised[0] = low
 
 
-@native
+@allocating
 def _impossible(load, num_ranks, slots, busiest):
     """Whether every count of the hottest expert is refuted for no rank above ``busiest``."""
     counts = Counts(np.empty(len(load)), np.empty(len(load)), np.empty(len(load)), np.empty(len(load)))
@@ -133,19 +146,20 @@ def _impossible(load, num_ranks, slots, busiest):
         for more in ROOMS:
             theta = more * room
             if theta < 0.5 * busiest * (1.0 - MARGIN) and not refuted:
-                refuted = _refuted(load, num_ranks, slots, busiest, count, theta, counts)
+                above = _set_counts(load, busiest, theta, counts)
+                refuted = _refuted(Case(load, num_ranks, slots, busiest, count, counts, above), theta)
         if not refuted:
             return False
     return True
 
 
-@native
+@internal
 def _slots(load, largest, margin):
     """Return how many slots keep the replicas of ``load`` at ``largest``."""
     return max(1.0, np.ceil(load / largest * margin))
 
 
-@native
+@spliced
 def _set_counts(load, busiest, theta, counts):
     """Set ``counts`` for one threshold; return how many experts are above it."""
     above = 1
@@ -159,41 +173,37 @@ def _set_counts(load, busiest, theta, counts):
     return above
 
 
-@native
-def _refuted(load, num_ranks, slots, busiest, count, theta, counts):
-    """Whether some price refutes ``count`` replicas of the hottest expert, which are large."""
-    above = _set_counts(load, busiest, theta, counts)
-    if _some_price(load, num_ranks, slots, busiest, count, theta, counts, above, BETWEEN, 0.0):
-        return True
-    if _some_price(load, num_ranks, slots, busiest, count, theta, counts, above, COMPANY, 0.0):
-        return True
-    for share in PHIS:
-        if _some_price(load, num_ranks, slots, busiest, count, theta, counts, above, ELSEWHERE, share * theta):
+@spliced
+def _refuted(case, theta):
+    """Whether some price refutes a case for one threshold, by one of the three inequalities."""
+    for i in range(len(KINDS)):  # noqa: SIM110  (a loop that numba compiles to a few instructions)
+        if _some_price(case, KINDS[i], 1.0 if KINDS[i] == COMPANY else UNITS[i] * theta):
             return True
     return False
 
 
-@native
-def _some_price(load, num_ranks, slots, busiest, count, theta, counts, above, kind, phi):
-    """Whether the payments exceed their limit for some price of a slot.
+@internal
+def _some_price(case, kind, unit):
+    """Whether the payments exceed their limit for some price of a slot; ``unit`` is theta, 1 or phi, by kind.
 
     By how much they do is concave in the price, as each expert pays the least of what is linear in it. So bisect on the
     slope, and stop where even that cannot lead above the limit.
     """
-    total = 1.0 * num_ranks * slots
-    unit, limit, tail = 1.0, 0.0, 0.0
+    load, num_ranks, busiest, below = case.load, case.num_ranks, case.busiest, len(case.load) - case.above
+    total = 1.0 * num_ranks * case.slots
+    limit, tail = 0.0, 0.0
     if kind == BETWEEN:
-        unit, limit = theta, num_ranks * busiest
+        limit = num_ranks * busiest
     elif kind == ELSEWHERE:
-        unit, limit = phi, phi * total
-        for e in range(above, len(load)):
-            tail += min(load[e], phi)
+        limit = unit * total
+        for e in range(case.above, len(load)):
+            tail += min(load[e], unit)
     low, high = LEAST_PRICE[kind] * unit, MOST_PRICE[kind] * unit
     for _ in range(PRICES):
         mu = 0.5 * (low + high)
-        paid, used = _pay(load, slots, busiest, count, counts, above, kind, phi, mu)
-        paid += tail + mu * (len(load) - above) - (len(load) - above if kind == COMPANY else 0.0)
-        slope = used + (len(load) - above) - total
+        paid, used = _pay(case, kind, unit, mu)
+        paid += tail + mu * below - (below if kind == COMPANY else 0.0)
+        slope = used + below - total
         over = paid - mu * total - limit
         if over > MARGIN * (limit + mu * total + num_ranks * busiest * (kind == ELSEWHERE)):
             return True
@@ -208,17 +218,18 @@ def _some_price(load, num_ranks, slots, busiest, count, theta, counts, above, ki
     return False
 
 
-@native
-def _pay(load, slots, busiest, count, counts, above, kind, phi, mu):
+@spliced
+def _pay(case, kind, phi, mu):
     """Return what experts above theta pay at the least, and for how many slots."""
-    large = busiest  # what one large replica pays, besides its slot
+    load, counts = case.load, case.counts
+    large = case.busiest  # what one large replica pays, besides its slot
     if kind == COMPANY:
-        large = slots - 1.0
+        large = case.slots - 1.0
     elif kind == ELSEWHERE:
-        large = slots * phi - busiest  # and the load itself
-    paid = count * (large + mu) + (load[0] if kind == ELSEWHERE else 0.0)
-    used = 1.0 * count
-    for e in range(1, above):
+        large = case.slots * phi - case.busiest  # and the load itself
+    paid = case.replicas * (large + mu) + (load[0] if kind == ELSEWHERE else 0.0)
+    used = 1.0 * case.replicas
+    for e in range(1, case.above):
         fit, level, light = counts.fit[e], counts.level[e], counts.light[e]
         least, taken = level * mu, level
         if kind == BETWEEN and light > level:

@@ -8,7 +8,10 @@ file              idea
 ``console.py``    results on stdout; progress and errors on stderr
 ``bars.py``       bars, columns and how numbers are spelled
 ``contenders.py``  several ways to place the same problem, side by side
-``warm.py``       kernels compiled before the clock starts
+``warm.py``       kernels compiled before the clock starts, and for any processor of the family
+``loads.py``      what a command is given as LOADS
+``words.py``      errors in the words that were typed
+``in_force.py``   the placement in a file, and the problem of the next one
 the others        a command each
 ================  =========================================================================
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -14,13 +17,18 @@ from equipoise.cli.compare import compare
 from equipoise.cli.convert import convert
 from equipoise.cli.demo import demo
 from equipoise.cli.doctor import doctor
+from equipoise.cli.evaluate import evaluate
 from equipoise.cli.export import export
 from equipoise.cli.inspect import inspect
 from equipoise.cli.latency import latency
+from equipoise.cli.models import models
 from equipoise.cli.plan import plan
 from equipoise.cli.replan import replan
+from equipoise.cli.replay import replay
 from equipoise.cli.slots import slots
+from equipoise.cli.warm import for_any_processor
 from equipoise.cli.warmup import warmup
+from equipoise.cli.words import in_options
 from equipoise.errors import EquipoiseError
 
 __all__ = ["COMMANDS", "app"]
@@ -28,11 +36,14 @@ __all__ = ["COMMANDS", "app"]
 COMMANDS: tuple[Callable[..., None], ...] = (
     plan,
     replan,
+    replay,
     inspect,
     compare,
+    evaluate,
     slots,
     latency,
     demo,
+    models,
     doctor,
     export,
     convert,
@@ -41,14 +52,35 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 """A new command is a file beside this one and a place in this row; its name is the function's."""
 
 
+class _Notes(logging.Handler):
+    """Prints what the library has to say, a line each, on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"note: {in_options(record.getMessage())}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    log, handler = logging.getLogger("equipoise"), _Notes(logging.INFO)
+    before = log.propagate, log.level
+    log.propagate, log.level = False, logging.INFO
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate, log.level = before
+
+
 class _Sentences(TyperGroup):
     """Ends a command that was used wrongly with one sentence on stderr and exit code 2, never with a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _notes():
+                return super().invoke(ctx)
         except EquipoiseError as error:
-            reason = str(error)
+            reason = in_options(str(error))
         except MemoryError:
             reason = "this needs more memory than there is. Plan for fewer layers, slots or ranks at a time."
         print(f"error: {reason}", file=sys.stderr)
@@ -86,5 +118,20 @@ def _equipoise(
     """Take the options that come before a command."""
 
 
+QUICK = (inspect, doctor, convert, models)
+"""Commands that compile nothing."""
+
+
+def _for_any_processor(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command compile for all processors of this one's family, which must be said before any kernel is made."""
+
+    @functools.wraps(command)
+    def run(*words: Any, **options: Any) -> None:
+        for_any_processor()
+        command(*words, **options)
+
+    return run
+
+
 for _command in COMMANDS:
-    app.command()(_command)
+    app.command()(_command if _command in QUICK else _for_any_processor(_command))

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from equipoise.cli import options
-from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.console import print_json, progress, results, show, show_table
 from equipoise.cli.contenders import NO_BALANCING, in_order, planned, strategies_to_compare, table_of, timed
+from equipoise.cli.loads import read_loads, summed
+from equipoise.cli.models import check_model, groups_of, named_model
+from equipoise.cli.pages import compare_page
+from equipoise.cli.sharing import connected_one, sharing_of, sharing_table
 from equipoise.cli.warm import warm_up
 
 __all__ = ["compare"]
@@ -23,6 +31,12 @@ def compare(
     backend: options.Backend = "auto",
     threads: options.Threads = None,
     key: options.Key = None,
+    report: options.Report = None,
+    model: options.ModelName = None,
+    shares: Annotated[
+        bool, typer.Option("--shares", help="Show what uneven shares are worth, now and after a drift.")
+    ] = False,
+    drift: Annotated[float, typer.Option("--drift", metavar="X", help="The drift for --shares: 0.2 for 20 %.")] = 0.2,
     as_json: options.AsJson = False,
 ) -> None:
     """Set no balancing and every strategy, the plain greedy among them, side by side on one load.
@@ -31,22 +45,34 @@ def compare(
 
     \b
     equipoise compare counts.json --ranks 32 --slots 288
+    equipoise compare counts.json --ranks 32 --slots 288 --shares
     equipoise compare counts.json --ranks 32 --slots 288 --nodes 4 --groups 8 --json
     equipoise compare counts.json --ranks 32 --slots 288 --gpu h200 --tokens-per-rank 4,64,256
     """
-    from equipoise.load import read_load
     from equipoise.problem import Cluster, PlacementProblem
+    from equipoise.strategies import DEFAULT
 
+    options.check_report(report)
     timing = options.timing_of(gpu, tokens_per_rank, top_k)
+    known = named_model(model)
+    groups = groups_of(known, groups, nodes)
     strategies, left_out = strategies_to_compare(backend)
     cluster = Cluster.from_slots(ranks, slots, nodes)
-    with progress("reading"):
-        statistics = read_load(loads, key=key)
-    problem = PlacementProblem(statistics.load, cluster, groups)
+    statistics = read_loads(loads, key)
+    check_model(known, statistics)
+    problem = PlacementProblem(statistics, cluster, groups)
     with progress("planning", total=len(strategies)) as step:
-        warm_up(strategies, backend, threads)
+        warm_up(strategies, backend, threads, problem=problem)
+        if shares:
+            warm_up([DEFAULT], threads=threads, parameters={"connected": True, "shares": "best"}, problem=problem)
         contenders = [in_order(problem), *planned(problem, strategies, step, seed, backend, threads)]
+        sharing = []
+        if shares:
+            contenders.append(connected_one(problem, seed, threads))
+            sharing = sharing_of(contenders, problem, drift)
         contenders = timed(contenders, problem, timing)
+    if report is not None:
+        options.write_report(report, compare_page(contenders, problem, statistics.source))
     if as_json:
         print_json(
             {
@@ -55,8 +81,10 @@ def compare(
                 "num_logical_experts": problem.num_logical_experts,
                 "num_ranks": cluster.num_ranks,
                 "num_slots": cluster.num_slots,
+                "num_steps": statistics.num_windows,
                 "is_hierarchical": problem.is_hierarchical,
                 "contenders": [each.to_dict() for each in contenders],
+                **({"shares": sharing} if shares else {}),
             }
         )
         return
@@ -65,9 +93,9 @@ def compare(
     show(
         console,
         f"{options.count_of(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts -> "
-        f"{cluster.num_slots} slots on {cluster.num_ranks} ranks{where}\n",
+        f"{cluster.num_slots} slots on {cluster.num_ranks} ranks{where}{summed(statistics.num_windows)}\n",
     )
-    console.print(table_of(contenders))
+    show_table(console, table_of(contenders))
     show(
         console,
         f"\n{NO_BALANCING}: experts in order, redundant slots start again at expert 0; groups\n"
@@ -76,5 +104,16 @@ def compare(
     )
     if timing is not None:
         show(console, options.timing_note(timing))
+    if statistics.num_windows > 1:
+        show(console, "realised: balancedness of each step by itself, its mean over steps and layers.")
+    if shares:
+        console.print()
+        console.print(sharing_table(sharing))
+        show(
+            console,
+            "\nMean balancedness where replicas get even parts of their expert's tokens, and with\n"
+            "the best shares, which is also what a dispatcher that solves each batch can reach.\n"
+            "The drift is in log space, no weights move. Components: ranks that share experts.",
+        )
     if left_out:
         show(console, f"Left out, as not to be had on {backend}: {', '.join(left_out)}.")

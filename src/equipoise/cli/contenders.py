@@ -46,6 +46,7 @@ class Contender:
             "name": self.name,
             "mean_balancedness": metrics.mean_balancedness,
             "worst_balancedness": metrics.worst_balancedness,
+            "realised_balancedness": None if self.plan.steps is None else self.plan.steps.mean_balancedness,
             "mean_gap": certificate.mean_gap,
             "max_gap": certificate.max_gap,
             "num_duplicates": int(metrics.num_duplicates.sum()),
@@ -72,8 +73,9 @@ def in_order(problem: PlacementProblem) -> Contender:
     """
     from equipoise.placement import Placement
     from equipoise.plan import Plan, Provenance
+    from equipoise.problem import PlacementProblem
 
-    free = dataclasses.replace(problem, num_expert_groups=None)
+    free = PlacementProblem(problem.load if problem.steps is None else problem.steps, problem.cluster)
     placement = Placement.in_order(problem.num_layers, problem.cluster, problem.num_logical_experts)
     provenance = Provenance.of(InOrder(), 0, "numpy", {}, free.digest)
     return Contender(NO_BALANCING, Plan.of(free, placement, provenance), None)
@@ -139,7 +141,9 @@ def table_of(contenders: Sequence[Contender]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("\n", no_wrap=True)
     # Two numbers a column: rich has no headings that span columns.
-    for heading in ("balancedness\nmean   worst", "gap to bound\nmean   worst", "\nduplicates"):
+    steps = any(each.plan.steps for each in contenders)
+    realised = ["realised\nmean"] if steps else []
+    for heading in ("balancedness\nmean   worst", *realised, "gap to bound\nmean   worst", "\nduplicates"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("\ntime", justify="right", no_wrap=True, min_width=7)  # as wide for every time
     with_times = any(each.microseconds is not None for each in contenders)
@@ -150,6 +154,7 @@ def table_of(contenders: Sequence[Contender]) -> Table:
         table.add_row(
             each.name,
             f"{metrics.mean_balancedness:.4f}  {metrics.worst_balancedness:.4f}",
+            *([f"{each.plan.steps.mean_balancedness:.4f}" if each.plan.steps else "-"] if steps else []),
             f"{ratio(certificate.mean_gap)}  {ratio(certificate.max_gap):>7}",
             f"{int(metrics.num_duplicates.sum()):,}",
             "-" if each.seconds is None else seconds(each.seconds),

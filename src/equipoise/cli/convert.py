@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from equipoise.cli import options
 from equipoise.cli.console import print_json
+from equipoise.cli.models import named_model
 
 if TYPE_CHECKING:
     from equipoise.load import LoadStatistics
@@ -51,6 +53,7 @@ def convert(
     skip_empty: options.SkipEmpty = False,
     mtp_layers: options.MtpLayers = 0,
     key: options.Key = None,
+    model: options.ModelName = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Write what one engine's file holds as another engine's file.
@@ -60,7 +63,8 @@ def convert(
     equipoise convert expert_statistic/ --to sglang-count --out counts.json
     equipoise convert dump.pt --to deepseek-load --skip-empty --out weight.pt
 
-    What IN is, is told by its content. What the other format cannot express is refused with the reason.
+    What IN is, is told by its content, and by --to where it could be both. What the other format cannot express is
+    refused with the reason.
     """
     from equipoise.engines.formats import (
         LOAD_FORMATS,
@@ -71,12 +75,18 @@ def convert(
         save_load,
     )
     from equipoise.engines.formats import save_placement as save
-    from equipoise.errors import InvalidInputError
+    from equipoise.errors import EquipoiseError, InvalidInputError
     from equipoise.load import read_load
 
-    placement = read_placement(source)
     # A name that is none is refused by itself; else the file is named, which may not be what it was taken for.
     (find_load_format if to in LOAD_FORMATS else find_placement_format)(to)
+    known = named_model(model)
+    experts_per_token = known.experts_per_token if known and experts_per_token is None else experts_per_token
+    load = None
+    if to in LOAD_FORMATS:  # what IN could be as well, --to decides
+        with suppress(EquipoiseError):
+            load = read_load(source, key=key, may_be_placement=True)
+    placement = read_placement(source) if load is None else None
     if placement is not None:
         if to in LOAD_FORMATS:
             raise InvalidInputError(
@@ -87,7 +97,7 @@ def convert(
             raise InvalidInputError(f"{source} is a placement, which says nothing of tokens; leave out --skip-empty.")
         save(placement.with_ranks(ranks).starting_at(first_layer).with_draft_layers(mtp_layers), to, out)
     else:
-        load = read_load(source, key=key)
+        load = read_load(source, key=key, may_be_placement=True) if load is None else load
         if to in PLACEMENT_FORMATS:
             raise InvalidInputError(
                 f"{source} is a load, and {to} is a format for placements, which holds no load; loads go to "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from equipoise.cli import options
 from equipoise.cli.bars import columns
-from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.console import print_json, progress, results, show, show_table
 from equipoise.cli.contenders import NO_BALANCING, Contender, in_order, planned, table_of, timed
 from equipoise.cli.warm import warm_up
 
@@ -72,7 +72,7 @@ def demo(
         if each.plan.time is None:  # of a plan in time, the tokens of a rank are not what counts
             _show_layer(console, problem, each, layer)
     show(console, f"\nAll {problem.num_layers} layers:\n")
-    console.print(table_of(contenders))
+    show_table(console, table_of(contenders))
     if timing is not None:
         show(console, f"\n{options.timing_note(timing)}")
     show(

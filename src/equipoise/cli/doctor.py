@@ -7,11 +7,12 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
 from equipoise import __version__
 from equipoise.cli import options
-from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.console import print_json, progress, results, show, show_table
 
 __all__ = ["doctor"]
 
@@ -89,10 +90,33 @@ def _kernel_cache() -> dict[str, Any]:
         folders, trouble = kept.choose_folders(os.path.dirname(str(kept.__file__)), numba.config.CACHE_DIR)
     except Exception as error:  # numba may be broken in any way
         return {"folder": None, "writable": False, "reason": f"{type(error).__name__}: {error}"}
+    kept_for, kernels = _kept()
     folder = str(folders[-1].path) if folders else None
     is_writable = folder is not None and os.access(folder, os.W_OK)
     advice = () if is_writable else ("set NUMBA_CACHE_DIR to a folder that you can write to, and nobody else",)
-    return {"folder": folder, "writable": is_writable, "reason": "; ".join((*trouble, *advice)) or None}
+    reason = "; ".join((*trouble, *advice)) or None
+    return {"folder": folder, "writable": is_writable, "reason": reason, "kernels": kernels, "compiled_for": kept_for}
+
+
+def _kept() -> tuple[dict[str, int], int]:
+    """Return for which processors kernels are kept, how many each, and how many of them run here."""
+    import re
+
+    numba: Any = importlib.import_module("numba")
+    choose = importlib.import_module("equipoise.kernels.cache_folders").choose_folders
+    target: Any = importlib.import_module("equipoise.kernels.target")
+    package = Path(str(importlib.import_module("equipoise").__file__)).parent
+    rooms = {path.parent for path in package.rglob("*.py")}
+    folders = {folder.path for room in rooms for folder in choose(str(room), numba.config.CACHE_DIR)[0]}
+    kept: dict[str, set[str]] = {}
+    for folder in folders:
+        for file in folder.glob("equipoise.*.nbc"):
+            found = re.fullmatch(r"(.*)-([0-9a-f]{32})-(.*)\.nbc", file.name)
+            if found:
+                kept.setdefault(found[3], set()).add(f"{found[1]}-{found[2]}")
+    runs_here = {str(importlib.import_module("llvmlite.binding").get_host_cpu_name()), target.baseline()}
+    usable: set[str] = set().union(*(kernels for name, kernels in kept.items() if name in runs_here))
+    return {name: len(kernels) for name, kernels in sorted(kept.items())}, len(usable)
 
 
 def _backends() -> list[dict[str, Any]]:
@@ -151,6 +175,11 @@ def _print(found: dict[str, Any]) -> None:
     cache = found["kernel_cache"]
     where = f"{cache['folder']}, {'writable' if cache['writable'] else 'read-only'}" if cache["folder"] else "none"
     line("kernel cache", where)
+    if cache.get("compiled_for"):
+        each = ", ".join(f"{number} for {name}" for name, number in cache["compiled_for"].items())
+        line("compiled", f"{each}; equipoise warmup compiles all that is missing")
+    elif cache["folder"]:
+        line("compiled", "nothing yet; equipoise warmup compiles everything")
     if cache["reason"]:
         line("", cache["reason"])
     show(console, "")
@@ -159,8 +188,12 @@ def _print(found: dict[str, Any]) -> None:
     for heading in ("backend", "runs on", "needs", "state"):
         table.add_column(heading)
     for row in found["backends"]:
-        table.add_row(row["name"], row["runs_on"], ", ".join(row["needs"]) or "nothing", row["obstacle"] or "ready")
-    console.print(table)
+        state = "not here" if row["obstacle"] else "ready"
+        table.add_row(row["name"], row["runs_on"], ", ".join(row["needs"]) or "nothing", state)
+    show_table(console, table)
     show(console, "")
+    for row in found["backends"]:
+        if row["obstacle"]:
+            line(row["name"], row["obstacle"])
     for kind, auto in found["auto"].items():
         line(f"auto on {kind}", f"takes {auto['takes']}: {auto['because']}.")

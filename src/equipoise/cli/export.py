@@ -19,7 +19,7 @@ Engine = Annotated[
     typer.Option(
         "--engine",
         metavar="NAME",
-        help="sglang, sglang-pt, tensorrt-llm, vllm-ascend, omni-infer or deepseek.",
+        help="sglang, sglang-pt, hygon, tensorrt-llm, vllm-ascend, omni-infer or deepseek.",
         show_default=False,
     ),
 ]
@@ -47,13 +47,15 @@ def export(
     from equipoise.engines.layered import LayeredPlacement
     from equipoise.plan import Plan
 
-    find_placement_format(engine)
+    row = find_placement_format(engine)
     loaded = Plan.load(plan)
-    if loaded.shares is not None and loaded.shares.num_dormant.any():
+    if not row.says_shares and loaded.shares is not None and not loaded.shares.is_even:
+        what = "dormant replicas" if loaded.shares.num_dormant.any() else "uneven shares"
         raise InvalidInputError(
-            f"{plan} has dormant replicas, and a file of {engine} would give them tokens; plan without --gpu for it."
+            f"{plan} has {what}, and a file of {engine} cannot say so: all replicas would get even parts. Plan without "
+            "--gpu and --shares for it."
         )
-    layered = LayeredPlacement.of(loaded.placement, loaded.layer_ids, str(plan))
+    layered = LayeredPlacement.of_plan(loaded, str(plan))
     if skip_empty:
         layered = layered.select(loaded.metrics.mean_rank_load > 0)
     layered = layered.starting_at(first_layer).with_draft_layers(mtp_layers)

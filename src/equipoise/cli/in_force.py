@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from equipoise.errors import FileFormatError, InvalidInputError
+from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError
 
 if TYPE_CHECKING:
     from equipoise.load import LoadStatistics
@@ -26,6 +26,7 @@ class InForce:
     num_nodes: int
     num_expert_groups: int | None
     source: str
+    lost_ranks: tuple[int, ...] = ()
 
     def problem(
         self, load: LoadStatistics, ranks: int | None, slots: int | None, nodes: int | None, groups: int | None
@@ -85,16 +86,27 @@ def read_in_force(path: Path, current_ranks: int | None, ranks: int | None) -> I
             raise InvalidInputError(f"{path} is for {plan.cluster.num_ranks} ranks; leave out --current-ranks.")
         layers = plan.placement.num_layers
         ids = tuple(range(layers)) if plan.layer_ids is None else plan.layer_ids
-        return InForce(plan.placement, ids, plan.cluster.num_nodes, plan.num_expert_groups, str(path))
+        return InForce(plan.placement, ids, plan.cluster.num_nodes, plan.num_expert_groups, str(path), plan.lost_ranks)
     held = read_placement(path)
     if held is None:
-        raise FileFormatError(f"{path} holds no placement; name a plan, or a map of an engine.")
+        raise FileFormatError(f"{path} {_load_in(path)}; name a plan, or a map of an engine.")
     on = held.num_ranks if current_ranks is None else held.with_ranks(current_ranks).num_ranks
     on = ranks if on is None else on
     if on is None:
         raise InvalidInputError(f"{path} does not say on how many ranks its slots are; name them with --current-ranks.")
     placement = Placement(held.physical_to_logical, on, held.num_logical_experts)
     return InForce(placement, held.layer_ids, 1, None, str(path))
+
+
+def _load_in(path: Path) -> str:
+    """Say what load a file holds, or that it holds nothing known."""
+    from equipoise.load import read_load
+
+    try:
+        load = read_load(path)
+    except EquipoiseError:
+        return "holds no placement"
+    return f"is a load of {load.num_layers} layers x {load.num_logical_experts} experts and no placement"
 
 
 def _listed(ids: tuple[int, ...] | list[int]) -> str:

@@ -22,35 +22,41 @@ __all__ = [
     "Groups",
     "Key",
     "Loads",
+    "ModelName",
     "MaxGap",
     "MtpLayers",
     "Nodes",
     "Parameters",
     "Ranks",
+    "Report",
     "Seed",
     "SkipEmpty",
     "Slots",
     "Strategy",
     "Threads",
+    "check_report",
     "Timing",
     "TokensPerRank",
     "TopK",
     "checked_balancedness",
     "checked_gap",
     "count_of",
+    "latency_of",
     "layers",
     "parse_parameters",
     "strategy_or_default",
+    "write_report",
     "timing_note",
     "timing_of",
 ]
 
 Loads = Annotated[
-    Path,
+    list[Path],
     typer.Argument(
-        metavar="LOADS",
-        help="Tokens per expert: .npy, .npz, .json, .csv or .pt, of shape (layers, experts) or (steps, layers, "
-        "experts). Told apart by content, whatever the name.",
+        metavar="LOADS...",
+        help="Tokens per expert: .npy, .npz, .json, .csv, .pt or .parquet, of shape (layers, experts) or (steps, "
+        "layers, experts), a table of layer, expert and count, or a folder that an engine wrote; gzipped or not, told "
+        "apart by content. Several are joined, - is standard input.",
         show_default=False,
     ),
 ]
@@ -128,6 +134,10 @@ MtpLayers = Annotated[
 SkipEmpty = Annotated[
     bool, typer.Option("--skip-empty", help="Leave out layers without tokens: dense layers, as some recorders write.")
 ]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE", help="Write a page with pictures there: one HTML file. Needs matplotlib."),
+]
 Gpu = Annotated[
     str | None,
     typer.Option(
@@ -146,7 +156,33 @@ TokensPerRank = Annotated[
     ),
 ]
 TopK = Annotated[int | None, typer.Option("--top-k", metavar="N", help="With --gpu: experts of a token. Left out: 8.")]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Take experts, groups, top k and bytes per expert of a model, such as deepseek-v3, qwen3-235b or kimi-k2; "
+        "[bold]equipoise models[/bold] lists them with their sources.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead, for machines.")]
+
+
+def check_report(path: Path | None) -> None:
+    """Insist, before anything slow begins, that a page can be drawn and written to ``path``, if it is asked for."""
+    from equipoise.files import check_writable
+    from equipoise.pages.pictures import check_plotting
+
+    if path is not None:
+        check_plotting()
+        check_writable(path)
+
+
+def write_report(path: Path, page: str) -> None:
+    """Write a page, whole or not at all."""
+    from equipoise.files import write_atomically
+
+    write_atomically(path, page.encode())
 
 
 @dataclass(frozen=True)
@@ -182,7 +218,6 @@ def timing_of(gpu: str | None, tokens_per_rank: str | None, top_k: int | None) -
     (1024.0, 16384.0)
     """
     from equipoise.arguments import count
-    from equipoise.latency import LatencyModel
 
     if gpu is None:
         for name, value in (("--tokens-per-rank", tokens_per_rank), ("--top-k", top_k)):
@@ -194,15 +229,21 @@ def timing_of(gpu: str | None, tokens_per_rank: str | None, top_k: int | None) -
     sizes = _numbers(tokens_per_rank, "--tokens-per-rank")
     if min(sizes) <= 0:
         raise InvalidInputError(f"--tokens-per-rank is {shown(tokens_per_rank)}; its numbers must be above 0.")
-    if "," in gpu:
-        constants = _numbers(gpu, "--gpu")
-        if len(constants) != 4:
-            raise InvalidInputError(f"--gpu is {shown(gpu)}; four numbers are FIXED,FLOOR,BASE,PER_TOKEN.")
-        fixed, floor, base, per_token = constants
-        latency = LatencyModel(fixed, floor, base, per_token, source="as given")
-    else:
-        latency = LatencyModel.preset(gpu)
-    return Timing(latency, tuple(sorted(set(sizes))), 8 if top_k is None else count(top_k, "--top-k", most=2**17))
+    many = 8 if top_k is None else count(top_k, "--top-k", most=2**17)
+    return Timing(latency_of(gpu), tuple(sorted(set(sizes))), many)
+
+
+def latency_of(gpu: str, phase: str = "decode", **shape: Any) -> LatencyModel:
+    """Return what ``--gpu`` names: a preset, for a ``shape`` as ``LatencyModel.preset`` takes it, or four numbers."""
+    from equipoise.latency import LatencyModel
+
+    if "," not in gpu:
+        return LatencyModel.preset(gpu, phase, **shape)
+    constants = _numbers(gpu, "--gpu")
+    if len(constants) != 4:
+        raise InvalidInputError(f"--gpu is {shown(gpu)}; four numbers are FIXED,FLOOR,BASE,PER_TOKEN.")
+    fixed, floor, base, per_token = constants
+    return LatencyModel(fixed, floor, base, per_token, source="as given")
 
 
 def timing_note(timing: Timing) -> str:

@@ -13,7 +13,11 @@ import typer
 from equipoise.cli import options
 from equipoise.cli.bars import ratio, seconds
 from equipoise.cli.console import print_json, progress
+from equipoise.cli.loads import read_loads
+from equipoise.cli.models import check_model, groups_of, named_model
+from equipoise.cli.pages import plan_page
 from equipoise.cli.warm import warm_up
+from equipoise.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from equipoise.load import LoadStatistics
@@ -25,6 +29,22 @@ __all__ = ["plan"]
 Out = Annotated[
     Path | None,
     typer.Option("--out", metavar="FILE", help="Write the plan there as JSON, whole or not at all."),
+]
+
+
+Forecast = Annotated[
+    bool,
+    typer.Option(
+        "--forecast", help="Plan for what may come next: LOADS are windows in a row, whose course is forecast."
+    ),
+]
+Window = Annotated[
+    int | None,
+    typer.Option(
+        "--window",
+        metavar="STEPS",
+        help="With --forecast: sum so many steps of LOADS to a window, about as many as a plan serves. Left out: 1.",
+    ),
 ]
 
 
@@ -44,7 +64,15 @@ def plan(
     backend: options.Backend = "auto",
     threads: options.Threads = None,
     key: options.Key = None,
+    model: options.ModelName = None,
+    forecast: Forecast = False,
+    window: Window = None,
+    shares: Annotated[str, typer.Option("--shares", metavar="KIND", help="even, or best for the placement.")] = "even",
+    connected: Annotated[
+        bool, typer.Option("--connected", help="Connect ranks by shared experts, for shares to follow a drift.")
+    ] = False,
     out: Out = None,
+    report: options.Report = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Decide where the experts live, and prove how close that is to the best possible.
@@ -52,30 +80,41 @@ def plan(
     \b
     equipoise plan counts.json --ranks 32 --slots 288 --out plan.json
     equipoise plan counts.npy --ranks 32 --slots 288 --nodes 4 --groups 8
+    equipoise plan counts.npy --ranks 32 --slots 288 --connected --shares best
     equipoise plan counts.pt --ranks 64 --slots 320 --max-gap 0.001 --json
+    equipoise plan steps.npz --ranks 16 --slots 48 --forecast --window 25
     equipoise plan counts.json --ranks 32 --slots 288 --gpu h200 --tokens-per-rank 4,64,256
     """
+    from equipoise.dispatch import choose_shares
     from equipoise.files import check_writable
+    from equipoise.forecasting import forecast as foresee
     from equipoise.how import How
-    from equipoise.load import read_load
     from equipoise.problem import Cluster, PlacementProblem
     from equipoise.solver import solve
     from equipoise.strategies import parameters_of
 
     # All that can be refused is refused before anything slow begins.
+    known = named_model(model)
+    groups = groups_of(known, groups, nodes)
     options.checked_gap(max_gap)
     chosen = options.strategy_or_default(strategy)
     given = options.parse_parameters(parameters)
     if max_gap is not None and "max_gap" in parameters_of(chosen):
         given.setdefault("max_gap", max_gap)  # a strategy that can aim at a gap stops there
     How.of(chosen, seed=seed, backend=backend, threads=threads, **given)
+    if window is not None and not forecast:
+        raise InvalidInputError("--window says what is summed before the next is forecast; pass --forecast with it.")
     timing = options.timing_of(gpu, tokens_per_rank, top_k)
+    choose_shares(shares)
+    asked: dict[str, Any] = {"shares": shares, "connected": connected}
     if out is not None:
         check_writable(out)
+    options.check_report(report)
     cluster = Cluster.from_slots(ranks, slots, nodes)
-    with progress("reading"):
-        statistics = read_load(loads, key=key)
-    problem = PlacementProblem(statistics.load, cluster, groups)
+    statistics = read_loads(loads, key)
+    check_model(known, statistics)
+    load = foresee(statistics.grouped(1 if window is None else window)) if forecast else statistics
+    problem = PlacementProblem(load, cluster, groups)
     if groups is not None and not problem.is_hierarchical:
         print(
             f"note: planned globally; {groups} groups are kept whole only on more than one node, "
@@ -86,13 +125,15 @@ def plan(
     if timing is not None:
         problem = timing.asked(problem)
     with progress("planning"):
-        warm_up([chosen], backend, threads, given)
+        warm_up([chosen], backend, threads, {**given, **asked}, problem, forecast=forecast)
         start = time.perf_counter()
-        found = solve(problem, chosen, seed=seed, backend=backend, threads=threads, **given)
+        found = solve(problem, chosen, seed=seed, backend=backend, threads=threads, **asked, **given)
         elapsed = time.perf_counter() - start
     found = found.named(statistics.layer_ids)
     if out is not None:
         found.save(out)
+    if report is not None:
+        options.write_report(report, plan_page(found, problem, statistics.source))
     if as_json:
         print_json(_report(found, statistics, elapsed, max_gap, out))
     else:
@@ -130,12 +171,15 @@ def _report(
         "seed": found.provenance.seed,
         "mean_balancedness": found.metrics.mean_balancedness,
         "worst_balancedness": found.metrics.worst_balancedness,
+        "num_steps": statistics.num_windows,
+        "realised_balancedness": None if found.steps is None else found.steps.mean_balancedness,
         "mean_gap": found.certificate.mean_gap,
         "max_gap": found.certificate.max_gap,
         "max_gap_asked_for": max_gap,
         "max_gap_met": None if max_gap is None else (found.time or found.certificate).max_gap <= max_gap,
         "time": None if found.time is None else _times(found.time),
         "binding": found.binding,
+        "forecast": found.provenance.parameters.get("forecast"),
         "num_duplicates": int(found.metrics.num_duplicates.sum()),
         "seconds": elapsed,
         "written_to": None if out is None else str(out),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +11,14 @@ import typer
 
 from equipoise.cli import options
 from equipoise.cli.console import print_json, progress
+from equipoise.cli.loads import read_loads
+from equipoise.cli.models import check_model, groups_of, named_model
+from equipoise.cli.pages import replan_page
 from equipoise.cli.warm import warm_up
-from equipoise.errors import InvalidInputError, shown
+from equipoise.errors import InvalidInputError, listed, shown
 
 if TYPE_CHECKING:
-    from equipoise.migration.schedule import MigrationSchedule
+    from equipoise.migration.schedule import LinkSpeeds, MigrationSchedule
     from equipoise.plan import Plan
     from equipoise.replan.frontier import Frontier
 
@@ -66,6 +70,30 @@ Bytes = Annotated[
     int | None,
     typer.Option("--bytes-per-expert", metavar="N", help="Size of one expert's weights in one layer, to show bytes."),
 ]
+Restored = Annotated[
+    str | None,
+    typer.Option(
+        "--restored-ranks",
+        metavar="R,R",
+        help="Ranks that --current records as lost, and that are back, without any weights.",
+    ),
+]
+IntraNode = Annotated[
+    float | None,
+    typer.Option(
+        "--intra-node-gbps",
+        metavar="X",
+        help="Gigabits a second from rank to rank in a node. Left out: 1600.",
+    ),
+]
+InterNode = Annotated[
+    float | None,
+    typer.Option(
+        "--inter-node-gbps",
+        metavar="X",
+        help="Gigabits a second from a rank to another node. Left out: 200.",
+    ),
+]
 Out = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Write the new plan there as JSON, whole or not at all.")
 ]
@@ -77,15 +105,20 @@ def replan(
     max_transfers: Most = None,
     max_transfers_total: Total = None,
     lost_ranks: Lost = None,
+    restored_ranks: Restored = None,
     ranks: Ranks = None,
     slots: Slots = None,
     nodes: Nodes = None,
     groups: Groups = None,
     current_ranks: CurrentRanks = None,
     bytes_per_expert: Bytes = None,
+    model: options.ModelName = None,
+    intra_node_gbps: IntraNode = None,
+    inter_node_gbps: InterNode = None,
     threads: options.Threads = None,
     key: options.Key = None,
     out: Out = None,
+    report: options.Report = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show balancedness against transfers, from the placement in force; with a limit, plan within it.
@@ -94,26 +127,39 @@ def replan(
     equipoise replan counts.json --current plan.json
     equipoise replan counts.json --current plan.json --max-transfers 16 --out next.json
     equipoise replan counts.json --current plan.json --lost-ranks 3,7 --max-transfers 32
+    equipoise replan counts.json --current plan.json --restored-ranks 3 --max-transfers 32 --model deepseek-v3
     equipoise replan counts.json --current map.json --current-ranks 32 --ranks 40 --max-transfers 80 --out next.json
     """
     from equipoise.cli.in_force import read_in_force
     from equipoise.files import check_writable
-    from equipoise.load import read_load
     from equipoise.migration.schedule import MigrationSchedule
     from equipoise.replan.frontier import frontier
+    from equipoise.replan.in_force import known_lost
     from equipoise.solver import solve
 
+    known = named_model(model)
+    if bytes_per_expert is None and known is not None:
+        bytes_per_expert = known.bytes_per_expert
+    links = _links(intra_node_gbps, inter_node_gbps)
     limited = max_transfers is not None or max_transfers_total is not None
     if out is not None:
         if not limited:
             raise InvalidInputError("--out needs a plan to write; say how much may move with --max-transfers.")
         check_writable(out)
-    lost = _ranks(lost_ranks)
+    options.check_report(report)
     with progress("reading"):
         in_force = read_in_force(current, current_ranks, ranks)
-        load = read_load(loads, key=key)
+    load = read_loads(loads, key)
+    check_model(known, load)
     held = in_force.placement
-    problem = in_force.problem(load, ranks, slots, nodes, groups)
+    lost = known_lost(in_force, _ranks(lost_ranks, "--lost-ranks"), _ranks(restored_ranks, "--restored-ranks"))
+    if set(lost) & set(in_force.lost_ranks):
+        print(
+            f"note: {current} records ranks {listed(in_force.lost_ranks)} as lost; name those that are back with "
+            "--restored-ranks.",
+            file=sys.stderr,
+        )
+    problem = in_force.problem(load, ranks, slots, nodes, groups_of(known, groups, nodes))
     found, schedule = None, None
     with progress("planning"):
         warm_up([options.strategy_or_default(None)], threads=threads, problem=problem)
@@ -137,30 +183,45 @@ def replan(
             )
     if found is not None and out is not None:
         found.save(out)
+    if report is not None:
+        options.write_report(report, replan_page(curve, load.source, found))
     if as_json:
-        print_json(_report(curve, found, schedule, out))
+        print_json(_report(curve, found, schedule, links, out))
         return
     print(curve.summary())
     if found is not None and schedule is not None:
         print()
         print(found.summary())
-        print(f"{'migration':<13} {schedule.summary()}")
+        print(f"{'migration':<13} {schedule.summary(links)}")
+        if not schedule.num_bytes and schedule.num_transfers:
+            print(f"{'time':<13} not known without bytes: name --bytes-per-expert or --model")
         if out is not None:
             print(f"{'written to':<13} {out}")
 
 
-def _ranks(text: str | None) -> list[int]:
+def _links(intra_node_gbps: float | None, inter_node_gbps: float | None) -> LinkSpeeds:
+    """Return the speeds that were named, in gigabits a second, the library's own for the others."""
+    from equipoise.migration.schedule import LinkSpeeds
+
+    given = {"--intra-node-gbps": ("node", intra_node_gbps), "--inter-node-gbps": ("remote", inter_node_gbps)}
+    for option, (_, value) in given.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise InvalidInputError(f"{option} is {value}; it must be a finite number of gigabits a second above 0.")
+    return LinkSpeeds(**{name: value * 1e9 / 8 for name, value in given.values() if value is not None})
+
+
+def _ranks(text: str | None, option: str) -> list[int]:
     """Return the ranks of a list such as 3,7."""
     try:
         return [int(part) for part in text.split(",")] if text else []
     except ValueError:
         raise InvalidInputError(
-            f"--lost-ranks is {shown(text)}; it must be ranks with commas between, such as 3,7."
+            f"{option} is {shown(text)}; it must be ranks with commas between, such as 3,7."
         ) from None
 
 
 def _report(
-    curve: Frontier, found: Plan | None, schedule: MigrationSchedule | None, out: Path | None
+    curve: Frontier, found: Plan | None, schedule: MigrationSchedule | None, links: LinkSpeeds, out: Path | None
 ) -> dict[str, Any]:
     first = int((curve.mean_balancedness == curve.mean_balancedness).argmax())  # before it, experts have no slot
     size = curve.bytes_per_expert
@@ -177,9 +238,9 @@ def _report(
     if schedule is not None:
         report["migration"] = {
             "transfers": schedule.num_transfers,
-            "bytes": schedule.num_bytes,
+            "bytes": schedule.num_bytes if schedule.num_bytes or not schedule.num_transfers else None,
             "rounds": int(schedule.num_rounds.sum()),
             "restores": len(schedule.restores),
-            "seconds": schedule.seconds(),
+            "seconds": schedule.seconds(links) if schedule.num_bytes or not schedule.num_transfers else None,
         }
     return report

@@ -9,9 +9,11 @@ import typer
 
 from equipoise.cli import options
 from equipoise.cli.bars import bar
-from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.console import print_json, progress, results, show, show_table
+from equipoise.cli.loads import read_loads, summed
+from equipoise.cli.models import check_model, groups_of, named_model
+from equipoise.cli.pages import slots_page
 from equipoise.cli.slot_times import EXPERT_BYTES, show_times
-from equipoise.cli.warm import warm_up
 from equipoise.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ def slots(
     backend: options.Backend = "auto",
     threads: options.Threads = None,
     key: options.Key = None,
+    report: options.Report = None,
+    model: options.ModelName = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show balancedness against redundant slots, and how many of them a target takes. With --gpu, microseconds instead.
@@ -74,35 +78,44 @@ def slots(
     """
     from equipoise.capacity import slots_for
     from equipoise.how import How
-    from equipoise.load import read_load
     from equipoise.problem import Cluster, PlacementProblem, count
     from equipoise.report import describe_answer
 
+    known = named_model(model)
+    groups = groups_of(known, groups, nodes)
     chosen = options.strategy_or_default(strategy)
     given = options.parse_parameters(parameters)
     How.of(chosen, seed=seed, backend=backend, threads=threads, **given)
     options.checked_balancedness(balancedness)
+    options.check_report(report)
     timing = options.timing_of(gpu, tokens_per_rank, top_k)
     if timing is None and bytes_per_expert is not None:
         raise InvalidInputError(
             "--bytes-per-expert is given without --gpu, which says what slots take; add --gpu h200."
         )
+    if timing is not None and report is not None:
+        raise InvalidInputError("--report shows balancedness against slots; leave out --gpu, or --report.")
     ranks = count(ranks, "num_ranks")
-    with progress("reading"):
-        statistics = read_load(loads, key=key)
+    statistics = read_loads(loads, key)
+    check_model(known, statistics)
     cluster = Cluster(ranks, -(-statistics.num_logical_experts // ranks), nodes)
-    problem = PlacementProblem(statistics.load, cluster, groups)
+    problem = PlacementProblem(statistics, cluster, groups)
     if timing is not None:
         weights = EXPERT_BYTES if bytes_per_expert is None else bytes_per_expert
         how: dict[str, Any] = {"strategy": chosen, "seed": seed, "backend": backend, "threads": threads, **given}
         show_times(problem, timing, {"most_slots": most_slots, "bytes_per_expert": weights, **how}, statistics, as_json)
         return
     with progress("planning"):
-        warm_up([chosen], backend, threads, given)
         capacity = slots_for(
             problem, balancedness, most_slots=most_slots, strategy=chosen, seed=seed, backend=backend, threads=threads,
             **given,
         )  # fmt: skip
+    if report is not None:
+        answers = [
+            f"Mean of layers: {describe_answer(capacity, capacity.mean)}",
+            f"Every layer: {describe_answer(capacity, capacity.worst)}",
+        ]
+        options.write_report(report, slots_page(capacity, statistics.source, answers))
     if as_json:
         print_json({"source": statistics.source, **_report(problem, capacity)})
         return
@@ -111,7 +124,7 @@ def slots(
     show(
         console,
         f"{options.count_of(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts on "
-        f"{options.count_of(ranks, 'rank')}{where}\n",
+        f"{options.count_of(ranks, 'rank')}{where}{summed(statistics.num_windows)}\n",
     )
     _print_table(capacity)
     show(console, "")
@@ -128,11 +141,13 @@ def _print_table(capacity: Capacity) -> None:
     console = results()
     plain = console.options.ascii_only
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    steps = any(point.steps for point in capacity.points)
     for heading in (
         "\nslots",
         "\na rank",
         "\nredundant",
         "balancedness\nmean   worst ",
+        *(["realised\nmean"] if steps else []),
         "at most, proved\nmean   worst ",
     ):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -143,11 +158,12 @@ def _print_table(capacity: Capacity) -> None:
             str(point.cluster.slots_per_rank),
             f"{point.num_redundant_experts:,}",
             f"{_spell(point.mean_balancedness)}  {_spell(point.worst_balancedness)}",
+            *([_spell(point.steps.mean_balancedness) if point.steps else "-"] if steps else []),
             f"{_spell(point.mean_limit, up=True)}  {_spell(point.worst_limit, up=True)}",
             bar(point.mean_balancedness, 1.0, 14, plain),
             style="green" if point.num_slots == capacity.mean.found else None,
         )
-    console.print(table)
+    show_table(console, table)
 
 
 def _spell(value: float, up: bool = False) -> str:
@@ -173,6 +189,7 @@ def _report(problem: PlacementProblem, capacity: Capacity) -> dict[str, Any]:
                 "num_redundant_experts": point.num_redundant_experts,
                 "mean_balancedness": point.mean_balancedness,
                 "worst_balancedness": point.worst_balancedness,
+                "realised_balancedness": None if point.steps is None else point.steps.mean_balancedness,
                 "mean_limit": point.mean_limit,
                 "worst_limit": point.worst_limit,
             }

@@ -10,6 +10,7 @@ file                idea
 ``json.py``         JSON, weighed before it is parsed
 ``yaml.py``         YAML: lists and objects of plain whole numbers and texts, and nothing else of it
 ``numpy.py``        a .npy array, by its header
+``pieces.py``       .npy and .npz arrays that are larger than memory, some rows at a time
 ``archive.py``      zip files, and how much a member may unpack to
 ``pickle.py``       the part of a pickle that builds plain values
 ``torch.py``        .pt files, with arrays for their tensors

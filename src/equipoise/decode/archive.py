@@ -8,11 +8,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 from equipoise.decode.source import opened
 from equipoise.errors import FileFormatError
-from equipoise.limits import LARGEST_DIRECTORY, ONCE_UNPACKED
+from equipoise.limits import LARGEST_DIRECTORY, LARGEST_FILE, ONCE_UNPACKED
 
 __all__ = ["Archive", "open_archive"]
 
@@ -63,9 +63,9 @@ class Archive:
 
 
 @contextmanager
-def open_archive(path: Path) -> Iterator[Archive]:
-    """Open a zip file, or say that its table of contents is not sound."""
-    with opened(path) as (stream, size):
+def open_archive(path: Path, most: int = LARGEST_FILE) -> Iterator[Archive]:
+    """Open a zip file of at most ``most`` bytes, or say that its table of contents is not sound."""
+    with opened(path, most) as (stream, size):
         sparing = _Sparing(stream, size)
         try:
             file = zipfile.ZipFile(sparing)
@@ -91,7 +91,7 @@ class _TooMuchError(Exception):
 class _Sparing:
     """A stream from which at most ``most`` bytes are read at once: zipfile reads a table of contents whole."""
 
-    def __init__(self, stream: BinaryIO, size: int) -> None:
+    def __init__(self, stream: IO[bytes], size: int) -> None:
         self._stream, self._size, self.most = stream, size, LARGEST_DIRECTORY
 
     def read(self, size: int = -1) -> bytes:

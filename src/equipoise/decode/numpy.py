@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from equipoise.decode.source import opened
 from equipoise.errors import FileFormatError, shown
 
-__all__ = ["decode_npy", "read_array"]
+__all__ = ["check_length", "decode_npy", "read_array", "read_header"]
 
 LONGEST_HEADER = 10_000  # bytes; numpy parses no longer one, but would read it
 
@@ -34,7 +34,7 @@ def read_array(stream: IO[bytes], num_bytes: int, name: str) -> NDArray[Any]:
         If the header is damaged, describes no plain array of numbers, or promises other than so many bytes hold.
         Pickled objects are refused, never run.
     """
-    shape, fortran_order, dtype, length = _read_header(stream, name)
+    shape, fortran_order, dtype, length = read_header(stream, name)
     if dtype.hasobject:
         raise FileFormatError(
             f"{name} holds Python objects, which are not loaded because unpickling runs code; "
@@ -44,13 +44,7 @@ def read_array(stream: IO[bytes], num_bytes: int, name: str) -> NDArray[Any]:
         raise FileFormatError(f"{name} holds {shown(str(dtype))[1:-1]} values; it must hold integers or floats.")
     if len(shape) > 32 or min(shape, default=0) < 0:
         raise FileFormatError(f"{name} has the shape {shown(shape)}, which no array has; write the file again.")
-    promised, there = math.prod(shape) * dtype.itemsize, num_bytes - length
-    if there != promised:
-        what = "is truncated" if there < promised else "has bytes left over"
-        raise FileFormatError(
-            f"{name} {what}: its header promises shape {shown(shape)} of {dtype}, {shown(promised)} bytes, "
-            f"and {there} follow. Copy or write the file again."
-        )
+    promised = check_length(name, shape, dtype, num_bytes - length)
     content = stream.read(promised)
     if len(content) < promised:
         raise FileFormatError(f"{name} is truncated; copy or write the file again.")
@@ -62,7 +56,19 @@ def read_array(stream: IO[bytes], num_bytes: int, name: str) -> NDArray[Any]:
         ) from None
 
 
-def _read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+def check_length(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], there: int) -> int:
+    """Return how many bytes an array takes, or say that not just so many are ``there`` after its header."""
+    promised = math.prod(shape) * dtype.itemsize
+    if there != promised:
+        what = "is truncated" if there < promised else "has bytes left over"
+        raise FileFormatError(
+            f"{name} {what}: its header promises shape {shown(shape)} of {dtype}, {shown(promised)} bytes, "
+            f"and {there} follow. Copy or write the file again."
+        )
+    return promised
+
+
+def read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     """Return shape, order, type, and how many bytes said so."""
     start = stream.read(npy.MAGIC_LEN)
     field = stream.read(2 if start[6:] == b"\1\0" else 4)

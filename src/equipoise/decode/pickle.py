@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from equipoise.errors import FileFormatError, shown
 
@@ -35,7 +35,7 @@ class Unpickler:
 
     def __init__(
         self,
-        stream: BinaryIO,
+        stream: IO[bytes],
         size: int,
         name: str,
         names: Mapping[str, Any],

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,7 +143,7 @@ def _decode_zip(path: Path, size: int) -> Any:
         return Plain(str(path), size, lambda key: read(f"{folder}data/{key}"), ">" if big else "<").of(document)
 
 
-def _decode_legacy(stream: BinaryIO, size: int, name: str) -> Any:
+def _decode_legacy(stream: IO[bytes], size: int, name: str) -> Any:
     begin = stream.read(32)
     if LEGACY not in begin:
         raise FileFormatError(f"{name} was not written by torch.save.")
@@ -163,7 +163,7 @@ def _decode_legacy(stream: BinaryIO, size: int, name: str) -> Any:
 
 
 def _unpickler(
-    stream: BinaryIO, length: int, size: int, name: str, types: dict[str | int, Type] | None = None
+    stream: IO[bytes], length: int, size: int, name: str, types: dict[str | int, Type] | None = None
 ) -> Unpickler:
     """Return what reads the pickles of a file of ``size`` bytes; ``types`` collects those of the storages it meets."""
 

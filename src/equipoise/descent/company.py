@@ -19,7 +19,7 @@ import numpy as np
 from equipoise.descent.facts import STEPS
 from equipoise.descent.layer import copy_table, goes_on
 from equipoise.descent.tuning import MOVES
-from equipoise.kernels.native import native
+from equipoise.kernels.native import allocating, internal
 
 __all__ = ["find_company"]
 
@@ -29,7 +29,7 @@ KINDS = 3
 STEP = 0.88  # each theta is so much of the one before it: the least is T / 800
 
 
-@native
+@allocating
 def find_company(layer, target):
     """Move slots between experts until large replicas have company on the whole grid, or no move helps.
 
@@ -74,7 +74,7 @@ def find_company(layer, target):
             _set_changes(weight[e], replicas[e], target, slots, more[e], fewer[e])
 
 
-@native
+@internal
 def _add(weight, count, target, slots, sign, failure):
     """Add what ``count`` replicas contribute at each theta. A small replica that lacks counts as theta."""
     each, theta = weight / count, 0.5 * target
@@ -91,7 +91,7 @@ def _add(weight, count, target, slots, sign, failure):
         theta *= STEP
 
 
-@native
+@internal
 def _set_changes(weight, count, target, slots, more, fewer):
     """Set what one replica more, and one fewer, would change."""
     more[:] = 0.0
@@ -102,7 +102,7 @@ def _set_changes(weight, count, target, slots, more, fewer):
         _add(weight, count - 1, target, slots, 1.0, fewer)
 
 
-@native
+@internal
 def _squared(failure, first, second, limit):
     """Return the sum of squared failures after two changes, or something above ``limit`` once it exceeds that."""
     total = 0.0

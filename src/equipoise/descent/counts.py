@@ -6,12 +6,12 @@ import numpy as np
 
 from equipoise.descent.facts import BOUND, FLOOR, LARGEST, TARGET
 from equipoise.descent.tuning import SPREAD_COLDEST, SPREAD_FITTING, SPREAD_HALVES
-from equipoise.kernels.native import native, spliced
+from equipoise.kernels.native import internal, spliced
 
 __all__ = ["count_least_largest", "count_relaxed", "set_target", "total_load"]
 
 
-@native
+@spliced
 def set_target(layer, max_gap):
     """Set the best counts, and t*, the lower bound, and the busiest rank that is near enough to it."""
     weight, facts = layer.weight, layer.facts
@@ -21,7 +21,7 @@ def set_target(layer, max_gap):
     facts[TARGET] = np.int64(facts[BOUND] * (1.0 + max_gap * (1.0 - 1e-9)))  # rounding cannot lift the gap above it
 
 
-@native
+@internal
 def total_load(loads):
     """Return the sum of loads, of experts or of ranks."""
     total = np.int64(0)
@@ -30,7 +30,7 @@ def total_load(loads):
     return total
 
 
-@native
+@internal
 def count_least_largest(weight, num_slots, most, replicas):
     """Set ``replicas`` so that the largest replica is least, and return its size rounded up (t*): d'Hondt's counts.
 
@@ -78,7 +78,7 @@ def _spread_evenly(num_slots, replicas):
         replicas[e] = num_slots // experts + (e < num_slots % experts)
 
 
-@native
+@internal
 def _give_to_largest(weight, left, most, replicas):
     """Give ``left`` slots, one by one, to the expert with the largest replicas."""
     while left > 0:
@@ -93,7 +93,7 @@ def _give_to_largest(weight, left, most, replicas):
         left -= 1
 
 
-@native
+@internal
 def count_relaxed(layer, largest, target, rule):
     """Set the counts so that no replica exceeds ``largest``, and spend what is left by ``rule``, one of SPREAD_*."""
     weight, replicas = layer.weight, layer.ranks.replicas

@@ -14,7 +14,7 @@ import numpy as np
 
 from equipoise.descent.facts import EXACT, MOST, REACHED, STEPS, TARGET
 from equipoise.descent.layer import replica_cost
-from equipoise.kernels.native import native
+from equipoise.kernels.native import allocating, internal
 
 __all__ = ["search_all"]
 
@@ -43,7 +43,7 @@ class Tree(NamedTuple):
     limits: Any
 
 
-@native
+@allocating
 def search_all(layer, steps):
     """Improve the best placement until it meets the target, all was tried, or ``steps`` were made.
 
@@ -76,7 +76,7 @@ def search_all(layer, steps):
     facts[REACHED] = limits[LIMIT]
 
 
-@native
+@internal
 def _place_all(tree, target):
     """Try all placements of the counts, replica by replica."""
     if not _set_items(tree):
@@ -103,11 +103,13 @@ def _place_all(tree, target):
             i += 1
             chosen[i] = -1
         else:
-            limits[LIMIT] = load.max()
+            limits[LIMIT] = 0
+            for each in load:
+                limits[LIMIT] = max(limits[LIMIT], each)
             _keep(tree)
 
 
-@native
+@internal
 def _set_items(tree):
     """List the replicas, the largest first; return whether the rank of the largest can stay below the limit."""
     weight, replicas, each, items = tree.weight, tree.replicas, tree.each, tree.items
@@ -130,7 +132,7 @@ def _set_items(tree):
     return total < tree.limits[LIMIT]
 
 
-@native
+@internal
 def _next_rank(tree, i):
     """Return the next rank for replica ``i`` after the one it was on, or -1. Replicas of an expert go on in order."""
     items, chosen, load, used = tree.items, tree.chosen, tree.load, tree.used
@@ -155,7 +157,7 @@ def _next_rank(tree, i):
     return -1
 
 
-@native
+@internal
 def _keep(tree):
     """Copy the placement to ``best``."""
     tree.used[:] = 0

@@ -6,13 +6,13 @@ import numpy as np
 
 from equipoise.descent.layer import replica_cost, set_ranks
 from equipoise.descent.sorting import bits_for, sort_ascending
-from equipoise.kernels.native import native, spliced
+from equipoise.kernels.native import internal, spliced
 from equipoise.kernels.separate.numba import separate
 
 __all__ = ["fold"]
 
 
-@native
+@internal
 def fold(layer):
     """Deal all replicas: in each round every rank gets one, the lightest rank the largest.
 
@@ -57,7 +57,7 @@ def fold(layer):
         set_ranks(layer)
 
 
-@native
+@spliced
 def _sort_experts(weight, replicas, bits, keys, spare):
     """Set ``keys[:experts]`` to the experts by (replica load, descending number), ascending.
 
@@ -86,7 +86,7 @@ def _sort_experts(weight, replicas, bits, keys, spare):
             keys[at] = spare[more]
 
 
-@native
+@internal
 def _dealt(expert, g, s, e):
     """Whether rank ``g`` got expert ``e`` in a round before that of place ``s``."""
     for t in range(s + 1, expert.shape[1]):  # noqa: SIM110  (a loop that numba compiles to a few instructions)

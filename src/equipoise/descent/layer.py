@@ -8,7 +8,7 @@ import numpy as np
 
 from equipoise.descent.facts import MOST, NUM_FACTS, REACHED, SKIPPED, STEPS
 from equipoise.descent.sorting import bits_for, sort_ascending
-from equipoise.kernels.native import inlined, native
+from equipoise.kernels.native import inlined, internal, spliced
 
 __all__ = [
     "Layer",
@@ -97,7 +97,7 @@ class Layer(NamedTuple):
     scratch: Any
 
 
-@native
+@spliced
 def new_layer(num_ranks, slots, experts, squeezed, stop):
     """Return room for layers of one shape; ``squeezed`` is how many ranks are squeezed, none or all."""
     pairs = slots * (slots - 1) // 2 if slots <= MOST_PAIRED else 0
@@ -133,7 +133,7 @@ def new_layer(num_ranks, slots, experts, squeezed, stop):
     )
 
 
-@native
+@spliced
 def read_layer(layer, by_load, bits, facts):
     """Set the loads and facts of one layer; ``by_load`` holds ~load and expert, sorted."""
     for i in range(len(by_load)):
@@ -142,7 +142,7 @@ def read_layer(layer, by_load, bits, facts):
         layer.facts[i] = facts[i]
 
 
-@native
+@spliced
 def write_layer(layer, by_load, bits, facts, held):
     """Write the best placement to ``held``, by the experts' own names, and the facts to ``facts``."""
     for g in range(held.shape[0]):
@@ -185,7 +185,7 @@ def busiest(layer):
     return layer.ranks.load[layer.ranks.order[-1]]
 
 
-@native
+@internal
 def copy_table(source, table):
     """Copy one [rows, columns] into another: an assignment would be compiled with words for shapes that do not fit."""
     for i in range(table.shape[0]):
@@ -193,7 +193,7 @@ def copy_table(source, table):
             table[i, j] = source[i, j]
 
 
-@native
+@internal
 def keep(layer):
     """Keep the placement if it is better than the best so far; return whether it was."""
     if busiest(layer) >= layer.facts[REACHED]:
@@ -218,7 +218,7 @@ def may_take(ranks, g, e):
     return ranks.replicas[e] == 1 or not holds(ranks.expert, g, e)
 
 
-@native
+@internal
 def sort_rank(value, expert):
     """Sort one rank's replicas by load."""
     for i in range(1, len(value)):
@@ -279,7 +279,7 @@ def exchange(ranks, g, i, h, j):
     add_load(ranks, h, u - v)
 
 
-@native
+@internal
 def order_ranks(ranks, scratch):
     """Set ``order`` from the loads."""
     load, order, keys = ranks.load, ranks.order, scratch.keys
@@ -291,7 +291,7 @@ def order_ranks(ranks, scratch):
         order[g] = keys[g] & ((1 << bits) - 1)
 
 
-@native
+@internal
 def set_ranks(layer):
     """Recompute everything from ``expert`` and ``replicas``."""
     ranks = layer.ranks
@@ -307,7 +307,7 @@ def set_ranks(layer):
     order_ranks(ranks, layer.scratch)
 
 
-@native
+@internal
 def restore(layer, table):
     """Go back to the placement in ``table`` [ranks, slots]."""
     expert, replicas = layer.ranks.expert, layer.ranks.replicas

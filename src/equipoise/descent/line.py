@@ -7,40 +7,51 @@ candidates, while a look at every rank costs as much as there are ranks.
 
 from __future__ import annotations
 
+import numpy as np
+
 from equipoise.descent.facts import CHAINS, STEPS, SWAPS
 from equipoise.descent.layer import busiest, exchange, goes_on, may_take, skips
 from equipoise.descent.sorting import bits_for, sort_ascending
-from equipoise.kernels.native import inlined, native
+from equipoise.kernels.native import inlined, internal, spliced
 
-__all__ = ["level"]
+__all__ = ["level_by_chains", "level_by_swaps"]
 
-MOST_CHAINED = 3  # slots of a rank; with more, swaps and pairs find nearly all that chains would
 FIRST = 16  # first swaps of each replica that a chain begins with
 FAR = 8  # a rank stuck above the cutoff by one part in so many of what that is above the target is given up
 
 
-@native
-def level(layer, target, cutoff):
+@internal
+def level_by_swaps(layer, target, cutoff):
+    """Swap until no rank is above ``target`` or the heaviest is stuck; return how often."""
+    before = layer.facts[SWAPS]
+    _line_up(layer)
+    _swap_all(layer, target, cutoff)
+    return layer.facts[SWAPS] - before
+
+
+@internal
+def level_by_chains(layer, target, cutoff):
     """Swap, and where no swap is left chain swaps, until no rank is above ``target`` or the heaviest is stuck.
 
-    Tries no chains for a heaviest rank of ``cutoff`` or more. Returns how often something was swapped.
+    For ranks of at most three slots: with more, swaps and pairs find nearly all that chains would. Tries no chains for
+    a heaviest rank of ``cutoff`` or more. Returns how often something was swapped.
     """
     facts = layer.facts
-    facts[STEPS] += 10 * (layer.best.size + len(layer.weight))
-    _line_up(layer.ranks, layer.line, layer.scratch)
     before = facts[SWAPS] + facts[CHAINS]
+    _line_up(layer)
     while True:
         _swap_all(layer, target, cutoff)
         heaviest = busiest(layer)
-        chains = layer.best.shape[1] <= MOST_CHAINED and not skips(layer, CHAINS)
-        if heaviest <= target or heaviest >= cutoff or not chains or not _chain(layer, target):
+        if heaviest <= target or heaviest >= cutoff or skips(layer, CHAINS) or not _chain(layer, target):
             return facts[SWAPS] + facts[CHAINS] - before
         facts[CHAINS] += 1
 
 
-@native
-def _line_up(ranks, line, scratch):
-    """Set ``line`` from ``ranks``."""
+@spliced
+def _line_up(layer):
+    """Set the line from the ranks."""
+    ranks, line, scratch = layer.ranks, layer.line, layer.scratch
+    layer.facts[STEPS] += 10 * (layer.best.size + len(layer.weight))
     value, expert, replicas, keys = ranks.value, ranks.expert, ranks.replicas, scratch.keys
     num_ranks, slots = expert.shape
     experts = len(replicas)
@@ -67,7 +78,7 @@ def _line_up(ranks, line, scratch):
         line.first[e] -= replicas[e]
 
 
-@native
+@spliced
 def _swap_all(layer, target, cutoff):
     """Swap until no rank above ``target`` has a swap left.
 
@@ -104,7 +115,7 @@ def _find_swap(layer, g, target):
     value, expert, load = ranks.value, ranks.expert, ranks.load
     top = best = load[g]
     least = load[ranks.order[0]]
-    best_i = best_q = -1
+    best_i = best_q = np.int64(-1)
     for i in range(value.shape[1] - 1, -1, -1):
         e = expert[g, i]
         q = line.first[e]
@@ -141,7 +152,7 @@ def _place(ranks, g, e):
     return place
 
 
-@native
+@spliced
 def _chain(layer, target):
     """Swap the heaviest rank with another that gets too heavy, which then swaps with a third.
 
@@ -153,7 +164,7 @@ def _chain(layer, target):
     g = ranks.order[len(load) - 1]
     top = best = load[g]
     least = load[ranks.order[0]]
-    best_i = best_q = best_e = best_r = -1
+    best_i = best_q = best_e = best_r = np.int64(-1)
     for i in range(value.shape[1]):
         e, tried = expert[g, i], 0
         for q in range(line.first[e] - 1, -1, -1):
@@ -188,7 +199,7 @@ def _find_second(layer, g, e, q, enough, best):
     least = load[ranks.order[0]]
     k, f = line.owner[q], line.expert[q]
     over = load[k] + line.each[e] - line.value[q]
-    best_y = best_r = -1
+    best_y = best_r = np.int64(-1)
     for y in ranks.expert[k]:
         y = e if y == f else y
         r = line.first[y]

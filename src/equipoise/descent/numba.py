@@ -12,8 +12,8 @@ from equipoise.descent.counts import set_target
 from equipoise.descent.facts import AIM, BOUND, EFFORT, FLOOR, NEVER, REACHED, TARGET
 from equipoise.descent.fold import fold
 from equipoise.descent.layer import keep, new_layer, read_layer, write_layer
-from equipoise.descent.swaps import improve
-from equipoise.kernels.native import native
+from equipoise.descent.swaps import MANY, level_few, level_several, redeal_first
+from equipoise.kernels.native import native, spliced
 from equipoise.threads import for_each, num_threads
 
 __all__ = ["plan_rows"]
@@ -32,7 +32,7 @@ def plan_rows(
     rows, _, slots = held.shape
     parts = min(2 * num_threads(threads), rows)  # blocks of rows, contiguous: other strides would be compiled anew
     edges = [rows * part // parts for part in range(parts + 1)]
-    first = _descend_rows
+    first = descend_few if slots <= 3 else descend_several if held.shape[1] < MANY else descend_wide
     if slots == 2:  # compiled only where it is needed, as is what goes further
         from equipoise.descent.pairing import pair_rows as first
 
@@ -56,17 +56,54 @@ def plan_rows(
     for_each(plan, range(parts), threads)
 
 
+# First descents: fold, then what ``improve`` does with so many slots a rank and so many ranks, and only that. The code
+# for the other shapes would take as long to compile once more.
+
+
 @native
-def _descend_rows(by_load, bits, max_gap, facts, held, stop):
-    """Fill ``held`` [rows, ranks, slots] with first descents: fold, then improve."""
-    _, num_ranks, slots = held.shape
-    layer = new_layer(num_ranks, slots, by_load.shape[1], 0, stop)
+def descend_few(by_load, bits, max_gap, facts, held, stop):
+    """Fill ``held`` [rows, ranks, slots] where ranks have at most three slots."""
+    layer = new_layer(held.shape[1], held.shape[2], by_load.shape[1], 0, stop)
     for row in range(len(by_load)):
-        read_layer(layer, by_load[row], bits, facts[row])
-        set_target(layer, max_gap)
-        fold(layer)
-        improve(layer, layer.facts[TARGET], NEVER)
-        keep(layer)
-        further = slots > 1 and layer.facts[REACHED] > layer.facts[TARGET]
-        layer.facts[AIM] = layer.facts[REACHED] if further else -1
-        write_layer(layer, by_load[row], bits, facts[row], held[row])
+        _begin(layer, by_load[row], bits, facts[row], max_gap)
+        if held.shape[2] == 3 or held.shape[1] >= MANY:
+            redeal_first(layer, layer.facts[TARGET])
+        level_few(layer, layer.facts[TARGET], NEVER)
+        _end(layer, by_load[row], bits, facts[row], held[row])
+
+
+@native
+def descend_several(by_load, bits, max_gap, facts, held, stop):
+    """Fill ``held`` [rows, ranks, slots] where ranks have more."""
+    layer = new_layer(held.shape[1], held.shape[2], by_load.shape[1], 0, stop)
+    for row in range(len(by_load)):
+        _begin(layer, by_load[row], bits, facts[row], max_gap)
+        level_several(layer, layer.facts[TARGET], NEVER)
+        _end(layer, by_load[row], bits, facts[row], held[row])
+
+
+@native
+def descend_wide(by_load, bits, max_gap, facts, held, stop):
+    """Fill ``held`` [rows, ranks, slots] where ranks have more, and are many."""
+    layer = new_layer(held.shape[1], held.shape[2], by_load.shape[1], 0, stop)
+    for row in range(len(by_load)):
+        _begin(layer, by_load[row], bits, facts[row], max_gap)
+        redeal_first(layer, layer.facts[TARGET])
+        level_several(layer, layer.facts[TARGET], NEVER)
+        _end(layer, by_load[row], bits, facts[row], held[row])
+
+
+@spliced
+def _begin(layer, by_load, bits, facts, max_gap):
+    """Read a layer and deal all its replicas."""
+    read_layer(layer, by_load, bits, facts)
+    set_target(layer, max_gap)
+    fold(layer)
+
+
+@spliced
+def _end(layer, by_load, bits, facts, held):
+    """Keep what was found, and say what a search beyond may aim for: -1 where none makes sense."""
+    keep(layer)
+    layer.facts[AIM] = layer.facts[REACHED] if layer.facts[REACHED] > layer.facts[TARGET] else -1
+    write_layer(layer, by_load, bits, facts, held)

@@ -26,7 +26,7 @@ from equipoise.descent.layer import (
 from equipoise.descent.sorting import bits_for, sort_ascending
 from equipoise.descent.swaps import improve
 from equipoise.descent.tuning import FEW, PAIRING_TRIES
-from equipoise.kernels.native import native
+from equipoise.kernels.native import allocating, internal, native
 from equipoise.kernels.separate.numba import separate
 
 __all__ = ["pair", "pair_rows", "search_counts"]
@@ -51,7 +51,7 @@ def pair_rows(by_load, bits, max_gap, facts, held, stop):
         write_layer(layer, by_load[row], bits, facts[row], held[row])
 
 
-@native
+@internal
 def _pair_layer(layer, max_gap):
     """Keep the best of the pairings that the effort and every smaller one find; smaller ones may have to part fewer.
 
@@ -79,7 +79,7 @@ def _pair_layer(layer, max_gap):
     return aim if facts[REACHED] > facts[TARGET] else np.int64(-1)
 
 
-@native
+@internal
 def pair(layer, replicas):
     """Put the largest replica with the smallest, and so on; return the heaviest pair.
 
@@ -109,7 +109,7 @@ def pair(layer, replicas):
     return heaviest
 
 
-@native
+@allocating
 def search_counts(layer, max_gap, tries):
     """Improve the counts as far as the search gets, at most ``tries`` values of T; return the slots moved.
 
@@ -137,7 +137,7 @@ def search_counts(layer, max_gap, tries):
     return moved
 
 
-@native
+@allocating
 def _reach(layer, goal, replicas):
     """Move slots until no theta of the grid lacks company for T = ``goal``, or no move helps; return the moves.
 
@@ -169,7 +169,7 @@ def _reach(layer, goal, replicas):
     return 2 * num_ranks
 
 
-@native
+@allocating
 def _best_move(deficit, num_ranks, replicas, steps, without):
     """Return who should get a replica and who give one, or -1 where that would not help; ties go to the lowest.
 
@@ -207,7 +207,7 @@ def _best_move(deficit, num_ranks, replicas, steps, without):
     return best_a, best_b
 
 
-@native
+@internal
 def _find_givers(replicas, steps, without, giver):
     """Set who can give a replica up, and what that changes; behind them, the least change at each theta."""
     givers = 0
@@ -223,7 +223,7 @@ def _find_givers(replicas, steps, without, giver):
     return givers
 
 
-@native
+@internal
 def _set_steps(weight, count, goal, steps):
     """Set what ``count`` - 1, ``count`` and ``count`` + 1 replicas add: a height, from a place on the grid on.
 
@@ -241,14 +241,14 @@ def _set_steps(weight, count, goal, steps):
         steps[k, 0], steps[k, 1] = at, height
 
 
-@native
+@internal
 def _add_step(array, step, times):
     height = np.int32(times * step[1])
     for t in range(step[0], GRID):
         array[t] += height
 
 
-@native
+@internal
 def _are_equal(steps, a, b):
     """Whether one replica more would change the same for both experts."""
     same = True
@@ -257,7 +257,7 @@ def _are_equal(steps, a, b):
     return same
 
 
-@native
+@internal
 def _change(deficit, steps, e, then, changed, row):
     """Fill a row of ``changed`` with the deficit after expert ``e`` changed its count; return whether one fell."""
     old_at, old_height, new_at, new_height = steps[e, NOW, 0], steps[e, NOW, 1], steps[e, then, 0], steps[e, then, 1]
@@ -269,7 +269,7 @@ def _change(deficit, steps, e, then, changed, row):
     return fell > 0
 
 
-@native
+@internal
 def _squared(deficit):
     """Return the sum of squared deficits.
 
@@ -282,7 +282,7 @@ def _squared(deficit):
     return total
 
 
-@native
+@internal
 def _squared_sum(first, second, row):
     """Return the sum of squared deficits where the deficit is the sum of the only row of one and a row of another."""
     total = np.int32(0)

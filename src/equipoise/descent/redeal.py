@@ -13,7 +13,7 @@ from equipoise.descent.counts import total_load
 from equipoise.descent.facts import NEVER, REDEALT
 from equipoise.descent.layer import busiest, goes_on, holds, order_ranks, sort_rank
 from equipoise.descent.sorting import bits_for, sort_ascending
-from equipoise.kernels.native import native
+from equipoise.kernels.native import internal
 
 __all__ = ["redeal"]
 
@@ -23,7 +23,7 @@ IDLE = 3  # rounds in a row that do not lower the heaviest rank: something else 
 ENOUGH = 3  # above the target, in mean room below it: single swaps are cheaper from here on
 
 
-@native
+@internal
 def redeal(layer, target):
     """Deal one replica of every rank again, at most ``ROUNDS`` times; the heaviest rank is never heavier for it."""
     ranks = layer.ranks
@@ -44,7 +44,7 @@ def redeal(layer, target):
         order_ranks(ranks, layer.scratch)
 
 
-@native
+@internal
 def _choose(number, slots, place):
     """Set which replica of each rank is dealt again: the same place of all, or, first and in between, a mixture."""
     i = (number if number < MIXED else number // 2) % slots
@@ -55,7 +55,7 @@ def _choose(number, slots, place):
             i = i + 1 if i + 1 < slots else 0
 
 
-@native
+@internal
 def _deal(ranks, heaviest, scratch):
     """Deal again once, unless replicas of one expert are in each other's way; return the heaviest rank.
 
@@ -65,7 +65,8 @@ def _deal(ranks, heaviest, scratch):
     num_ranks = len(load)
     bits = bits_for(num_ranks)
     mask = (1 << bits) - 1
-    size, name, rest, taken, place = scratch.pool
+    pool = scratch.pool
+    size, name, rest, taken, place = pool[0], pool[1], pool[2], pool[3], pool[4]
     by_size = scratch.keys[:num_ranks]
     for g in range(num_ranks):
         by_size[g] = (value[g, place[g]] << bits) | g
@@ -94,7 +95,7 @@ def _deal(ranks, heaviest, scratch):
     return after
 
 
-@native
+@internal
 def _part(expert, rest, mask, bits, name, size):
     """Let ranks that would get an expert twice change with the nearest that they can; return the heaviest rank."""
     num_ranks = len(rest)

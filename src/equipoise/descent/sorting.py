@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.native import native
+from equipoise.kernels.native import internal
 
 __all__ = ["bits_for", "sort_ascending"]
 
@@ -12,7 +12,7 @@ RUN = 64  # keys that are sorted by counting
 CROWD = 16  # keys in one bucket
 
 
-@native
+@internal
 def bits_for(numbers):
     """Return the bits that tell so many numbers apart."""
     bits = 0
@@ -21,7 +21,7 @@ def bits_for(numbers):
     return bits
 
 
-@native
+@internal
 def sort_ascending(keys, spare):
     """Sort ``keys``, which all differ, in place; ``spare`` is more than twice as long.
 
@@ -58,7 +58,7 @@ def sort_ascending(keys, spare):
         width *= 2
 
 
-@native
+@internal
 def _sort_spread(keys, spare):
     """Sort by buckets of equal width, then by insertion; return False, and do nothing, where the keys crowd."""
     n = len(keys)
@@ -91,7 +91,7 @@ def _sort_spread(keys, spare):
     return True
 
 
-@native
+@internal
 def _sort_run(keys, spare):
     n = len(keys)
     steps_down = 0

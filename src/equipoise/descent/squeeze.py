@@ -14,7 +14,7 @@ from equipoise.descent.facts import STEPS
 from equipoise.descent.layer import exchange, goes_on, may_take, set_ranks
 from equipoise.descent.sorting import bits_for, sort_ascending
 from equipoise.descent.swaps import exchange_pairs, pair_sums, pairs_may_go
-from equipoise.kernels.native import native
+from equipoise.kernels.native import internal
 from equipoise.kernels.separate.numba import separate
 
 __all__ = ["deal_again", "squeeze"]
@@ -22,7 +22,7 @@ __all__ = ["deal_again", "squeeze"]
 WASTE = 3  # room left on a full rank is lost; load that its partner has too much, which can still be shed, weighs less
 
 
-@native
+@internal
 def squeeze(layer, target):
     """Fill ranks up until none is above ``target``, or none can be; return whether that succeeded.
 
@@ -60,7 +60,7 @@ def squeeze(layer, target):
     return False
 
 
-@native
+@internal
 def _set_parts(value, bits, parts, spare):
     """Set ``parts`` to the replicas of one rank, then the pairs of them, written as ``pair_sums`` does."""
     slots = len(value)
@@ -69,7 +69,7 @@ def _set_parts(value, bits, parts, spare):
     pair_sums(value, bits, parts[slots:], spare)
 
 
-@native
+@internal
 def _fill(layer, target, g, room):
     """Return (rank, part of ``g``, part of that rank) to exchange so that ``g`` is just below ``target``, or -1.
 
@@ -106,7 +106,7 @@ def _fill(layer, target, g, room):
     return best_h, best_u, best_v
 
 
-@native
+@internal
 def deal_again(layer, target, p, q):
     """Take the replicas at places ``p`` and ``q`` from all ranks, and deal them again to fill rank after rank.
 
@@ -116,7 +116,8 @@ def deal_again(layer, target, p, q):
     ranks, keys = layer.ranks, layer.scratch.keys
     value, expert, load = ranks.value, ranks.expert, ranks.load
     num_ranks = len(load)
-    first, first_expert, second, second_expert, _ = layer.scratch.pool
+    pool = layer.scratch.pool
+    first, first_expert, second, second_expert = pool[0], pool[1], pool[2], pool[3]
     _collect(value[:, p], expert[:, p], first, first_expert, layer.scratch)
     _collect(value[:, q], expert[:, q], second, second_expert, layer.scratch)
     bits = bits_for(num_ranks)
@@ -142,7 +143,7 @@ def deal_again(layer, target, p, q):
     set_ranks(layer)
 
 
-@native
+@internal
 def _collect(value, expert, size, name, scratch):
     """Set ``size`` and ``name`` to the replicas at one place of all ranks, the largest first."""
     num_ranks, keys = len(value), scratch.keys
@@ -155,10 +156,10 @@ def _collect(value, expert, size, name, scratch):
         size[i], name[i] = value[g], expert[g]
 
 
-@native
+@internal
 def _fullest(ranks, g, room, left, pool):
     """Return which of the ``left`` first and second replicas in ``pool`` fill ``room`` best; -1 if no two fit."""
-    first, first_expert, second, second_expert, _ = pool
+    first, first_expert, second, second_expert = pool[0], pool[1], pool[2], pool[3]
     best, best_i, best_j = room + 1, -1, -1
     j = left
     for i in range(left):

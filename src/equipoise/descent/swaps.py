@@ -10,41 +10,73 @@ import numpy as np
 
 from equipoise.descent.facts import PAIRS, REDEALT, STEPS, SWAPS
 from equipoise.descent.layer import MOST_PAIRED, add_load, busiest, exchange, goes_on, may_take, skips, sort_rank
-from equipoise.descent.line import level
+from equipoise.descent.line import level_by_chains, level_by_swaps
 from equipoise.descent.redeal import redeal
 from equipoise.descent.sorting import bits_for, sort_ascending
-from equipoise.kernels.native import inlined, native
+from equipoise.kernels.native import inlined, internal, spliced
 
-__all__ = ["descend", "exchange_pairs", "improve", "pair_sums", "pairs_may_go", "swap_pairs"]
+__all__ = [
+    "MANY",
+    "descend",
+    "exchange_pairs",
+    "improve",
+    "level_few",
+    "level_several",
+    "pair_sums",
+    "pairs_may_go",
+    "redeal_first",
+    "swap_pairs",
+]
 
 MANY = 128  # ranks; with fewer, single swaps cost less than dealing again
 
 
-@native
+@internal
 def improve(layer, target, cutoff):
     """Level the ranks until none is above the target or nothing helps the heaviest; cheap means come first.
 
     Gives up once neither swaps nor pairs bring the heaviest rank below ``cutoff``.
     """
     num_ranks, slots = layer.best.shape
-    if (slots == 3 or num_ranks >= MANY) and not skips(layer, REDEALT):
+    if slots == 3 or num_ranks >= MANY:
+        redeal_first(layer, target)
+    if slots > 3:
+        level_several(layer, target, cutoff)
+    else:
+        level_few(layer, target, cutoff)
+
+
+@spliced
+def redeal_first(layer, target):
+    """Deal one replica of every rank again, where single swaps would be many."""
+    if not skips(layer, REDEALT):
         redeal(layer, target)
+
+
+@spliced
+def level_several(layer, target, cutoff):
+    """Level ranks of more than three slots."""
+    slots = layer.best.shape[1]
     while True:
-        if slots > 3:  # with fewer, nearly every rank is in need of what ``level`` does
-            descend(layer, target)
+        descend(layer, target)
         heaviest = busiest(layer)
         if heaviest <= target or not goes_on(layer, 0):
             return
-        if 3 < slots <= MOST_PAIRED and not skips(layer, PAIRS) and swap_pairs(layer, target):
+        if slots <= MOST_PAIRED and not skips(layer, PAIRS) and swap_pairs(layer, target):
             layer.facts[PAIRS] += 1
-            continue
-        if slots > 3 and heaviest >= cutoff:
-            return
-        if level(layer, target, cutoff) == 0:
+        elif heaviest >= cutoff or level_by_swaps(layer, target, cutoff) == 0:
             return
 
 
-@native
+@spliced
+def level_few(layer, target, cutoff):
+    """Level ranks of at most three slots, of which nearly every one is in need of what ``level_by_chains`` does."""
+    while busiest(layer) > target and goes_on(layer, 0):
+        if level_by_chains(layer, target, cutoff) == 0:
+            return
+
+
+@spliced
 def descend(layer, target):
     """Swap replicas of the heaviest rank as long as that helps and it is above ``target``."""
     ranks = layer.ranks
@@ -69,7 +101,7 @@ def _find_swap(layer, target):
     num_ranks, slots = value.shape
     g = order[num_ranks - 1]
     top = best = load[g]
-    best_h = best_i = best_j = -1
+    best_h = best_i = best_j = np.int64(-1)
     for place in range(num_ranks - 1):
         h = order[place]
         bottom = load[h]
@@ -98,7 +130,7 @@ def _find_swap(layer, target):
     return best_h, best_i, best_j
 
 
-@native
+@internal
 def swap_pairs(layer, target):
     """Exchange two replicas of the heaviest rank for two of another; return whether there was such an exchange.
 
@@ -141,7 +173,7 @@ def swap_pairs(layer, target):
     return True
 
 
-@native
+@internal
 def exchange_pairs(ranks, g, u, h, v, bits):
     """Swap the pair ``u`` of rank ``g``, as ``pair_sums`` writes it, with the pair ``v`` of rank ``h``."""
     value, expert = ranks.value, ranks.expert
@@ -168,7 +200,7 @@ def pairs_may_go(ranks, g, u, h, v, bits):
     )
 
 
-@native
+@internal
 def pair_sums(value, bits, sums, spare):
     """Set ``sums`` to the pairs of one rank, ascending: their load, and in the last ``2 * bits`` bits their places."""
     n = 0

@@ -14,7 +14,7 @@ from equipoise.descent.facts import REACHED, STEPS, TRADED
 from equipoise.descent.layer import busiest, copy_table, goes_on, holds, keep, replica_cost, restore, set_ranks
 from equipoise.descent.squeeze import squeeze
 from equipoise.descent.swaps import improve
-from equipoise.kernels.native import inlined, native
+from equipoise.kernels.native import allocating, inlined, internal
 
 __all__ = ["trade"]
 
@@ -23,7 +23,7 @@ GAINED, LOST = 0, 1
 TENURE = 5  # steps for which an expert that gained a slot must not lose one, nor one that lost gain
 
 
-@native
+@allocating
 def trade(layer, target, near, most):
     """Improve the best placement by trades until no rank is above ``target`` or ``most`` were tried.
 
@@ -62,7 +62,7 @@ def trade(layer, target, near, most):
         step += 1
 
 
-@native
+@internal
 def _give(layer, change):
     """Give the slot of expert ``change[0]`` on rank ``change[2]`` to expert ``change[1]``."""
     expert, replicas = layer.ranks.expert, layer.ranks.replicas
@@ -76,7 +76,7 @@ def _give(layer, change):
     set_ranks(layer)
 
 
-@native
+@internal
 def _set_places(ranks, start, where):
     """Set ``where[start[e] : start[e + 1]]`` to the ranks that hold expert ``e``."""
     start[0] = 0
@@ -91,7 +91,7 @@ def _set_places(ranks, start, where):
     start[0] = 0
 
 
-@native
+@allocating
 def _find_trades(layer, target, step, tenure, excess, found):
     """Set ``found`` to (loser, gainer, rank) of the trades that leave the least ``excess``, and return their number.
 
@@ -141,7 +141,7 @@ def _find_trades(layer, target, step, tenure, excess, found):
     return number
 
 
-@native
+@internal
 def _insert(least, change, number, excess, found):
     """Keep ``found`` the best trades, the best first; return how many there are."""
     if number == len(found):
@@ -151,7 +151,8 @@ def _insert(least, change, number, excess, found):
     place = number
     while place > 0 and excess[place - 1] > least:
         excess[place] = excess[place - 1]
-        found[place] = found[place - 1]
+        for i in range(3):
+            found[place, i] = found[place - 1, i]
         place -= 1
     excess[place] = least
     found[place, 0], found[place, 1], found[place, 2] = change
@@ -165,7 +166,7 @@ def _squared(load, target):
     return over * over
 
 
-@native
+@internal
 def _excess(ranks, target):
     total = 0.0
     for load in ranks.load:

@@ -16,7 +16,7 @@ from equipoise.fixed_point import to_fixed_point
 from equipoise.metrics import as_layers
 from equipoise.placement import Placement
 
-__all__ = ["GAP", "SharesCertificate", "certify_shares", "share"]
+__all__ = ["GAP", "SharesCertificate", "as_load_of", "certify_shares", "share"]
 
 Floats = NDArray[np.float64]
 GAP = 1e-6  # by which the busiest rank may exceed what is proved
@@ -56,13 +56,8 @@ def share(placement: Placement, load: Any) -> Shares:
     >>> share(placement, [[4.0, 2.0, 0.0]]).values.tolist()
     [[0.25, 1.0, 0.75, 1.0]]
     """
-    placement, load = _check(placement, load)
-    values, _ = _pour(placement, load)
-    even, found = Shares.even(placement), Shares(values, placement)
-    stays = found.rank_load(load).max(axis=1) >= even.rank_load(load).max(axis=1)
-    if not stays.any():
-        return found
-    return Shares(np.where(stays[:, None], even.values, found.values), placement)
+    placement, load = as_load_of(placement, load)
+    return Shares(_pour(placement, load)[0], placement)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +112,7 @@ def certify_shares(shares: Shares, load: Any) -> SharesCertificate:
     ([3.0], [4.0])
     """
     as_instance(shares, Shares, "shares", "Shares, such as share(placement, load) returns")
-    placement, load = _check(shares.placement, load)
+    placement, load = as_load_of(shares.placement, load)
     _, tight = _pour(placement, load)
     outside = np.repeat(~tight, placement.slots_per_rank, axis=1) & (placement.physical_to_logical >= 0)
     width = placement.num_logical_experts + 1
@@ -129,7 +124,8 @@ def certify_shares(shares: Shares, load: Any) -> SharesCertificate:
     return SharesCertificate(np.minimum(lower, largest), largest, tight)  # but for rounding, it is no more
 
 
-def _check(placement: Any, load: Any) -> tuple[Placement, Floats]:
+def as_load_of(placement: Any, load: Any) -> tuple[Placement, Floats]:
+    """Return a placement and a load of the same model, or what a forecast expects, checked."""
     as_instance(placement, Placement, "placement", "a Placement, such as plan.placement")
     load = as_load(getattr(load, "expected", load))
     if load.shape != (placement.num_layers, placement.num_logical_experts):

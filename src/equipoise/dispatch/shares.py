@@ -69,10 +69,11 @@ class Shares:
             layer, slot = (int(i) for i in np.argwhere(wrong)[0])
             rule = "an empty slot gets none" if table[layer, slot] < 0 else "a share is a number from 0 to 1"
             raise InvalidInputError(f"shares is {values[layer, slot]} at layer {layer}, slot {slot}; {rule}.")
-        missed = (np.abs(_of_experts(values, placement) - 1) > ROUNDING) & (placement.replica_count > 0)
+        given_out = _of_experts(values, placement)
+        missed = (np.abs(given_out - 1) > ROUNDING) & (placement.replica_count > 0)
         if missed.any():
             layer, expert = (int(i) for i in np.argwhere(missed)[0])
-            total = _of_experts(values, placement)[layer, expert]
+            total = given_out[layer, expert]
             raise InvalidInputError(f"shares of expert {expert} in layer {layer} sum to {total}; divide them by that.")
         values.setflags(write=False)
         object.__setattr__(self, "values", values)
@@ -92,6 +93,11 @@ class Shares:
         return self.placement == other.placement and np.array_equal(self.values, other.values)
 
     __hash__ = None  # type: ignore[assignment]  # holds an array; nothing needs it as a key
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all replicas of each expert get the same part."""
+        return bool(np.allclose(self.values, Shares.even(self.placement).values, rtol=0, atol=1e-9))
 
     @property
     def num_dormant(self) -> NDArray[np.int64]:

@@ -2,7 +2,8 @@
 
     {"physical_to_logical_map": int64 [L, P], "logical_to_physical_map": int64 [L, E, X], "expert_count": int64 [L, E]}
 
-X is the largest replica count, -1 pads. Only the first is information; the others are checked against it.
+X is the largest replica count, -1 pads, and in the first tensor it is an empty slot, of a lost rank. Only the first is
+information; the others are checked against it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def read_tensors(document: Mapping[Any, Any], path: Path) -> LayeredPlacement:
     """
     if set(document) != set(KEYS):
         raise FileFormatError(f"{path} has the keys {listed(document)}; it must have {listed(KEYS)}.")
-    placement = table_of(document[KEYS[0]], path)
+    placement = table_of(document[KEYS[0]], path, may_be_empty=True)
     derived = Placement(placement.physical_to_logical, 1, placement.num_logical_experts)
     slots, replicas = (as_numpy(document[key], f"{path}: {key}") for key in KEYS[1:])
     if not np.array_equal(replicas, derived.replica_count):

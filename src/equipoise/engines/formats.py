@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from equipoise.arguments import as_instance, as_path
 from equipoise.decode.json import decode_json
 from equipoise.decode.numpy import decode_npy
 from equipoise.decode.source import opened, reading
 from equipoise.decode.torch import decode_torch
 from equipoise.decode.yaml import decode_yaml
-from equipoise.engines import deepseek, load_files, omni_infer, sglang_maps, tensorrt_llm, vllm_ascend
+from equipoise.engines import deepseek, hygon, load_files, omni_infer, sglang_maps, tensorrt_llm, vllm_ascend
 from equipoise.engines.layered import LayeredPlacement
 from equipoise.errors import FileFormatError, InvalidInputError, UnknownNameError, listed, reason, shown
 from equipoise.files import write_atomically
@@ -44,7 +46,9 @@ class PlacementFormat:
     """A row: how one engine keeps a placement.
 
     ``kind`` is what the bytes decode as; ``matches`` and ``read`` see the decoded document. ``suffixes`` are the
-    names that the engine insists on, empty if it does not care.
+    names that the engine insists on, empty if it does not care. ``says_empty`` is whether it has a sign for a slot
+    that holds nothing, as those of lost ranks do; ``says_shares``, whether it says what part of its expert's tokens
+    each slot gets.
     """
 
     name: str
@@ -53,6 +57,8 @@ class PlacementFormat:
     matches: Callable[[Any], bool]
     read: Callable[[Any, Path], LayeredPlacement]
     write: Callable[[LayeredPlacement], bytes]
+    says_empty: bool = False
+    says_shares: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,11 @@ PLACEMENT_FORMATS: dict[str, PlacementFormat] = {
             "vllm-ascend", "JSON", (".json",), vllm_ascend.is_map, vllm_ascend.read_map, vllm_ascend.write_map
         ),
         PlacementFormat(
-            "deepseek", "torch", (), deepseek.is_tensors, deepseek.read_tensors, deepseek.write_tensors
+            "deepseek", "torch", (), deepseek.is_tensors, deepseek.read_tensors, deepseek.write_tensors,
+            says_empty=True,
+        ),
+        PlacementFormat(
+            "hygon", "torch", (".pt",), hygon.is_mass, hygon.read_mass, hygon.write_mass, says_shares=True
         ),
         PlacementFormat(
             "sglang", "JSON", (".json",), sglang_maps.is_map, sglang_maps.read_map, sglang_maps.write_json
@@ -157,7 +167,7 @@ def read_placement(path: str | os.PathLike[str]) -> LayeredPlacement | None:
         document = _DECODERS[kind](path)
         if is_plan(document):
             plan = Plan.load(path)
-            return LayeredPlacement.of(plan.placement, plan.layer_ids, str(path))
+            return LayeredPlacement.of_plan(plan, str(path))
         for row in PLACEMENT_FORMATS.values():
             if row.kind == kind and row.matches(document):
                 return row.read(document, path)
@@ -216,7 +226,28 @@ def save_placement(placement: LayeredPlacement, name: str, path: str | os.PathLi
     )
     row, path = find_placement_format(name), as_path(path)
     _check_suffix(row.name, row.suffixes, path)
+    _check_filled(row, placement)
     write_atomically(path, row.write(placement))
+
+
+def _check_filled(row: PlacementFormat, placement: LayeredPlacement) -> None:
+    """Refuse empty slots where the format has no sign for them; say why they are empty, and the way out."""
+    if row.says_empty or placement.physical_to_logical.min() >= 0:
+        return
+    lost, able = placement.empty_ranks, [name for name, other in PLACEMENT_FORMATS.items() if other.says_empty]
+    if lost:
+        ranks = f"rank{'s' if len(lost) > 1 else ''} {listed(lost)} {'are' if len(lost) > 1 else 'is'}"
+        left = (placement.num_ranks or 0) - len(lost)
+        raise InvalidInputError(
+            f"{placement.source} leaves the slots of {ranks} lost empty, and {row.name} has no sign for an empty slot. "
+            f"Start the engine on {left} ranks with a plan for them (equipoise plan --ranks {left}), re-plan with the "
+            f"ranks back (equipoise replan --restored-ranks), or write {listed(able)}, which says -1."
+        )
+    layer, slot = (int(i) for i in np.argwhere(placement.physical_to_logical < 0)[0])
+    raise InvalidInputError(
+        f"{placement.source}: layer {placement.layer_ids[layer]}, slot {slot} is empty, and {row.name} has no sign for "
+        f"an empty slot. Re-plan with more --max-transfers, which fills it, or write {listed(able)}, which says -1."
+    )
 
 
 def save_load(load: LoadStatistics, name: str, path: str | os.PathLike[str], **options: Any) -> None:

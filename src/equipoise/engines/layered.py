@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arguments import as_instance, count
+from equipoise.arguments import as_instance, count, flag
 from equipoise.arrays import as_numpy, check_table
+from equipoise.dispatch import Shares
 from equipoise.errors import InvalidInputError, shown
 from equipoise.load import LoadStatistics
 from equipoise.placement import Placement
+from equipoise.plan import Plan
 
 __all__ = ["LayeredPlacement", "fill_layers", "refuse_duplicates", "shifted"]
 
@@ -34,6 +36,10 @@ class LayeredPlacement:
         None where the file does not say.
     source : str
         Where it came from, for people.
+    may_be_empty : bool, default False
+        Whether slots may be empty (-1), as those of lost ranks are.
+    shares : float array, shape (num_layers, num_slots), or None
+        What part of its expert's tokens each slot gets; None is even parts.
 
     Raises
     ------
@@ -45,11 +51,19 @@ class LayeredPlacement:
     layer_ids: tuple[int, ...]
     num_ranks: int | None = None
     source: str = "memory"
+    may_be_empty: bool = False
+    shares: NDArray[np.float64] | None = None
 
     if TYPE_CHECKING:  # any array goes in, int32 comes out
 
         def __init__(
-            self, physical_to_logical: Any, layer_ids: Any, num_ranks: int | None = None, source: str = "memory"
+            self,
+            physical_to_logical: Any,
+            layer_ids: Any,
+            num_ranks: int | None = None,
+            source: str = "memory",
+            may_be_empty: bool = False,
+            shares: Any = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -63,8 +77,9 @@ class LayeredPlacement:
         check_table(len(table), table.shape[1], self.source)
         # LoadStatistics knows the rules of layer ids; they are the same here.
         ids = LoadStatistics(np.zeros((len(table), 1)), layer_ids=self.layer_ids).layer_ids
-        if table.min() < 0:
-            layer, slot = (int(i) for i in np.argwhere(table < 0)[0])
+        least = -1 if flag(self.may_be_empty, "may_be_empty") else 0
+        if table.min() < least or table.max() < 0:
+            layer, slot = (int(i) for i in np.argwhere(table < least)[0]) if table.max() >= 0 else (0, 0)
             raise InvalidInputError(
                 f"{self.source}: layer {ids[layer]}, slot {slot} holds {int(table[layer, slot])}; every slot must hold "
                 "an expert."
@@ -73,7 +88,7 @@ class LayeredPlacement:
         # Of one expert more than there are slots, every layer lacks one: of more it need not be asked.
         held = np.zeros((len(table), min(experts, table.shape[1] + 1)), dtype=np.bool_)
         for layer, row in enumerate(table):
-            held[layer, row[row < held.shape[1]].astype(np.int64)] = True
+            held[layer, row[(row >= 0) & (row < held.shape[1])].astype(np.int64)] = True
         if not held.all():
             layer, expert = (int(i) for i in np.argwhere(~held)[0])
             raise InvalidInputError(
@@ -84,6 +99,8 @@ class LayeredPlacement:
             Placement(table, self.num_ranks, experts)  # the ranks divide the slots, or this says so
         table = np.array(table, dtype=np.int32, order="C")
         table.setflags(write=False)
+        if self.shares is not None:
+            object.__setattr__(self, "shares", Shares(self.shares, Placement(table, 1, experts)).values)
         object.__setattr__(self, "physical_to_logical", table)
         object.__setattr__(self, "layer_ids", ids)
 
@@ -92,12 +109,28 @@ class LayeredPlacement:
         """Name the layers of ``placement``; without names they count from 0."""
         as_instance(placement, Placement, "placement", "a Placement, such as plan.placement")
         ids = tuple(range(placement.num_layers)) if layer_ids is None else layer_ids
-        return cls(placement.physical_to_logical, ids, placement.num_ranks, source)
+        empty = bool((placement.physical_to_logical < 0).any())
+        return cls(placement.physical_to_logical, ids, placement.num_ranks, source, empty)
+
+    @classmethod
+    def of_plan(cls, plan: Plan, source: str = "memory") -> LayeredPlacement:
+        """Return the placement of a plan, with its layer ids and shares."""
+        as_instance(plan, Plan, "plan", "a Plan, such as solve returns")
+        shares = None if plan.shares is None else plan.shares.values
+        return replace(cls.of(plan.placement, plan.layer_ids, source), shares=shares)
 
     @property
     def num_slots(self) -> int:
         """Slots in one layer, counted over all ranks."""
         return int(self.physical_to_logical.shape[1])
+
+    @property
+    def empty_ranks(self) -> tuple[int, ...]:
+        """Ranks whose slots are all empty: they are lost."""
+        if self.num_ranks is None:
+            return ()
+        most = self.by_rank("the format").max(axis=(0, 2))
+        return tuple(int(rank) for rank in np.flatnonzero(most < 0))
 
     @property
     def num_logical_experts(self) -> int:
@@ -123,7 +156,8 @@ class LayeredPlacement:
         if not keep.any():
             raise InvalidInputError(f"{self.source} has no layer with tokens; plan on a load that has some.")
         ids = tuple(layer for layer, kept in zip(self.layer_ids, keep, strict=True) if kept)
-        return replace(self, physical_to_logical=self.physical_to_logical[keep], layer_ids=ids)
+        shares = None if self.shares is None else self.shares[keep]
+        return replace(self, physical_to_logical=self.physical_to_logical[keep], layer_ids=ids, shares=shares)
 
     def starting_at(self, first_layer: int | None) -> LayeredPlacement:
         """Return the same placement with ids that count from ``first_layer``; None keeps them."""
@@ -138,7 +172,11 @@ class LayeredPlacement:
         row = np.arange(self.num_slots, dtype=np.int32) % self.num_logical_experts
         table = np.concatenate([self.physical_to_logical, np.tile(row, (number, 1))])
         ids = (*self.layer_ids, *range(self.layer_ids[-1] + 1, self.layer_ids[-1] + 1 + number))
-        return replace(self, physical_to_logical=table, layer_ids=ids)
+        shares = self.shares
+        if shares is not None:
+            even = Shares.even(Placement(row[None], 1, self.num_logical_experts)).values
+            shares = np.concatenate([shares, np.repeat(even, number, axis=0)])
+        return replace(self, physical_to_logical=table, layer_ids=ids, shares=shares)
 
     def by_rank(self, wanted_by: str) -> NDArray[np.int32]:
         """Return the experts of each rank: int32, shape (num_layers, num_ranks, slots_per_rank)."""

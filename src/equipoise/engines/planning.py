@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from equipoise.arguments import as_instance, as_names, count
-from equipoise.arrays import as_numpy
+from equipoise.arrays import as_load, as_numpy, as_windows
 from equipoise.certificate import Certificate, certify
+from equipoise.dispatch import Shares, share
 from equipoise.engines.sentences import Balance, held_up
 from equipoise.engines.settings import Settings
-from equipoise.errors import InvalidInputError, shown
+from equipoise.errors import InvalidInputError, listed, shown
+from equipoise.forecasting import forecast
 from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import Cluster, PlacementProblem
+
+if TYPE_CHECKING:
+    from equipoise.replan.replan import Next as Planned
 
 __all__ = ["Next", "SavedPlans", "describe", "plan_next"]
 
@@ -35,6 +41,12 @@ class Next:
         Layers that keep the placement in force because the limits say so.
     how : str
         For people: what planned.
+    seen : float64 array, shape (num_layers, num_logical_experts)
+        The load that was handed over, its windows summed. That of the problem is what is expected of the next.
+    shares : Shares or None, default None
+        What part of its expert's tokens each slot is to get; None is even parts.
+    was : Shares or None, default None
+        What the slots of ``held`` got.
     """
 
     problem: PlacementProblem
@@ -42,11 +54,22 @@ class Next:
     held: Placement | None
     stayed: int
     how: str
+    seen: NDArray[np.float64]
+    shares: Shares | None = None
+    was: Shares | None = None
 
     @cached_property
     def certificate(self) -> Certificate:
         """How far the placement can be from the best one: computed when asked for, since an engine waits for a plan."""
-        return certify(self.problem, self.placement)
+        return certify(self.problem, self.placement, shares=self.shares)
+
+    def rank_load(self) -> NDArray[np.float64]:
+        """What each rank is to carry, float64 [layers, ranks]."""
+        from equipoise.kernels.recount.numba import recount
+
+        if self.shares is not None:
+            return self.shares.rank_load(self.problem.load)
+        return recount(self.placement.physical_to_logical, self.problem.load, self.placement.num_ranks, 1, 1)[0]
 
 
 def plan_next(
@@ -64,8 +87,9 @@ def plan_next(
 
     Parameters
     ----------
-    load : array, shape (num_layers, num_logical_experts)
-        Any kind that ``PlacementProblem`` takes; a layer may be all zeros.
+    load : array, shape (num_layers, num_logical_experts) or (num_windows, num_layers, num_logical_experts)
+        Any kind that ``PlacementProblem`` takes; a layer may be all zeros. From several windows, oldest first, the next
+        is forecast, and the plan is for what may come.
     num_slots, num_groups, num_nodes, num_ranks
         As in the published ``rebalance_experts``: hierarchical if ``num_nodes`` divides ``num_groups``,
         global otherwise. None or 0 groups are one group.
@@ -104,14 +128,55 @@ def plan_next(
             "nodes. Set the hierarchy to auto or global."
         )
     cluster = Cluster.from_slots(num_ranks, num_slots, num_nodes if hierarchical else 1)
-    problem = PlacementProblem(load, cluster, groups if hierarchical else None)
+    windows = as_windows(load)
+    asked = forecast(windows) if len(windows) > 1 else windows
+    problem = PlacementProblem(asked, cluster, groups if hierarchical else None)
+    seen = as_load(windows)
     how = settings.how()
     if current is None:
         found, placement = how.place(problem)
-        return Next(problem, placement, None, 0, f"{found.strategy.name}, {found.implementation}")
+        shares = share(placement, problem.load) if settings.shares else None
+        return Next(problem, placement, None, 0, f"{found.strategy.name}, {found.implementation}", seen, shares)
     held = _as_placement(current, cluster.slots_per_rank, problem.num_logical_experts)
     then = next_placement(problem, held, settings.budget(separate), how)
-    return Next(problem, then.placement, held, int(then.stays.sum()), f"{how.strategy.name}, {then.implementation}")
+    name = f"{how.strategy.name}, {then.implementation}"
+    if not settings.shares:
+        return Next(problem, then.placement, held, int(then.stays.sum()), name, seen)
+    shares, stays = _where_new_shares_are_enough(then, settings.min_gain)
+    return Next(problem, shares.placement, held, int(stays.sum()), name, seen, shares)
+
+
+def _where_new_shares_are_enough(then: Planned, min_gain: float) -> tuple[Shares, NDArray[np.bool_]]:
+    """Return the best shares for the next placement, and the layers that keep the one in force.
+
+    These are the layers that can stay as they are, every expert with a slot, and where what moves would take less than
+    ``min_gain`` off the busiest rank with the best shares for the placement in force.
+    """
+    problem, current = then.start.problem, then.start.placement
+    shares = share(then.placement, problem.load)
+    if not then.start.is_as_asked:
+        return shares, then.stays
+    kept = share(current, problem.load)
+    now, next_ = (each.rank_load(problem.load).max(axis=1) for each in (kept, shares))
+    whole = (current.replica_count > 0).all(axis=1) & (current.physical_to_logical >= 0).all(axis=1)
+    stays = then.stays | (whole & _keeps_groups(problem, current) & (next_ >= now * (1 - min_gain)))
+    table = np.where(stays[:, None], current.physical_to_logical, then.placement.physical_to_logical)
+    placement = Placement(table, current.num_ranks, current.num_logical_experts)
+    return Shares(np.where(stays[:, None], kept.values, shares.values), placement), stays
+
+
+def _keeps_groups(problem: PlacementProblem, placement: Placement) -> NDArray[np.bool_]:
+    """Whether each layer has its expert groups whole on nodes, where they must be."""
+    from equipoise.kernels.recount import TORN, UNEVEN
+    from equipoise.kernels.recount.numba import recount
+
+    if not problem.is_hierarchical:
+        return np.ones(problem.num_layers, dtype=np.bool_)
+    assert problem.num_expert_groups is not None
+    cluster = problem.cluster
+    asked = problem.load, cluster.num_ranks, cluster.num_nodes, problem.num_expert_groups
+    keeps: NDArray[np.bool_] = recount(placement.physical_to_logical, *asked)[1] & (TORN | UNEVEN) == 0
+    return keeps
 
 
 def _as_placement(current: Any, slots_per_rank: int, num_experts: int) -> Placement:
@@ -170,8 +235,18 @@ class SavedPlans:
         ------
         FileFormatError
             If one cannot be read.
+        InvalidInputError
+            If one leaves slots empty, which no engine that holds a plan can.
         """
-        return cls(tuple((path, Plan.load(path)) for path in as_names(paths, "paths")))
+        found = tuple((path, Plan.load(path)) for path in as_names(paths, "paths"))
+        for path, plan in found:
+            if plan.placement.physical_to_logical.min() < 0:
+                lost = f", those of the lost ranks {listed(plan.lost_ranks)}," if plan.lost_ranks else ""
+                raise InvalidInputError(
+                    f"{path} leaves slots{lost} empty, and an engine fills all. Plan for the ranks that are there, or "
+                    "re-plan with the ranks back: equipoise replan --restored-ranks."
+                )
+        return cls(found)
 
     def find(self, num_layers: int, num_experts: int, num_slots: int, num_ranks: int) -> Plan:
         """Return the plan for this shape.

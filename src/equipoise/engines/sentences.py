@@ -15,7 +15,7 @@ from equipoise.placement import Placement
 if TYPE_CHECKING:
     from equipoise.engines.planning import Next
 
-__all__ = ["Balance", "Moved", "balances", "held_up", "realised", "rearrangement"]
+__all__ = ["Balance", "Moved", "balance_seen", "balances", "held_up", "realised", "rearrangement"]
 
 FAR = 0.98
 """A balancedness below which a line says what holds the busiest ranks up."""
@@ -65,10 +65,18 @@ class Moved:
 
 
 def balances(found: Next) -> tuple[Balance | None, Balance]:
-    """Return how level the ranks are by the placement in force, if one is, and by the next."""
+    """Return how level the ranks are by the placement in force, if one is, and by the next, on the load to come."""
     load = found.problem.load
-    before = None if found.held is None else Balance.of(_rank_load(found.held, load))
-    return before, Balance.of(_rank_load(found.placement, load))
+    before = None
+    if found.held is not None:
+        before = Balance.of(_rank_load(found.held, load) if found.was is None else found.was.rank_load(load))
+    return before, Balance.of(found.rank_load())
+
+
+def balance_seen(found: Next) -> Balance:
+    """Return how level the ranks were by the placement in force, which is known, on the load that was seen."""
+    assert found.held is not None
+    return Balance.of(_rank_load(found.held, found.seen))
 
 
 def rearrangement(

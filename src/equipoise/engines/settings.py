@@ -57,6 +57,12 @@ class Settings:
         Megabytes of it, at most.
     metrics : bool, default False
         Whether Prometheus gauges are set.
+    windows : int or None, default None
+        Windows of the past from which the next is forecast, at most: 1 plans for the sum of what was seen, and None
+        leaves it to the plug-in.
+    shares : bool, default False
+        Whether replicas get the best shares of their expert's tokens, and not even ones: at every call of the engine
+        for the load that it passes, and a layer keeps its placement where new shares are enough.
 
     Examples
     --------
@@ -77,9 +83,12 @@ class Settings:
     record: str | None = None
     record_mb: int = 256
     metrics: bool = False
+    windows: int | None = None
+    shares: bool = False
 
     def __post_init__(self) -> None:
         flag(self.enabled, "enabled")
+        flag(self.shares, "shares")
         if self.strategy is not None:
             as_instance(self.strategy, str, "strategy", "the name of a strategy, or None")
         as_names(
@@ -147,7 +156,8 @@ class Settings:
     def budget(self, separate: bool = False) -> Budget:
         """Return how far the next placement may be from the one in force; ``separate`` as in ``Budget``.
 
-        Ranks within 0.3 % of the mean, and within ``min_gain`` where that is less, count as level.
+        Ranks within 0.3 % of the mean, and within ``min_gain`` where that is less, count as level; within three times
+        that where more would move much.
         """
         from equipoise.replan.budget import Budget
 
@@ -221,5 +231,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "_HIERARCHY": ("hierarchy", _hierarchy, "it must be auto, global or hierarchical"),
     "_RECORD": ("record", str, "name a folder"),
     "_RECORD_MB": ("record_mb", _positive, _POSITIVE),
+    "_WINDOWS": ("windows", _positive, _POSITIVE),
     "_METRICS": ("metrics", _switch, "set it to 1 to set Prometheus gauges, or leave it out"),
+    "_SHARES": ("shares", _switch, "set it to 1 to give replicas uneven shares of tokens, or leave it out"),
 }

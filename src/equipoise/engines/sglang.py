@@ -6,11 +6,13 @@ SGLang calls ``register`` in every process, through the entry point group ``sgla
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
+from equipoise.engines import sglang_shares
 from equipoise.engines.settings import Settings
 from equipoise.errors import MissingDependencyError
 
@@ -70,7 +72,14 @@ def register() -> None:
     if found != PARAMETERS:
         _refuse(f"its planner takes ({', '.join(found)}), and equipoise knows ({', '.join(PARAMETERS)})")
         return
+    if settings.shares:
+        why = sglang_shares.refusal()
+        if why is not None:
+            log.warning("equipoise leaves replicas of this SGLang even shares: %s.", why)
+            settings = dataclasses.replace(settings, shares=False)
     hooks.HookRegistry.register(TARGET, _make_hook(builtin, settings), hooks.HookType.REPLACE)
+    for target, hook in (sglang_shares.doors() if settings.shares else {}).items():
+        hooks.HookRegistry.register(target, hook, hooks.HookType.REPLACE)
     log.info(
         "equipoise replaced %s; it %s. %s=0 switches it off.",
         TARGET,
@@ -154,18 +163,27 @@ def _rebalance(
     import numpy as np
     import torch
 
+    from equipoise.dispatch.tickets import list_slots
+    from equipoise.engines.windows import group_steps
     from equipoise.errors import IndivisibleError
+    from equipoise.forecasting.smoothing import MOST_WINDOWS
 
     if num_slots % slots_per_rank:
         raise IndivisibleError(
             f"{num_slots} slots do not divide into ranks of {slots_per_rank}. Use a number of slots that "
             f"{slots_per_rank} divides."
         )
-    # Windows are summed on the tensor's own device: what comes back is one window, not all of them.
-    load = tokens.sum(dim=0) if tokens.ndim == 3 else tokens
-    current = _in_force(load.shape[0], num_slots)
-    placement = planner.place(load, num_slots, num_groups, num_nodes, num_slots // slots_per_rank, current)
-    maps = placement.physical_to_logical, placement.logical_to_physical, placement.replica_count
+    # Steps are summed on the tensor's own device: what comes back is a few windows, not all of them.
+    most = planner.settings.windows
+    load = group_steps(tokens, MOST_WINDOWS if most is None else most) if tokens.ndim == 3 else tokens
+    current = _in_force(load.shape[-2], num_slots)
+    asked = (load, num_slots, num_groups, num_nodes, num_slots // slots_per_rank, current)
+    placement, shares = planner.place_and_share(*asked)
+    lists: Any = placement.logical_to_physical
+    if shares is not None and sglang_shares.lists_are_spread():
+        width = 1 << min(num_slots.bit_length() - 1, 6)  # a list is no wider than there are slots
+        lists = list_slots(shares, width)[0]
+    maps = placement.physical_to_logical, lists, placement.replica_count
     slots, places, counts = (torch.from_numpy(array.astype(np.int64)) for array in maps)
     return slots, places, counts
 

@@ -22,7 +22,7 @@ from equipoise.decode.tables import whole_numbers
 from equipoise.engines.layered import LayeredPlacement, fill_layers
 from equipoise.errors import FileFormatError, MissingDependencyError, shown
 
-__all__ = ["is_map", "read_map", "save_torch", "write_json", "write_torch"]
+__all__ = ["is_map", "read_map", "rows_of", "save_torch", "table_of", "write_json", "write_torch"]
 
 KEY = "physical_to_logical_map"
 
@@ -48,26 +48,28 @@ def read_map(document: Mapping[Any, Any], path: Path) -> LayeredPlacement:
     return table_of(document[KEY], path)
 
 
-def table_of(value: Any, path: Path) -> LayeredPlacement:
+def table_of(value: Any, path: Path, *, may_be_empty: bool = False) -> LayeredPlacement:
     """Return a nested list or a tensor as a placement whose rows are the model's layers from 0."""
     name = f"{path}: {KEY}"
     table = whole_numbers(value, name) if isinstance(value, list) else as_numpy(value, name)
-    return LayeredPlacement(table, tuple(range(len(table))) if table.ndim else (), source=str(path))
+    ids = tuple(range(len(table))) if table.ndim else ()
+    return LayeredPlacement(table, ids, source=str(path), may_be_empty=may_be_empty)
 
 
-def _rows(placement: LayeredPlacement) -> Any:
+def rows_of(placement: LayeredPlacement) -> Any:
+    """Return the slots of every hidden layer, dense ones too."""
     trivial = np.arange(placement.num_slots) % placement.num_logical_experts
     return fill_layers(placement.physical_to_logical, placement.layer_ids, trivial)
 
 
 def write_json(placement: LayeredPlacement) -> bytes:
     """Return the map as JSON text."""
-    return (json.dumps({KEY: _rows(placement).tolist()}) + "\n").encode()
+    return (json.dumps({KEY: rows_of(placement).tolist()}) + "\n").encode()
 
 
 def write_torch(placement: LayeredPlacement) -> bytes:
     """Return the map as a torch file of one int64 tensor."""
-    return save_torch(lambda torch: {KEY: torch.from_numpy(_rows(placement).astype(np.int64))})
+    return save_torch(lambda torch: {KEY: torch.from_numpy(rows_of(placement).astype(np.int64))})
 
 
 def save_torch(build: Any) -> bytes:

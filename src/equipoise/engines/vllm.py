@@ -7,14 +7,17 @@ What the environment may say is in ``docs/engines/vllm.md``.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import logging
 import sys
+import threading
 from typing import Any
 
 from equipoise.engines.leader import leads
 from equipoise.engines.settings import Settings
+from equipoise.engines.vllm_shares import MODULE, SharedMaps, close_door, open_door
 from equipoise.errors import MissingDependencyError
 
 __all__ = ["PARAMETERS", "PREFIX", "register"]
@@ -49,6 +52,8 @@ def register() -> None:
     if not settings.enabled:
         if replaced is not None:
             policies["default"] = replaced
+            if MODULE in sys.modules:
+                close_door()
         log.info("equipoise is switched off by %s=0; vLLM plans with %s.", PREFIX, (replaced or builtin).__name__)
         return
     if replaced is not None:
@@ -57,7 +62,14 @@ def register() -> None:
     if found != PARAMETERS:
         _refuse(f"its policy takes ({', '.join(found)}), and equipoise knows ({', '.join(PARAMETERS)})")
         return
-    policies["default"] = _make_policy(builtin, settings)
+    maps = None
+    if settings.shares:
+        maps = SharedMaps()
+        why = open_door(maps)
+        if why is not None:
+            log.warning("equipoise leaves replicas of this vLLM even shares: %s.", why)
+            settings, maps = dataclasses.replace(settings, shares=False), None
+    policies["default"] = _make_policy(builtin, settings, maps)
     log.info(
         "equipoise replaced %s as vLLM's default EPLB policy; it %s. %s=0 switches it off.",
         builtin.__name__,
@@ -91,11 +103,12 @@ def _refuse(reason: str) -> None:
     )
 
 
-def _make_policy(builtin: type, settings: Settings) -> type:
+def _make_policy(builtin: type, settings: Settings, maps: SharedMaps | None) -> type:
     """Return a policy class in the place of ``builtin``, whose other methods it inherits."""
     from equipoise.engines.planner import Planner
+    from equipoise.engines.windows import History
 
-    planner = Planner(settings, PREFIX, log, _leads)
+    planner, history = Planner(settings, PREFIX, log, _leads), History(settings.windows or 1, _agree, log)
 
     def rebalance_experts(
         cls: type,
@@ -112,7 +125,11 @@ def _make_policy(builtin: type, settings: Settings) -> type:
 
         held = old_global_expert_indices
         held = None if held is None else held.detach().cpu().numpy()
-        placement = planner.place(weight, num_replicas, num_groups, num_nodes, num_ranks, held)
+        windows = history.windows(weight, num_replicas, num_ranks)
+        asked = (windows, num_replicas, num_groups, num_nodes, num_ranks, held)
+        placement, shares = planner.place_and_share(*asked, seen=weight)
+        if maps is not None:
+            maps.remember(shares, placement.physical_to_logical, placement.num_logical_experts)
         return torch.from_numpy(placement.physical_to_logical.astype(np.int64))
 
     members = {
@@ -131,3 +148,29 @@ def _leads() -> bool:
         return leads(state.get_ep_group() if state is not None else None)
     except Exception:  # before the group is there, vLLM asserts
         return leads()
+
+
+def _agree(digest: bytes) -> bool | None:
+    """Return whether all ranks of the EP group have this digest, through its CPU group; None where that cannot be.
+
+    In vLLM's asynchronous mode a plan is made in a thread, where a collective could meet one of the main thread's.
+    """
+    import torch
+    import torch.distributed as dist
+
+    if not dist.is_available() or not dist.is_initialized():
+        return True  # there is nobody else
+    state = sys.modules.get("vllm.distributed.parallel_state")
+    try:
+        group = state.get_ep_group() if state is not None else None
+        alone, cpu_group = group is not None and group.world_size == 1, getattr(group, "cpu_group", None)
+    except Exception:  # before the group is there, vLLM asserts
+        return None
+    if alone:
+        return True
+    if cpu_group is None or threading.current_thread() is not threading.main_thread():
+        return None
+    mine = torch.frombuffer(bytearray(digest), dtype=torch.uint8)
+    every = [torch.empty_like(mine) for _ in range(dist.get_world_size(cpu_group))]
+    dist.all_gather(every, mine, group=cpu_group)
+    return all(torch.equal(other, mine) for other in every)

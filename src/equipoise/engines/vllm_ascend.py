@@ -23,6 +23,7 @@ from equipoise.arrays import as_numpy
 from equipoise.decode.tables import whole_numbers
 from equipoise.engines.layered import LayeredPlacement, refuse_duplicates
 from equipoise.engines.settings import Settings
+from equipoise.engines.vllm_ascend_shares import SharedRanks, open_door
 from equipoise.errors import FileFormatError, InvalidInputError, shown
 
 __all__ = ["PREFIX", "EquipoisePolicy", "is_map", "read_map", "register", "write_map"]
@@ -31,6 +32,8 @@ PREFIX = "EQUIPOISE_VLLM_ASCEND"
 FACTORY, REPLACED = "vllm_ascend.eplb.core.policy.policy_factory", "DefaultEplb"
 PARAMETERS = ("self", "current_expert_table", "expert_workload")
 log = logging.getLogger("vllm.equipoise")
+SHARED = SharedRanks()
+"""Shares of the last plan, which the engine's maps ask for in the process that plans."""
 
 
 class EquipoisePolicy:
@@ -57,6 +60,11 @@ class EquipoisePolicy:
         settings = Settings.from_environment(PREFIX) if settings is None else settings
         self.settings = as_instance(settings, Settings, "settings", "a Settings(...), or None")
         self.settings.check()
+        if (self.settings.windows or 1) > 1:
+            raise InvalidInputError(
+                f"{PREFIX}_WINDOWS is {shown(self.settings.windows)}; vLLM-Ascend gives its planner no way to agree on "
+                "past loads. Leave it out."
+            )
         self._planner = Planner(self.settings, PREFIX, log)
 
     def rebalance_experts(
@@ -94,8 +102,12 @@ class EquipoisePolicy:
         experts = int(held.max()) + 1
         load = np.zeros((layers, experts))
         np.add.at(load, (np.arange(layers)[:, None], held), tokens.reshape(layers, -1))
-        new = self._planner.place(load, ranks * slots_per_rank, 1, 1, ranks, held, separate=True).physical_to_logical
-        before, after = (Placement(t, ranks, experts).rank_load(load).max(axis=1) for t in (held, new))
+        asked = (load, ranks * slots_per_rank, 1, 1, ranks, held)
+        placement, shares = self._planner.place_and_share(*asked, separate=True)
+        new = placement.physical_to_logical
+        SHARED.remember(shares, new, experts)
+        before = Placement(held, ranks, experts).rank_load(load).max(axis=1)
+        after = (placement if shares is None else shares).rank_load(load).max(axis=1)
         ratio = np.divide(after, before, out=np.ones(layers), where=before > 0)
         change = int(not np.array_equal(new, held))
         return change, np.argsort(ratio, kind="stable"), new.astype(np.int64).reshape(table.shape)
@@ -136,6 +148,11 @@ def register() -> None:
     if found != PARAMETERS:
         _refuse(f"its policy takes ({', '.join(found)}), and equipoise knows ({', '.join(PARAMETERS)})")
         return
+    settings = Settings.from_environment(PREFIX)
+    if settings.shares:
+        why = open_door(SHARED)
+        if why is not None:
+            log.warning("equipoise leaves replicas of this vLLM-Ascend even shares: %s.", why)
     setattr(factory, REPLACED, EquipoisePolicy)
     log.info("equipoise replaced %s as vLLM-Ascend's EPLB policy 1. Unset %s to switch it off.", REPLACED, PREFIX)
 

@@ -12,6 +12,7 @@ how compiled code turns into bytes and back. Where a numba has these no longer, 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import pickle
 import warnings
@@ -22,6 +23,7 @@ import numba
 
 from equipoise.kernels.cache_folders import Folder, choose_folders
 from equipoise.kernels.fingerprint import fingerprint
+from equipoise.kernels.target import name_of, targets
 
 try:
     from numba.core.caching import CompileResultCacheImpl, NullCache, _Cache
@@ -33,7 +35,9 @@ __all__ = ["keep"]
 
 DIGEST = hashlib.sha256().digest_size
 
+log = logging.getLogger("equipoise")
 _has_warned = False
+_has_said = False
 
 
 def keep(compiled: Any) -> None:
@@ -64,11 +68,14 @@ class KernelCache(_Cache):  # type: ignore[misc]
         """Return the code for arguments of these types, or None if it has to be compiled."""
         target_context.refresh()
         try:
-            data = self._read(self._name(sig, target_context)) if self._is_enabled else None
-            return None if data is None else _Codec().rebuild(target_context, pickle.loads(data))
+            for target in targets(target_context.codegen().magic_tuple()) if self._is_enabled else ():
+                data = self._read(self._name(sig, target))
+                if data is not None:
+                    return _Codec().rebuild(target_context, pickle.loads(data))
         except Exception as error:  # whatever numba or the disk say: compiling will do
             _warn(f"{self._label} could not be loaded: {error}")
-            return None
+        _say_once(target_context.codegen().magic_tuple(), self.cache_path if self._is_enabled else None)
+        return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep what has been compiled for arguments of these types."""
@@ -77,7 +84,7 @@ class KernelCache(_Cache):  # type: ignore[misc]
                 return
             if data.lifted or data.library.has_dynamic_globals:
                 raise ValueError("it refers to something by its address")
-            self._write(self._name(sig, data.target_context), dumps(_Codec().reduce(data)))
+            self._write(self._name(sig, data.target_context.codegen().magic_tuple()), dumps(_Codec().reduce(data)))
         except Exception as error:  # the code is there, and does without being kept
             _warn(f"{self._label} could not be kept: {error}")
 
@@ -92,9 +99,9 @@ class KernelCache(_Cache):  # type: ignore[misc]
     def flush(self) -> None:
         """Do nothing: what is kept never goes stale."""
 
-    def _name(self, sig: Any, target_context: Any) -> str:
-        key = fingerprint(self._dispatcher, sig, target_context.codegen().magic_tuple())
-        return f"{self._label.replace('<', '').replace('>', '')}-{key[:32]}.nbc"
+    def _name(self, sig: Any, target: Any) -> str:
+        key = fingerprint(self._dispatcher, sig, target)
+        return f"{self._label.replace('<', '').replace('>', '')}-{key[:32]}-{name_of(target)}.nbc"
 
     def _read(self, name: str) -> bytes | None:
         """Return what was kept under a name, from the first folder that has it whole."""
@@ -143,6 +150,16 @@ class _Codec(CompileResultCacheImpl):  # type: ignore[misc]
 def _digest(name: str, data: bytes) -> bytes:
     """Return what tells a whole file from a damaged one, and from one that was kept under another name."""
     return hashlib.sha256(name.encode() + data).digest()
+
+
+def _say_once(target: Any, folder: str | None) -> None:
+    """Say once in a process that kernels are being compiled, for what processor, and where they are kept."""
+    global _has_said
+    if _has_said:
+        return
+    _has_said = True
+    kept = f"once; they are kept in {folder}" if folder else "and cannot be kept: NUMBA_CACHE_DIR names a folder"
+    log.warning("compiling kernels for %s, %s. equipoise warmup compiles all of them.", name_of(target), kept)
 
 
 def _warn(reason: str) -> None:

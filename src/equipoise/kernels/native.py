@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from equipoise.kernels.cache import keep
 
-__all__ = ["frozen", "inlined", "native", "spliced"]
+__all__ = ["allocating", "frozen", "inlined", "internal", "native", "spliced"]
 
 
 def frozen(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
@@ -34,11 +34,24 @@ def native(function: Callable[..., Any]) -> Callable[..., Any]:
     return _compile(function)
 
 
+def internal(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile ``function`` for other kernels alone: what Python calls must be ``native``.
+
+    What turns Python's arguments into native ones and back is then not compiled, which for a tuple of many arrays is
+    more than most functions are. Nor are references to arrays counted, so ``function`` must not make any.
+    """
+    return _compile(function, no_cpython_wrapper=True, _nrt=False)
+
+
+def allocating(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile ``function`` as ``internal`` does, and let it make arrays."""
+    return _compile(function, no_cpython_wrapper=True)
+
+
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile ``function`` as ``native`` does, as a part of whoever calls it.
 
-    For what inner loops call with a tuple of many arrays: a call would copy the description of each, and count one
-    reference more to each, atomically. So these are not counted, and ``function`` must not make arrays.
+    For what inner loops call with a tuple of many arrays: a call would copy the description of each.
     """
     return _compile(function, forceinline=True, no_cpython_wrapper=True, _nrt=False)
 
@@ -47,13 +60,14 @@ def spliced(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile ``function`` only as a part of those that call it, once for each call.
 
     For what has one caller and calls much itself: all of that would be optimised once more at every level of nesting.
+    Its code is copied at every level, twice, so two levels are enough.
     """
     return _compile(function, inline="always")
 
 
 def _compile(function: Callable[..., Any], **more: Any) -> Callable[..., Any]:
     options: dict[str, Any] = {
-        "nogil": True, "no_cfunc_wrapper": True, "fastmath": False, "error_model": "numpy", **more
+        "nogil": True, "no_cfunc_wrapper": True, "fastmath": False, "error_model": "numpy", "_nrt": True, **more
     }  # fmt: skip
     compiled: Callable[..., Any] = numba.njit(function, **options)
     keep(compiled)

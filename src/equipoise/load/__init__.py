@@ -11,11 +11,17 @@ file                  idea
 ``readers.py``        the table of file formats; a new format is one row there
 ``documents.py``      from a decoded document to the noun; a new JSON or dict layout is one row
 ``numpy_files.py``    .npy and .npz
-``text_files.py``     JSON and CSV
+``text_files.py``     JSON, and tables in text
+``column_files.py``   Parquet and Arrow
+``tables.py``         from a table to the noun: a row a count, or a row a layer
+``columns.py``        what a column is, by its name
 ``torch_files.py``    .pt
-``sglang_files.py``   SGLang's per-pass recordings
+``sglang_files.py``   SGLang's dumps and per-pass recordings
+``folders.py``        several files as one load
+``doubts.py``         placements that were taken for loads, and axes in another order
 ``recorded_files.py``  what our own plug-ins keep while an engine runs
 ``tensorrt_llm_...``  TensorRT-LLM's folders of statistics
+``draws.py``          random numbers that are the same under every numpy
 ``generate.py``       loads that look like real ones, and the drift of a given one
 ====================  =======================================================================
 """

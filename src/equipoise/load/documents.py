@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from equipoise.arrays import as_numpy, as_windows
 from equipoise.errors import FileFormatError, listed, shown
+from equipoise.load.doubts import placement_by_keys
 from equipoise.load.sglang_files import is_recording, read_recording
 from equipoise.load.statistics import LoadStatistics
 
@@ -75,6 +76,11 @@ def choose_key(keys: Sequence[Any], key: str | None, path: Path) -> str:
         return known[0]
     if key is not None:
         raise FileFormatError(f"{path} has no key {shown(key)}; its keys are {listed(keys)}.")
+    placement = placement_by_keys(keys)
+    if placement is not None:
+        raise FileFormatError(
+            f"{path} is a placement, {placement}, and a load is asked for: tokens per layer and expert."
+        )
     if known:
         raise FileFormatError(f"{path} holds {' and '.join(map(repr, known))}; name one of them as key.")
     raise FileFormatError(

@@ -7,7 +7,8 @@ What routing statistics of large models have in common, and what is drawn here l
 3. one group of consecutive experts that is hot as a whole, 1.5 to 2 times the mean, in every layer;
 4. some models leave a few experts unused.
 
-Windows then drift: the log of every share takes a random walk, and each window is a multinomial sample.
+Windows then drift: the log of every share takes a random walk, and each window is a sample. All of it is made of whole
+numbers and of operations that IEEE 754 fixes (``draws.py``): the same load under every numpy.
 """
 
 from __future__ import annotations
@@ -22,11 +23,16 @@ from equipoise.arguments import as_instance, count, finite
 from equipoise.arrays import as_load, check_loads
 from equipoise.errors import InvalidInputError, UnknownNameError, listed, shown
 from equipoise.limits import MOST_LAYERS
+from equipoise.load import draws
 from equipoise.load.statistics import LoadStatistics
 
 __all__ = ["PRESETS", "LoadPreset", "drift_load", "generate_load"]
 
 Floats = NDArray[np.float64]
+
+# Streams of a seed: each says what its numbers are for.
+SIGMA, BODY, UNUSED, WHICH_UNUSED, HOTTEST, GROUP, WHICH_GROUP, DRIFT = range(1, 9)
+WINDOWS = 16  # and all streams after it
 
 # Hottest / mean is drawn around the preset's middle and kept inside 4 to 14 with room for sampling noise.
 _HOTTEST_SPREAD, _HOTTEST_RANGE = 0.22, (4.2, 13.6)
@@ -150,10 +156,10 @@ def generate_load(
 
     Notes
     -----
-    The arguments alone decide: the same bits in every process that runs the same release of numpy, and
-    no global random state is read or written. The first windows do not depend on ``num_windows``.
-    The traits of the preset hold for the first window; the walk then carries the load away from them.
-    Not promised: that an expert receives a token at most once, as routers do, when ``drift`` is large.
+    The arguments alone decide: the same bits in every process, under every numpy, and no global random state is read or
+    written. The tokens of a window are Poisson numbers, brought to the sum asked for. The first windows do not depend
+    on ``num_windows``. The traits of the preset hold for the first window; the walk then carries the load away from
+    them. Not promised: that an expert receives a token at most once, as routers do, when ``drift`` is large.
 
     Examples
     --------
@@ -172,14 +178,12 @@ def generate_load(
             f"tokens_per_window is {shown(tokens)}; float64 counts to {(1 << 53) // row.experts_per_token}."
         )
     drift = _number(drift, "drift", 0, 10)
-    # Two streams, so that the layers' traits do not depend on how windows are drawn.
-    traits, walk = (np.random.Generator(np.random.PCG64(child)) for child in np.random.SeedSequence(seed).spawn(2))
-    log_share = _draw_log_share(row, traits)
+    log_share = _draw_log_share(row, seed)
     windows = np.empty((num_windows, row.num_layers, row.num_logical_experts))
     total = np.full(row.num_layers, tokens * row.experts_per_token)
-    for window in windows:
-        window[:] = _sample(log_share, total, walk)
-        log_share = log_share + drift * walk.standard_normal(log_share.shape)
+    for number, window in enumerate(windows):
+        window[:] = _sample(log_share, total, seed, WINDOWS + 2 * number)
+        log_share = log_share + drift * draws.normals(seed, WINDOWS + 2 * number + 1, *log_share.shape)
     ids = tuple(range(row.first_layer_id, row.first_layer_id + row.num_layers))
     return LoadStatistics(windows, source=f"generated: {row.name}, seed {seed}", layer_ids=ids)
 
@@ -229,27 +233,28 @@ def drift_load(load: Any, sigma: float, seed: int = 0) -> LoadStatistics:
     if total.max() >= 1 << 53:
         layer = int(total.argmax())
         raise InvalidInputError(f"layer {layer} sums to {total[layer]:.3g}; whole tokens can be sampled below 2**53.")
-    walk = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
-    with np.errstate(divide="ignore"):
-        log_share = np.log(counts)
-    log_share += sigma * walk.standard_normal(counts.shape)
-    moved = _sample(log_share, total.astype(np.int64), walk)
+    log_share = draws.log(counts) + sigma * draws.normals(seed, DRIFT, *counts.shape)
+    moved = _sample(log_share, total.astype(np.int64), seed, DRIFT + 1)
     if isinstance(load, LoadStatistics):
         return LoadStatistics(moved, f"{load.source}, drifted by {sigma:g} with seed {seed}", load.layer_ids)
     return LoadStatistics(moved, f"drifted by {sigma:g} with seed {seed}")
 
 
-def _draw_log_share(row: LoadPreset, rng: np.random.Generator) -> Floats:
+def _draw_log_share(row: LoadPreset, seed: int) -> Floats:
     """Return the log of what each expert receives, up to a constant a layer; -inf for unused experts."""
     layers, experts = row.num_layers, row.num_logical_experts
-    sigma = rng.uniform(*row.sigma, size=(layers, 1))
-    logs = sigma * np.maximum(rng.standard_normal((layers, experts)), _COLDEST)
-    unused = round(row.unused * rng.uniform(*_UNUSED_SPREAD) * layers * experts)
-    logs.flat[rng.choice(layers * experts, size=unused, replace=False)] = -np.inf
-    hottest = row.hottest_to_mean * np.exp(_HOTTEST_SPREAD * rng.standard_normal(layers))
+
+    def between(stream: int, low: float, high: float, *shape: int) -> Floats:
+        return low + (high - low) * draws.uniforms(seed, stream, *shape)
+
+    logs = between(SIGMA, *row.sigma, layers, 1) * np.maximum(draws.normals(seed, BODY, layers, experts), _COLDEST)
+    unused = round(float(row.unused * between(UNUSED, *_UNUSED_SPREAD, 1)[0]) * layers * experts)
+    chosen = np.argsort(draws.uniforms(seed, WHICH_UNUSED, layers * experts), kind="stable")[:unused]
+    logs.flat[chosen] = -np.inf
+    hottest = row.hottest_to_mean * draws.exp(_HOTTEST_SPREAD * draws.normals(seed, HOTTEST, layers))
     hottest = np.clip(hottest, *_HOTTEST_RANGE)
-    group_to_mean = rng.uniform(*_GROUP_RANGE, size=layers)
-    start = row.group_size * int(rng.integers(experts // row.group_size))
+    group_to_mean = between(GROUP, *_GROUP_RANGE, layers)
+    start = row.group_size * int(draws.uniforms(seed, WHICH_GROUP, 1)[0] * (experts // row.group_size))
     group = slice(start, start + row.group_size)
     # Each of the two moves the mean that the other is measured by; a few rounds settle both.
     for _ in range(8):
@@ -260,12 +265,12 @@ def _draw_log_share(row: LoadPreset, rng: np.random.Generator) -> Floats:
 
 def _heat_group(logs: Floats, group: slice, group_to_mean: Floats) -> Floats:
     """Shift the logs of one group so that its mean expert receives ``group_to_mean`` times the layer's mean."""
-    load = np.exp(logs)
-    inside = load[:, group].sum(axis=1)
-    outside = load.sum(axis=1) - inside
+    load = draws.exp(logs)
+    inside = draws.total(load[:, group])[:, 0]
+    outside = draws.total(load)[:, 0] - inside
     share = group_to_mean * (group.stop - group.start) / logs.shape[1]  # of the layer's tokens
     out: Floats = logs.copy()
-    out[:, group] += np.log(share * outside / ((1 - share) * inside))[:, None]
+    out[:, group] += draws.log(share * outside / ((1 - share) * inside))[:, None]
     return out
 
 
@@ -281,21 +286,38 @@ def _stretch_top(logs: Floats, hottest_to_mean: Floats) -> Floats:
     low, high = np.full_like(edge, 0.05), np.full_like(edge, 8.0)
     for _ in range(40):
         middle = (low + high) / 2
-        load = np.exp(body + middle * above)
-        short = load.max(axis=1, keepdims=True) < hottest_to_mean[:, None] * load.mean(axis=1, keepdims=True)
+        load = draws.exp(body + middle * above)
+        short = load.max(axis=1, keepdims=True) * logs.shape[1] < hottest_to_mean[:, None] * draws.total(load)
         low, high = np.where(short, middle, low), np.where(short, high, middle)
     stretched: Floats = body + high * above
     return stretched
 
 
-def _sample(log_share: Floats, total: NDArray[np.int64], rng: np.random.Generator) -> Floats:
-    """Draw each layer's tokens: one multinomial a layer, none for a layer whose total is 0."""
+def _sample(log_share: Floats, whole: NDArray[np.int64], seed: int, stream: int) -> Floats:
+    """Draw each layer's tokens: Poisson numbers of what each expert is to receive, brought to the sum of the layer."""
     top = log_share.max(axis=1, keepdims=True)
-    share = np.exp(log_share - np.where(np.isfinite(top), top, 0.0))
-    whole = share.sum(axis=1, keepdims=True)
-    even = np.full_like(share, 1.0 / share.shape[1])  # an empty layer has no shares of its own
-    share = np.divide(share, whole, out=even, where=whole > 0)
-    tokens: Floats = rng.multinomial(total, share).astype(np.float64)
+    share = draws.exp(log_share - np.where(np.isfinite(top), top, 0.0))
+    sums = draws.total(share)
+    share = np.divide(share, sums, out=np.zeros_like(share), where=sums > 0)
+    wanted = whole.astype(np.float64)[:, None]
+    return _brought_to(draws.poissons(share * wanted, seed, stream), share, wanted)
+
+
+def _brought_to(tokens: Floats, share: Floats, wanted: Floats) -> Floats:
+    """Return whole numbers near ``tokens`` that sum to ``wanted``: the difference is spread by share, none negative."""
+    rest = wanted - draws.total(tokens)  # whole numbers below 2**53: exact in any order
+    while rest.any():
+        spread = np.maximum(np.trunc(share * rest), -tokens)
+        tokens = tokens + spread
+        rest = rest - draws.total(spread)
+        # What rounding leaves goes one by one, to the largest shares and the lowest experts among equal ones.
+        order = np.argsort(-share, axis=1, kind="stable")
+        sign = np.sign(rest)
+        free = np.take_along_axis((share > 0) & ((sign > 0) | (tokens > 0)), order, axis=1)
+        chosen = free & (np.cumsum(free, axis=1) <= np.abs(rest))
+        one = np.zeros_like(tokens)
+        np.put_along_axis(one, order, chosen * sign, axis=1)
+        tokens, rest = tokens + one, rest - draws.total(one)
     return tokens
 
 

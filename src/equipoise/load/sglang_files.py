@@ -1,7 +1,8 @@
 """SGLang's recorder: what each rank sent where, forward pass by forward pass.
 
-In its ``stat`` modes the recorder writes one file with ``logical_count``, which ``documents.py`` reads like any
-other count. In its ``per_pass`` and ``per_token`` modes each rank writes a file of its own, with counts by slot:
+In its ``stat`` modes the recorder writes a file with ``logical_count`` at each dump, which ``documents.py`` reads like
+any other count; the dumps in a folder are joined. In its ``per_pass`` and ``per_token`` modes each rank writes a file
+of its own, with counts by slot:
 
     {"records": [{"forward_pass_id", "rank", "gatherer_key", "global_physical_count" [L, P], ...}, ...],
      "last_physical_to_logical_map" [L, P]}
@@ -12,6 +13,8 @@ A placement that changed during the recording cannot be seen in the file: the la
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,14 +22,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arrays import as_numpy, check_loads
+from equipoise.arrays import as_numpy, as_windows, check_loads
 from equipoise.decode.torch import decode_torch
 from equipoise.errors import FileFormatError, listed, shown
+from equipoise.limits import MOST_FILES
 from equipoise.load.statistics import LoadStatistics
 
-__all__ = ["is_recording", "is_recording_folder", "read_recording", "read_recording_folder"]
+__all__ = ["is_recording", "is_recording_folder", "read_recording", "read_recording_folder", "time_order"]
 
-_RECORDS, _MAP, _COUNT = "records", "last_physical_to_logical_map", "global_physical_count"
+log = logging.getLogger("equipoise")
+_RECORDS, _MAP, _COUNT, _DUMP = "records", "last_physical_to_logical_map", "global_physical_count", "logical_count"
 Ints = NDArray[np.int64]
 
 
@@ -46,20 +51,65 @@ def read_recording(document: Mapping[Any, Any], path: Path) -> LoadStatistics:
 
 
 def read_recording_folder(path: Path, key: str | None = None) -> LoadStatistics:
-    """Return the recordings of all ranks, summed: one window for each forward pass that any of them saw."""
+    """Return what a folder holds: ``stat`` dumps one after the other, or the recordings of all ranks, summed.
+
+    Dumps are joined in the order of the times in their names; the windows of each stay in theirs.
+
+    Raises
+    ------
+    FileFormatError
+        If a file is neither, both kinds are there, or a rank is missing or there twice.
+    """
     if key is not None:
         raise FileFormatError(f"{path} is a folder of recordings, which have no keys; leave out key={shown(key)}.")
-    files = sorted(path.glob("*.pt"))
-    documents = []
+    files = sorted(path.glob("*.pt"), key=lambda file: time_order(file.name))
+    if len(files) > MOST_FILES:
+        raise FileFormatError(f"{path} holds {len(files):,} files; at most {MOST_FILES:,} are read as one load.")
+    recordings, dumps = [], []
     for file in files:
         document = decode_torch(file)
-        if not isinstance(document, Mapping) or not is_recording(document):
+        if isinstance(document, Mapping) and is_recording(document):
+            recordings.append((file, document))
+        elif isinstance(document, Mapping) and _DUMP in document:
+            dumps.append((file, document.get("rank", 0), as_windows(document[_DUMP], f"{file}: {_DUMP}", axis="step")))
+        else:
             raise FileFormatError(
-                f"{file} holds no {_RECORDS!r}, and a folder is read as the recordings of all ranks. Name one file, "
-                "or keep only recordings in it."
+                f"{file} holds neither {_RECORDS!r} nor {_DUMP!r}, and a folder of .pt files is read as what SGLang's "
+                "recorder dumped. Name one file, or keep only recordings in it."
             )
-        documents.append((file, document))
-    return _gather(documents, path)
+    if recordings and dumps:
+        raise FileFormatError(
+            f"{path} holds recordings by rank ({recordings[0][0].name}) and summed dumps ({dumps[0][0].name}); keep "
+            "one kind."
+        )
+    return _join(dumps, path) if dumps else _gather(recordings, path)
+
+
+def _join(dumps: list[tuple[Path, Any, NDArray[np.float64]]], source: Path) -> LoadStatistics:
+    first, rank, windows = dumps[0]
+    for path, other, more in dumps:
+        if shown(other) != shown(rank):  # each of them holds the sum over all ranks
+            raise FileFormatError(
+                f"{path} was dumped by rank {shown(other)} and {first.name} by rank {shown(rank)}; each holds the sum "
+                "over all ranks. Keep those of one rank."
+            )
+        if more.shape[1:] != windows.shape[1:]:
+            raise FileFormatError(
+                f"{path} is of {more.shape[1]} layers x {more.shape[2]} experts, and {first.name} of "
+                f"{windows.shape[1]} x {windows.shape[2]}; keep the dumps of one model."
+            )
+    check_loads(sum(len(more) for _, _, more in dumps), windows.shape[1], windows.shape[2], str(source))
+    return LoadStatistics(np.concatenate([more for _, _, more in dumps]), source=str(source))
+
+
+def time_order(name: str) -> tuple[Any, ...]:
+    """Return what sorts names by the numbers in them, decimals among them: 9.5 stands before 10.25.
+
+    >>> sorted(["dump_10.25.pt", "dump_9.5.pt"], key=time_order)
+    ['dump_9.5.pt', 'dump_10.25.pt']
+    """
+    parts = re.split(r"(\d+(?:\.\d+)?)", name)
+    return tuple((float(part), part) if i % 2 else (0.0, part) for i, part in enumerate(parts))
 
 
 def _gather(documents: list[tuple[Path, Mapping[Any, Any]]], source: Path) -> LoadStatistics:
@@ -81,6 +131,7 @@ def _gather(documents: list[tuple[Path, Mapping[Any, Any]]], source: Path) -> Lo
             seen[forward, rank] = path, _counts(record, where, table.shape)
     if not seen:
         raise FileFormatError(f"{source} holds no record; start the recording, send requests, then dump it.")
+    _check_ranks(set(seen), source)
     layers, experts = len(table), int(table.max()) + 1
     window = {forward: i for i, forward in enumerate(sorted({forward for forward, _ in seen}))}
     check_loads(len(window), layers, experts, str(source))
@@ -89,6 +140,25 @@ def _gather(documents: list[tuple[Path, Mapping[Any, Any]]], source: Path) -> Lo
     for (forward, _), (_, counts) in seen.items():
         tokens[window[forward]] += np.bincount(cell, weights=counts.reshape(-1), minlength=layers * experts)
     return LoadStatistics(tokens.reshape(-1, layers, experts), source=str(source))
+
+
+def _check_ranks(seen: set[tuple[int, int]], source: Path) -> None:
+    """Insist that no rank is missing between others; say of whom the sum is, and which passes lack a rank."""
+    ranks = {rank for _, rank in seen}
+    missing = sorted(set(range(max(ranks) + 1)) - ranks)
+    if missing:
+        raise FileFormatError(
+            f"{source} holds what ranks {listed(sorted(ranks))} recorded, and nothing of ranks {listed(missing)}; a "
+            "load is the sum over all ranks. Name a folder with a file of each."
+        )
+    passes = {forward for forward, _ in seen}
+    partial = sorted(forward for forward in passes if any((forward, rank) not in seen for rank in ranks))
+    whom = "rank 0 alone" if len(ranks) == 1 else f"ranks 0 to {len(ranks) - 1}"
+    log.warning("%s is what %s recorded; if there were more ranks, their files are missing.", source, whom)
+    if partial:
+        log.warning(
+            "%s lacks some ranks in %d of %d forward passes: %s.", source, len(partial), len(passes), listed(partial)
+        )
 
 
 def _records(document: Mapping[Any, Any], path: Path) -> list[tuple[int, Mapping[Any, Any]]]:

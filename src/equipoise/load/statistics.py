@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arguments import as_index, as_instance, as_items
+from equipoise.arguments import as_index, as_instance, as_items, count
 from equipoise.arrays import as_windows
 from equipoise.errors import InvalidInputError, shown
 from equipoise.limits import MOST_LAYERS
@@ -129,6 +129,29 @@ class LoadStatistics:
                 f"the selection holds no window; {self.num_windows} are there, numbered 0 to {self.num_windows - 1}."
             )
         return replace(self, tokens_per_expert=chosen)
+
+    def grouped(self, steps: int) -> LoadStatistics:
+        """Return the statistics with every ``steps`` windows in a row summed to one, the latest whole ones.
+
+        A window should be long enough that its counts are not noise, and as long as a plan is to serve. The oldest
+        windows that fill none are left out.
+
+        Raises
+        ------
+        InvalidInputError
+            If ``steps`` is not a whole number of at least 1, or there are fewer windows.
+
+        >>> LoadStatistics([[[9, 9]], [[6, 2]], [[2, 2]]]).grouped(2).tokens_per_expert.tolist()
+        [[[8.0, 4.0]]]
+        """
+        steps = count(steps, "steps")
+        number = self.num_windows // steps
+        if number == 0:
+            raise InvalidInputError(
+                f"{self.num_windows} windows do not fill one of {steps}; sum at most {self.num_windows} to one."
+            )
+        last = self.tokens_per_expert[self.num_windows - number * steps :]
+        return replace(self, tokens_per_expert=last.reshape(number, steps, *last.shape[1:]).sum(axis=1))
 
 
 def _checked_ids(ids: Any, num_layers: int) -> tuple[int, ...]:

@@ -8,9 +8,18 @@ import numpy as np
 
 from equipoise.kernels.native import inlined, native
 
-__all__ = ["COLUMNS", "join_layers", "schedule_layers"]
+__all__ = ["COLUMNS", "Links", "join_layers", "schedule_layers"]
 
 COLUMNS = ("round", "source", "destination", "expert")
+
+
+class Links(NamedTuple):
+    """Who can send to whom, and how much: ``ranks``, how many of them are on a node, what one does in a round."""
+
+    ranks: int
+    ranks_per_node: int
+    max_sends: int
+    max_receives: int
 
 
 class State(NamedTuple):
@@ -38,22 +47,17 @@ class State(NamedTuple):
     sends: Any
     receives: Any
     slots_per_rank: Any
-    ranks_per_node: Any
-    max_sends: Any
-    max_receives: Any
+    links: Any
 
 
 @native
-def schedule_layers(old, new, experts, ranks, ranks_per_node, max_sends, max_receives, table, length, restore):
+def schedule_layers(old, new, experts, links, table, length, restore):
     """Fill each layer's ``table`` [rows, 4] with its transfers in order, and mark what to ``restore`` [slots].
 
     ``old`` and ``new`` int32 [layers, slots], ``length`` int64 [layers], how many transfers each layer has.
     """
     for layer in range(len(old)):
-        length[layer] = _schedule_layer(
-            old[layer], new[layer], experts, ranks, ranks_per_node, max_sends, max_receives, table[layer],
-            restore[layer]
-        )  # fmt: skip
+        length[layer] = _schedule_layer(old[layer], new[layer], experts, links, table[layer], restore[layer])
 
 
 @native
@@ -69,15 +73,15 @@ def join_layers(table, length, columns):
 
 
 @native
-def _schedule_layer(old, new, experts, ranks, ranks_per_node, max_sends, max_receives, table, restore):
+def _schedule_layer(old, new, experts, links, table, restore):
     """Fill the table of one layer; return how many transfers there are."""
-    slots = len(old)
+    slots, ranks = len(old), links.ranks
     state = State(
         new, np.full(slots + ranks, -1, dtype=np.int64), np.zeros(experts, dtype=np.int64),
         np.zeros(slots, dtype=np.bool_), np.zeros(ranks, dtype=np.int64), np.zeros(ranks, dtype=np.int64), table,
         np.zeros(slots, dtype=np.bool_), np.zeros(slots, dtype=np.bool_), np.zeros(experts, dtype=np.int64),
         np.zeros(ranks, dtype=np.int64), np.zeros(ranks, dtype=np.int64),
-        slots // ranks, ranks_per_node, max_sends, max_receives,
+        slots // ranks, links,
     )  # fmt: skip
     for x in range(slots):
         state.content[x] = old[x]
@@ -223,17 +227,19 @@ def _source(state, e, r):
     if state.content[slots + r] == e:
         return slots + r
     best, best_far, best_sent = -1, 4, np.int64(0)
-    for y in range(len(state.content) if state.receives[r] < state.max_receives else 0):
+    for y in range(len(state.content) if state.receives[r] < state.links.max_receives else 0):
         if state.content[y] != e:
             continue
         s = _rank_of(state, y)
-        near = s // state.ranks_per_node == r // state.ranks_per_node
+        near = s // state.links.ranks_per_node == r // state.links.ranks_per_node
         far = 1 if near else 3
         if y < slots and state.written[y]:
             if not near or state.content[slots + s] >= 0:
                 continue
             far = 2
-        if state.sends[s] < state.max_sends and (far < best_far or (far == best_far and state.sent[s] < best_sent)):
+        if state.sends[s] < state.links.max_sends and (
+            far < best_far or (far == best_far and state.sent[s] < best_sent)
+        ):
             best, best_far, best_sent = y, far, state.sent[s]
     return best
 

@@ -14,7 +14,7 @@ from equipoise.arguments import count, finite
 from equipoise.arrays import as_numpy
 from equipoise.errors import IndivisibleError, InvalidInputError, InvalidPlacementError, shown
 from equipoise.limits import MOST_SLOTS
-from equipoise.migration.rounds import COLUMNS, join_layers, schedule_layers
+from equipoise.migration.rounds import COLUMNS, Links, join_layers, schedule_layers
 from equipoise.placement import Placement
 from equipoise.replan.in_force import check_lost_ranks
 from equipoise.threads import blocks, for_each, part
@@ -174,14 +174,12 @@ class MigrationSchedule:
         layers, slots = old.shape
         table = np.empty((layers, 2 * slots, 4), dtype=np.int32)
         length, restore = np.zeros(layers, dtype=np.int64), np.zeros((layers, slots), dtype=np.bool_)
-        limits = self.max_sends, min(self.max_receives, self.slots_per_rank)
+        most = min(self.max_receives, self.slots_per_rank)
+        links = Links(self.num_ranks, self.num_ranks // self.num_nodes, self.max_sends, most)
         experts = self.current.num_logical_experts
 
         def work(block: slice) -> None:
-            schedule_layers(
-                old[block], new[block], experts, self.num_ranks, self.num_ranks // self.num_nodes, *limits,
-                table[block], length[block], restore[block]
-            )  # fmt: skip
+            schedule_layers(old[block], new[block], experts, links, table[block], length[block], restore[block])
 
         for_each(work, blocks(layers, self.threads), self.threads)
         columns = np.empty((1 + len(COLUMNS), int(length.sum())), dtype=np.int32)
@@ -268,13 +266,18 @@ class MigrationSchedule:
             digest.update(repr(array.shape).encode() + array.astype("<i4", copy=False).tobytes())
         return digest.hexdigest()
 
-    def summary(self) -> str:
-        """Return a line for people: transfers by distance, bytes, rounds and the estimated time."""
+    def summary(self, links: LinkSpeeds | None = None) -> str:
+        """Return a line for people: transfers by distance, rounds, and bytes and the estimated time if they are known.
+
+        ``links`` is as in ``seconds``. Without the bytes of an expert a time would be that of latencies alone.
+        """
+        size = ""
+        if self.bytes_per_expert:
+            size = f", {self.num_bytes:,} bytes, about {self.seconds(links):.3g} s"
         by_distance = np.bincount(self.distance, minlength=3)
         return (
             f"{self.num_transfers:,} transfers ({by_distance[1]:,} within a node, {by_distance[2]:,} between nodes) "
-            f"and {by_distance[0]:,} copies within ranks, {self.num_bytes:,} bytes, "
-            f"{int(self.num_rounds.sum()):,} rounds, about {self.seconds():.3g} s"
+            f"and {by_distance[0]:,} copies within ranks, {int(self.num_rounds.sum()):,} rounds{size}"
             + (f"; {len(self.restores):,} to restore" if len(self.restores) else "")
         )
 

@@ -14,7 +14,7 @@ file              idea
 ``counts.py``     what an engine counts in a step, checked
 ``policy.py``     when moving pays: a token-weighted gain, a fixed interval, a threshold
 ``counters.py``   what happened, as plain numbers and as Prometheus gauges
-``planning.py``   a plan and its schedule, made in a thread beside the engine
+``planning.py``   a plan and its schedule, made in a thread beside the engine, and what is expected of it
 ``settings.py``   what a balancer is told, checked before it begins
 ``balancer.py``   the loop: record, plan in the background, weigh, migrate or wait
 ``sharded.py``    one plan made by many ranks, each some of the layers

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.dispatch import Shares
 from equipoise.errors import DisagreementError, InvalidInputError, MigrationError, RanksLostError
+from equipoise.forecasting import Forecast, forecast
+from equipoise.metrics import balancedness
 from equipoise.migration.schedule import LinkSpeeds, MigrationSchedule
 from equipoise.migration.weights import check_restore
 from equipoise.online.counters import Counters
@@ -27,6 +30,8 @@ from equipoise.problem import Cluster, PlacementProblem
 from equipoise.replan.in_force import check_lost_ranks
 
 __all__ = ["Balancer", "Decision"]
+
+KEPT = 17  # loads of checks that shares follow: as many as give all the errors that are looked at
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,8 @@ class Balancer:
     cluster : Cluster
     num_expert_groups : int or None, default None
     window : Window or None, default None
-        What of the past counts; None is ``SlidingSum(check_every)``.
+        What of the past counts. None keeps the steps between two checks as a window, forecasts the next from those of
+        the past checks, and plans for what may come: see ``equipoise.forecast``. Any other plans for what it returns.
     policy : Policy or None, default None
         When to migrate; None is ``TokenGain()``.
     check_every : int, default 100
@@ -86,10 +92,17 @@ class Balancer:
     name : str or None, default None
         Label of the gauges; None is a number. While another balancer of this process has that name, a number follows.
 
+    shares : str, default "even"
+        ``"best"``: every check gives the placement in force new shares, and weights move only where a plan is worth it
+        compared with that. They follow the loads of the last checks, nearer to even the less these told of the next.
+
     Attributes
     ----------
     placement : Placement
         What to route by now. It changes only inside ``step``.
+    shares : Shares or None
+        What part of its expert's tokens each slot of ``placement`` is to get; None is even parts, as while weights are
+        on the move. It changes only inside ``step``.
     counters : Counters
     decisions : deque of Decision
         The last hundred, the latest last.
@@ -127,22 +140,29 @@ class Balancer:
         timeout: float = 30.0,
         name: str | None = None,
         restore: Any = None,
+        shares: str = "even",
     ) -> None:
         policy = TokenGain() if policy is None else policy
         told = Settings(num_expert_groups, policy, check_every, max_transfers, bytes_per_expert, links,
-                        rounds_per_step, timeout)  # fmt: skip
+                        rounds_per_step, timeout, shares)  # fmt: skip
         self._told, self.cluster = told, cluster
+        self.shares: Shares | None = getattr(placement, "shares", None) if shares == "best" else None
         self.placement = as_in_force(placement, cluster, told.num_expert_groups)
         self._movers = Movers(self.placement, peers, weights, restore)
         self._bytes = told.bytes_per_expert or self._movers.bytes_per_expert
         self._window: Window = SlidingSum(told.check_every) if window is None else window
         check_window(self._window)
+        self._foresees = window is None
+        self._forecast: Forecast | None = None
+        self._last: NDArray[np.float64] | None = None
         self.counters = Counters() if name is None else Counters(name=name)
         self.decisions: deque[Decision] = deque(maxlen=100)
         self._migration: Any = None
         self._over: RanksLostError | None = None
         self._planning: Planning | None = None
         self._next_check = told.check_every
+        self._past: deque[NDArray[np.float64]] = deque(maxlen=KEPT)
+        self._then: Shares | None = None
         self._just_moved = False
         self._clock: deque[float] = deque(maxlen=told.check_every + 1)
 
@@ -167,7 +187,7 @@ class Balancer:
         self._clock.append(time.perf_counter())
 
     def step(self) -> bool:
-        """Do what is due between two forward passes; return whether ``placement`` has changed.
+        """Do what is due between two forward passes; return whether ``placement`` or ``shares`` have changed.
 
         Quick when nothing is due: one comparison. While a plan is made, with peers, one small sum over the ranks.
 
@@ -188,7 +208,7 @@ class Balancer:
             return self._step()
         except RanksLostError as error:
             self._over = error
-            self.placement = self.placement if error.placement is None else error.placement
+            self._route_by(self.placement if error.placement is None else error.placement)
             raise
 
     def _step(self) -> bool:
@@ -228,8 +248,10 @@ class Balancer:
         table = held.reshape(len(held), -1)
         placement = Placement(table, self.cluster.num_ranks, self.placement.num_logical_experts)
         restore = self._movers.restore if restore is None else restore
-        self._movers, self.placement = Movers(placement, peers, weights, restore, lost), placement
+        self._movers = Movers(placement, peers, weights, restore, lost)
+        self._route_by(placement)
         self._migration, self._planning, self._over, self._next_check = None, None, None, self.counters.steps
+        self._forecast = None  # which windows the ranks that are left have all seen, nobody needs to know
 
     def wait(self) -> None:
         """Wait for a plan that is being made, if one is. For tests and the end of a program."""
@@ -252,12 +274,23 @@ class Balancer:
         # Whole numbers, so that every rank plans from the same bits however sums were made.
         load = np.rint(load * TOKEN)
         try:
-            problem = PlacementProblem(load, self.cluster, self._told.num_expert_groups)
+            problem = PlacementProblem(self._ahead(load), self.cluster, self._told.num_expert_groups)
         except InvalidInputError as error:  # a window of the caller's own may return anything
             self._fail(str(error))
             return
-        lost, most = self._movers.lost, self._told.max_transfers
-        self._planning = Planning(problem, self.placement, most, lost, self._bytes)
+        lost, most, windows = self._movers.lost, self._told.max_transfers, None
+        if self._told.shares == "best":
+            self._past.append(load)
+            windows = np.stack(self._past)
+        self._planning = Planning(problem, self.placement, most, lost, self._bytes, windows)
+
+    def _ahead(self, load: NDArray[np.float64]) -> Any:
+        """Return what to plan for after one more window: its forecast, or that window where none is asked for."""
+        self._last = load
+        if not self._foresees:
+            return load
+        self._forecast = forecast(load) if self._forecast is None else self._forecast.update(load)
+        return self._forecast
 
     def _add_up(self, shape: tuple[int, int]) -> NDArray[np.float64]:
         """Return the sum of all ranks' windows, once all of them have a load of this shape: sums wait for all ranks."""
@@ -308,21 +341,36 @@ class Balancer:
         seconds = self._step_seconds()
         if self._movers.peers is not None:
             seconds = self._together(partial(self._movers.peers.from_first, seconds))
-        outlook = look_ahead(self.placement, planning.problem.load / TOKEN, plan, schedule, self._told.links, seconds)
+        links, shares = self._told.links, planning.shares
+        outlook = look_ahead(self.placement, planning.problem, plan, schedule, links, seconds, shares)
         self.counters.checks += 1
         if self._just_moved:
-            self._just_moved, self.counters.balancedness_realised = False, outlook.balancedness
+            assert self._last is not None
+            realised = balancedness(self.placement.rank_load(self._last)).mean()
+            self._just_moved, self.counters.balancedness_realised = False, float(realised)
         if not (self.placement.replica_count > 0).all():
             migrate, reason = True, "some experts have no slot"
         else:
             migrate, reason = self._told.policy.weigh(outlook)
         if not migrate:
-            return self._decide(False, reason, outlook)
+            self._decide(False, reason, outlook)
+            return self._refresh(planning.shares)
         return self._begin_migration(plan, schedule, reason, outlook)
+
+    def _refresh(self, shares: Shares | None) -> bool:
+        """Take new shares for the placement in force; return whether they differ."""
+        if shares == self.shares:
+            return False
+        self.shares = shares
+        self.counters.refreshes += 1
+        return True
+
+    def _route_by(self, placement: Placement, shares: Shares | None = None) -> None:
+        self.placement, self.shares = placement, shares
 
     def _begin_migration(self, plan: Plan, schedule: MigrationSchedule, reason: str, outlook: Outlook) -> bool:
         """Begin to move weights, or change the placement at once if there are none; return whether it has changed."""
-        movers = self._movers
+        movers, self._then = self._movers, plan.shares
         if movers.weights is not None:
             from equipoise.migration.execute import Migration
 
@@ -334,7 +382,7 @@ class Balancer:
                 self._fail(str(error))
                 raise
         else:
-            self.placement = plan.placement
+            self._route_by(plan.placement, plan.shares)
             self._just_moved = True
         self.counters.migrations += 1
         self.counters.balancedness_before = outlook.balancedness
@@ -350,10 +398,11 @@ class Balancer:
         except RanksLostError:
             raise
         except MigrationError as error:  # an expert could not be restored; the next check plans from what there is
-            self.placement, self._migration = self._migration.placement, None
+            self._route_by(self._migration.placement)
+            self._migration = None
             self._fail(str(error))
             return True
-        self.placement = self._migration.placement
+        self._route_by(self._migration.placement, self._then if done else None)
         if done:
             self._migration = None
             self._just_moved = True

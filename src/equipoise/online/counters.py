@@ -24,8 +24,9 @@ class Counters:
 
     Attributes
     ----------
-    steps, checks, migrations, skipped, failures : int
-        Steps recorded, plans weighed, migrations begun, plans not followed, plans that could not be made.
+    steps, checks, migrations, skipped, failures, refreshes : int
+        Steps recorded, plans weighed, migrations begun, plans not followed, plans that could not be made, and shares
+        changed where the placement stayed.
     balancedness_before, balancedness_planned, balancedness_realised : float
         Of the last migration: before it, as planned, and on the window of the next check. NaN when there is none.
     transfers, bytes : int
@@ -45,6 +46,7 @@ class Counters:
     migrations: int = 0
     skipped: int = 0
     failures: int = 0
+    refreshes: int = 0
     balancedness_before: float = float("nan")
     balancedness_planned: float = float("nan")
     balancedness_realised: float = float("nan")

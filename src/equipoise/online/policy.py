@@ -32,9 +32,10 @@ class Outlook:
     Attributes
     ----------
     balancedness, planned_balancedness : float
-        Mean over the layers, of the placement in force and of the planned one, on the load of the window.
+        Mean over the layers, of the placement in force and of the planned one: as expected of the next window where
+        windows are forecast, else on the load of the last.
     tokens, planned_tokens : float
-        Tokens a step of the busiest ranks, summed over the layers.
+        Tokens a step of the busiest ranks, summed over the layers, on the same.
     transfers : int
     migration_seconds : float
         Estimated.

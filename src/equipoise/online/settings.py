@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from equipoise.arguments import as_ranks, count
+from equipoise.dispatch import choose_shares
 from equipoise.errors import InvalidInputError, shown
 from equipoise.migration.peers import check_peers, check_timeout
 from equipoise.migration.schedule import LinkSpeeds
@@ -30,6 +31,7 @@ class Settings:
     links: LinkSpeeds | None
     rounds_per_step: int | None
     timeout: float
+    shares: str = "even"
 
     def __post_init__(self) -> None:
         if isinstance(self.policy, type) or not callable(getattr(self.policy, "weigh", None)):
@@ -38,6 +40,7 @@ class Settings:
             )
         if self.links is not None and not isinstance(self.links, LinkSpeeds):
             raise InvalidInputError(f"links is {shown(self.links)}; pass LinkSpeeds(...), or None.")
+        choose_shares(self.shares)
         checked = {
             "check_every": count(self.check_every, "check_every", most=2**31),
             "bytes_per_expert": count(self.bytes_per_expert, "bytes_per_expert", least=0, most=2**53),

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from equipoise import __version__, errors
 from equipoise.errors import EquipoiseError, InvalidInputError
 from equipoise.migration.peers import check_peers, check_timeout
-from equipoise.online.settings import as_ranks
 from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import PlacementProblem, as_problem
+from equipoise.replan.in_force import known_lost
 from equipoise.solver import solve
 from equipoise.strategies import DEFAULT
 
@@ -76,7 +76,7 @@ def plan_sharded(
     """
     check_peers(peers)
     timeout = check_timeout(timeout)
-    lost = as_ranks(lost_ranks)
+    lost = known_lost(current, lost_ranks)
     arguments = {"strategy": strategy, "seed": seed, "max_transfers": max_transfers, **parameters}
     digest = _digest(problem, current, lost, arguments)
     peers.together(lambda s: peers.insist_on_the_same(digest, "what to plan, so nothing is planned", s), timeout)

@@ -26,8 +26,9 @@ class Budget:
     max_layers : int or None, default None
         Layers that change, at most: those whose busiest rank loses most tokens, ties to the lowest. None sets no limit.
     tolerance : float or None, default None
-        A rank that carries at most this part more than the mean counts as level, and nothing moves for less. With it
-        and no limit on transfers, nothing is planned anew but layers that need it: see ``equipoise.replan.settle``.
+        A rank that carries at most this part more than the mean counts as level, and nothing moves for less; where many
+        slots would change for that, three times the part is enough. With it and no limit on transfers, nothing is
+        planned anew but layers that need it: see ``equipoise.replan.settle``.
     complete : bool, default False
         Whether every slot gets an expert and every expert a slot, by transfers beyond the limits if need be.
     separate : bool, default False

@@ -21,7 +21,20 @@ from equipoise.replan.remainder import Remainder, remainder
 from equipoise.search import busiest_rank
 from equipoise.threads import part
 
-__all__ = ["Curves", "Within", "anew_matters_from", "emptied", "pays", "raised", "within"]
+__all__ = [
+    "FEW",
+    "ROUGHLY",
+    "Curves",
+    "Within",
+    "anew_matters_from",
+    "check_nothing_is_dropped",
+    "clamped",
+    "emptied",
+    "pays",
+    "raised",
+    "share_out",
+    "within",
+]
 
 Ints = NDArray[np.int32]
 Int64s = NDArray[np.int64]
@@ -29,6 +42,7 @@ Floats = NDArray[np.float64]
 
 FEW = 8  # a plan made anew is not looked at where fewer than one slot in so many may change
 LEVEL = 1000  # nor for layers whose busiest rank carries less than one part in so many above the mean by then
+ROUGHLY = 3.0  # tolerances: what a layer that would move many slots for less is levelled to, and a plan made anew gains
 FINE = 256  # fixed-point loads are rounded to multiples of this before layers are weighed against each other
 
 
@@ -49,7 +63,8 @@ class Curves:
         self.start, self.how, self.left = start, how, remainder(start)
         if budget.complete:
             self.left = filled(self.left, start.node)
-        self.level = raised(_levels(start, self.left), budget.tolerance)
+        self.mean = _levels(start, self.left)
+        self.level = raised(self.mean, budget.tolerance)
         self.tolerance = budget.tolerance
         self.anew_from = anew_matters_from(start.problem)
         self.slots_per_rank = start.problem.cluster.slots_per_rank
@@ -144,11 +159,11 @@ def raised(level: Int64s, tolerance: float | None) -> Int64s:
 def pays(anew: Int64s, steps: Int64s, tolerance: float | None) -> NDArray[np.bool_]:
     """Whether the busiest rank of plans made anew is enough below that after steps, both int64 [layers].
 
-    It must be so by twice the tolerance: such a plan moves most of a layer.
+    It must be so by three times the tolerance: such a plan moves most of a layer.
     """
     if tolerance is None:
         return np.ones(len(anew), dtype=np.bool_)
-    worth: NDArray[np.bool_] = anew < steps - (steps * min(2.0 * tolerance, 1.0)).astype(np.int64)
+    worth: NDArray[np.bool_] = anew < steps - (steps * min(ROUGHLY * tolerance, 1.0)).astype(np.int64)
     return worth
 
 
@@ -163,8 +178,8 @@ def within(start: InForce, budget: Budget, how: How) -> Within:
     problem, curves = start.problem, Curves(start, how, budget)
     left = curves.left
     if not budget.complete:
-        _check_nothing_is_dropped(start, left, budget)
-    most, total = _clamped(problem, left, budget)
+        check_nothing_is_dropped(start, left, budget)
+    most, total = clamped(problem, left, budget)
     may_look = most >= curves.anew_from and (total is None or total >= curves.anew_from * problem.num_layers)
     if total is None or may_look:
         descended = curves.descend(most)
@@ -190,7 +205,7 @@ def emptied(start: InForce, held: Ints) -> Int64s:
     return np.maximum(more, 0)
 
 
-def _check_nothing_is_dropped(start: InForce, left: Remainder, budget: Budget) -> None:
+def check_nothing_is_dropped(start: InForce, left: Remainder, budget: Budget) -> None:
     """Insist on at least one transfer where groups that lie on several nodes make experts leave their slots."""
     if not start.hierarchical or 0 not in (budget.max_transfers, budget.max_transfers_total):
         return
@@ -204,7 +219,7 @@ def _check_nothing_is_dropped(start: InForce, left: Remainder, budget: Budget) -
         )
 
 
-def _clamped(problem: PlacementProblem, left: Remainder, budget: Budget) -> tuple[int, int | None]:
+def clamped(problem: PlacementProblem, left: Remainder, budget: Budget) -> tuple[int, int | None]:
     """Return the limits for a layer and for all, no larger than what is possible, or say why they are too small."""
     most, total, slots = budget.max_transfers, budget.max_transfers_total, problem.cluster.num_slots
     needed = int(left.transfers.max())
@@ -235,7 +250,7 @@ def _shares(problem: PlacementProblem, curves: Curves, most: int, total: int) ->
     reach = most if curves.anew is not None else min(most, max(16, 2 * -(-total // problem.num_layers)))
     while True:
         curve, _ = curves.joined(curves.descend(reach)[1])
-        share: Int64s = _share_out(_on_scale(np.where(curve == MAX, 0, curve), scale), curves.left.transfers, total)
+        share: Int64s = share_out(_on_scale(np.where(curve == MAX, 0, curve), scale), curves.left.transfers, total)
         if reach == most or (share < reach).all():
             return share
         reach = min(most, 2 * reach)
@@ -272,7 +287,7 @@ def _levels(start: InForce, left: Remainder) -> Int64s:
 
 
 @native
-def _share_out(curve, start, total):
+def share_out(curve, start, total):
     """Return the transfers of each layer: from ``start``, always the stretch that saves most tokens per transfer.
 
     Ties go to the lowest layer, and there to the shortest stretch.

@@ -14,9 +14,12 @@ from equipoise.arrays import as_numpy
 from equipoise.errors import InvalidInputError
 from equipoise.how import How
 from equipoise.problem import PlacementProblem, as_problem
+from equipoise.replan.budget import Budget
 from equipoise.replan.curves import Curves
-from equipoise.replan.in_force import InForce
+from equipoise.replan.foreseen import Ahead, is_foreseen
+from equipoise.replan.in_force import InForce, known_lost
 from equipoise.replan.levelling.numba import MAX
+from equipoise.robust.scenarios import expected_balancedness
 
 __all__ = ["Frontier", "frontier"]
 
@@ -31,7 +34,7 @@ class Frontier:
     ----------
     balancedness : float64 array, shape (num_layers, most + 1)
         Of each layer with at most k transfers, k = 0, 1, ...; NaN where a layer needs more to place every expert.
-        It never falls with k.
+        It never falls with k, unless it is what a forecast lets expect: see ``frontier``.
     transfers : int64 array, shape (most + 1,)
         What that takes over all layers: at most k times the layers.
     bytes_per_expert : int or None
@@ -100,6 +103,7 @@ def frontier(
     current: Any,
     *,
     lost_ranks: Iterable[int] = (),
+    restored_ranks: Iterable[int] = (),
     bytes_per_expert: int | None = None,
     threads: int | None = None,
 ) -> Frontier:
@@ -110,7 +114,8 @@ def frontier(
     problem : PlacementProblem
     current : Placement or Plan
         What is in force, as in ``equipoise.solve``.
-    lost_ranks : iterable of int
+    lost_ranks, restored_ranks : iterable of int
+        As in ``equipoise.solve``.
     bytes_per_expert : int or None, default None
         Size of one expert's weights in one layer, if bytes are wanted too.
     threads : int or None, default None
@@ -120,7 +125,9 @@ def frontier(
     -------
     Frontier
         Up to the budget after which no layer gains any more. ``solve(problem, current=current, max_transfers=k)``
-        reaches the balancedness at k, the plan made anew by its default strategy among what it may take.
+        reaches the balancedness at k, the plan made anew by its default strategy among what it may take. Where the load
+        is a forecast with errors, it is the balancedness that the errors let expect of the next window, and what never
+        rises with k is the expected square of rank loads.
 
     Raises
     ------
@@ -137,7 +144,9 @@ def frontier(
     if bytes_per_expert is not None:
         bytes_per_expert = count(bytes_per_expert, "bytes_per_expert", most=2**53)
     as_problem(problem)
-    start = InForce.of(problem, current, lost_ranks)
+    start = InForce.of(problem, current, known_lost(current, lost_ranks, restored_ranks))
+    if is_foreseen(problem):
+        return Frontier(*_foreseen(start, How.of(threads=threads)), bytes_per_expert)
     curves = Curves(start, How.of(threads=threads))
     _, curve, _ = curves.descend(problem.cluster.num_slots)
     curves.look_anew(curve)
@@ -153,6 +162,26 @@ def frontier(
     falls = np.flatnonzero((curve[:, 1:] < curve[:, :-1]).any(axis=0))
     most = int(falls.max(initial=-1)) + 1
     return Frontier(balancedness[:, : most + 1], used.sum(axis=0)[: most + 1], bytes_per_expert)
+
+
+def _foreseen(start: InForce, how: How) -> tuple[Floats, NDArray[np.int64]]:
+    """Return the balancedness expected of the next window within each limit, [layers, limits], and the transfers."""
+    forecast, ahead = start.problem.forecast, Ahead(start, Budget(), how)
+    assert forecast is not None
+    _, curve, most, _ = ahead.descend(start.problem.cluster.num_slots)
+    ahead.look_anew(curve)
+    held, reach = ahead.left.held, int(most.max())
+    if ahead.anew is not None:
+        reach = max(reach, ahead.anew_from, int(ahead.anew.transfers.max(initial=0)))
+    balancedness, transfers = [], []
+    for limit in range(reach + 1):
+        held, line, spent, _ = ahead.descend(limit, held)  # on from where a smaller limit ended
+        chosen, used = ahead.best(np.full(len(held), limit), held.copy(), line, spent.copy())
+        known = ahead.left.transfers <= limit
+        balanced = expected_balancedness(forecast, np.ascontiguousarray(chosen[:, start.alive]), how.threads)
+        balancedness.append(np.where(known, balanced, np.nan))
+        transfers.append(int(used.sum()))
+    return np.stack(balancedness, axis=1), np.array(transfers)
 
 
 def _bytes(number: int) -> str:

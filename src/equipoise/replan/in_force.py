@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.arguments import as_index, as_ranks
-from equipoise.errors import InfeasibleError, InvalidInputError, InvalidPlacementError, shown
+from equipoise.errors import InfeasibleError, InvalidInputError, InvalidPlacementError, listed, shown
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
 
-__all__ = ["InForce", "as_placement", "check_lost_ranks"]
+__all__ = ["InForce", "as_placement", "check_lost_ranks", "known_lost"]
 
 Ints = NDArray[np.int32]
 
@@ -128,6 +128,26 @@ def check_lost_ranks(lost_ranks: Iterable[int], num_ranks: int) -> list[int]:
             raise InvalidInputError(f"lost_ranks names {shown(rank)}; it must name ranks from 0 to {num_ranks - 1}.")
         lost.add(as_index(rank))
     return sorted(lost)
+
+
+def known_lost(current: Any, lost_ranks: Iterable[int], restored_ranks: Iterable[int] = ()) -> tuple[Any, ...]:
+    """Return the lost ranks that are named, and those that a plan in force records, but for those that are restored.
+
+    Raises
+    ------
+    InvalidInputError
+        If a rank is restored that ``current`` does not record as lost, or is named as lost too.
+    """
+    named, restored = as_ranks(lost_ranks), as_ranks(restored_ranks, "restored_ranks")
+    recorded = tuple(getattr(current, "lost_ranks", ()))
+    for rank in restored:
+        if as_index(rank, -1) not in recorded:
+            raise InvalidInputError(
+                f"restored_ranks names {shown(rank)}; what is in force records the ranks {listed(recorded)} as lost."
+            )
+        if as_index(rank) in [as_index(other, -1) for other in named]:
+            raise InvalidInputError(f"lost_ranks and restored_ranks both name {shown(rank)}; leave it out of one.")
+    return (*named, *(rank for rank in recorded if rank not in [as_index(other) for other in restored]))
 
 
 def as_placement(value: Any, name: str = "current") -> Placement:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.dispatch import Choose, keep_even
+from equipoise.dispatch.connected import NO_LIMIT, connect_ranks
 from equipoise.how import How
 from equipoise.kernels.recount import DOUBLED
 from equipoise.placement import Placement
@@ -17,10 +19,14 @@ from equipoise.plan import Plan, Provenance
 from equipoise.problem import PlacementProblem
 from equipoise.replan.anew import plan_anew
 from equipoise.replan.budget import Budget
-from equipoise.replan.curves import emptied, within
+from equipoise.replan.curves import Within, emptied, within
+from equipoise.replan.foreseen import foresee, is_foreseen
 from equipoise.replan.in_force import InForce
 from equipoise.replan.keep_slots import reorder
+from equipoise.replan.remainder import count_kept, count_transfers
 from equipoise.replan.settle import settle
+from equipoise.robust.back_test import Plans, outlook
+from equipoise.robust.scenarios import expected_busiest
 from equipoise.threads import part
 
 __all__ = ["Next", "next_placement", "replan"]
@@ -92,6 +98,11 @@ def next_placement(problem: PlacementProblem, current: Any, budget: Budget, how:
     after the steps that an eighth allows. Which layers these are depends on no limit, so no layer is worse off with a
     larger one.
 
+    Where the load is a forecast with errors, steps lower the expected square of rank loads instead, see
+    ``equipoise.robust.steps``, whatever the budget: with neither limit nor tolerance, too, few are left to make by the
+    time that none is worth its transfers. A plan made anew is taken within the limits where its expected square is
+    above the level by a tenth less than that of as many steps. A larger limit on each layer never leaves more of that.
+
     In a hierarchical problem, steps leave groups on their nodes, and replicas that lie on other nodes are dropped
     before the first: the slots that then stay empty are the stage ``emptied``. Within no transfers at all that is
     refused.
@@ -99,14 +110,16 @@ def next_placement(problem: PlacementProblem, current: Any, budget: Budget, how:
     Last, whatever stays on its rank keeps its slot, and layers stay as they are where the budget says so.
     """
     start = InForce.of(problem, current, budget.lost_ranks)
-    step_by_step = budget.limits_transfers or budget.tolerance is not None
-    anew = None if step_by_step else plan_anew(start, np.arange(problem.num_layers), how)
+    find = _way(problem, budget)
+    anew = plan_anew(start, np.arange(problem.num_layers), how) if find is None else None
     if anew is not None:
         held, transfers, recorded, implementation = anew.held, anew.transfers, anew.strategy, anew.implementation
     else:
-        find = within if budget.limits_transfers or budget.tolerance is None else settle
+        find = within if find is None else find
         levelled = find(start, budget, how)
         held, transfers, recorded, implementation = levelled.held, levelled.transfers, budget, "numba"
+        if how.connected and budget.limits_transfers:
+            held, transfers = _connect_with_the_rest(start, held, transfers, budget, how)
         if levelled.anew is not None:
             recorded = dataclasses.replace(budget, anew=levelled.anew.parameters)
             implementation = levelled.anew.implementation
@@ -122,6 +135,33 @@ def next_placement(problem: PlacementProblem, current: Any, budget: Budget, how:
         stages["emptied"] = int(emptied(start, held)[~stays].sum())
     placement = Placement(table, problem.cluster.num_ranks, problem.num_logical_experts)
     return Next(start, placement, stays, stages, implementation, recorded)
+
+
+def _way(problem: PlacementProblem, budget: Budget) -> Callable[[InForce, Budget, How], Within] | None:
+    """Return how the placement in force is changed, None where all is planned anew."""
+    if is_foreseen(problem):
+        return foresee
+    if budget.limits_transfers:
+        return within
+    return None if budget.tolerance is None else settle
+
+
+@part
+def _connect_with_the_rest(
+    start: InForce, held: Ints, transfers: NDArray[np.int64], budget: Budget, how: How
+) -> tuple[Ints, NDArray[np.int64]]:
+    """Connect ranks by what is left of the limits on transfers, which a swap takes two of; no rank gets busier."""
+    left = np.full(len(held), NO_LIMIT)
+    if budget.max_transfers is not None:
+        left = np.maximum(min(budget.max_transfers, NO_LIMIT) - transfers, 0)
+    if budget.max_transfers_total is not None:
+        rest = max(min(budget.max_transfers_total, NO_LIMIT) - int(transfers.sum()), 0)
+        left = np.minimum(left, rest // len(held))
+    table = np.maximum(held, -1).reshape(len(held), -1)
+    table, _ = connect_ranks(start.problem, table, 0.0, left // 2, how.threads)
+    connected = np.where(held >= 0, table.reshape(held.shape), held)
+    arrived = (connected >= 0).sum(axis=(1, 2)) - count_kept(connected, start.slots).sum(axis=1)
+    return connected, arrived
 
 
 @part
@@ -151,9 +191,10 @@ def _which_stay(start: InForce, table: Ints, budget: Budget) -> Bools:
     assert groups is not None
     asked = problem.load, problem.cluster.num_ranks, nodes, groups
     rank_load, flaws = recount(start.placement.physical_to_logical, *asked)
-    now, can_stay, is_doubled = rank_load.max(axis=1), flaws & ~DOUBLED == 0, flaws & DOUBLED > 0
+    now = _busiest(problem, start.placement.physical_to_logical, rank_load)
+    can_stay, is_doubled = flaws & ~DOUBLED == 0, flaws & DOUBLED > 0
     rank_load, flaws = recount(table, *asked)
-    saved, gets_doubled = now - rank_load.max(axis=1), flaws & DOUBLED > 0
+    saved, gets_doubled = now - _busiest(problem, table, rank_load), flaws & DOUBLED > 0
     if budget.min_gain is not None:
         stays |= (saved <= 0) | (saved < budget.min_gain * now)
         stays &= ~is_doubled | gets_doubled  # what has an expert twice on a rank without need is not worth keeping
@@ -167,6 +208,17 @@ def _which_stay(start: InForce, table: Ints, budget: Budget) -> Bools:
     return stays
 
 
+def _busiest(problem: PlacementProblem, table: Ints, rank_load: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what the busiest rank of each layer carries, or in the next window is expected to."""
+    if problem.forecast is None:
+        busiest: NDArray[np.float64] = rank_load.max(axis=1)
+        return busiest
+    held = table.reshape(problem.num_layers, problem.cluster.num_ranks, -1)
+    busiest = expected_busiest(problem.forecast, held)
+    busiest *= problem.load.sum(axis=1) / problem.cluster.num_ranks
+    return busiest
+
+
 def replan(problem: PlacementProblem, current: Any, budget: Budget, how: How, choose: Choose = keep_even) -> Plan:
     """Return the next placement, see ``next_placement``, with the shares that ``choose`` gives it, and its proof."""
     found = next_placement(problem, current, budget, how)
@@ -174,5 +226,24 @@ def replan(problem: PlacementProblem, current: Any, budget: Budget, how: How, ch
     # A plan that moves little is far from the bounds that take longest to find; the quick ones say as much.
     quick = budget.limits_transfers or bool((placement.physical_to_logical < 0).any())
     provenance = Provenance.of(found.recorded, how.seed, found.implementation, found.stages, problem.digest)
+    if how.connected:
+        provenance = provenance.connected(placement, problem.load)
+    if problem.forecast is not None:
+        anew: list[Plans] = [] if found.start.lost else [lambda some, layers: how.place(some)[1]]
+        provenance = provenance.with_forecast(outlook(problem, _as_before(found, how), *anew))
     shares = choose(placement, problem.load)
     return Plan.of(problem, placement, provenance, quick=quick, lost_ranks=lost, shares=shares)
+
+
+def _as_before(found: Next, how: How) -> Plans:
+    """Return how some layers are planned again, each with as many transfers at most as any of them took."""
+    start, lost = found.start.placement, found.start.lost
+    arrived = count_transfers(start, found.placement, lost)
+
+    def plan(problem: PlacementProblem, layers: NDArray[np.int64]) -> Placement:
+        table = start.physical_to_logical[layers]
+        current = Placement(table, start.num_ranks, start.num_logical_experts)
+        within = Budget(int(arrived[layers].max()), lost_ranks=lost)
+        return next_placement(problem, current, within, how).placement
+
+    return plan

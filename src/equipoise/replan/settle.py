@@ -1,9 +1,10 @@
 """Level enough with few transfers, quickly: what a serving engine asks for where nobody set a limit.
 
 A layer is level if its busiest rank carries at most the tolerance more than the mean, and then it is left alone. Else
-its ranks change places, pair by pair, until it is level (``pairs/``). Few layers do not get there: where one expert is
+its ranks change places, pair by pair, until it is level (``pairs/``): first roughly, to three times the tolerance, and
+then wholly where not many slots have changed by then. Few layers do not get there: where one expert is
 too hot for its replicas, ranks have too few slots, or whole groups on nodes leave one node with too much. Those are
-planned anew, and take that plan where it leaves the busiest rank lighter by twice the tolerance.
+planned anew, and take that plan where it leaves the busiest rank lighter by three times the tolerance.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from equipoise.bounds import BOUNDS, lower_bounds
 from equipoise.how import How
 from equipoise.replan.budget import Budget
-from equipoise.replan.curves import Curves, Within, pays, raised
+from equipoise.replan.curves import FEW, ROUGHLY, Curves, Within, pays, raised
 from equipoise.replan.in_force import InForce
 from equipoise.replan.pairs.numba import exchange
 from equipoise.replan.remainder import count_kept
@@ -27,21 +28,25 @@ __all__ = ["settle"]
 def settle(start: InForce, budget: Budget, how: How) -> Within:
     """Return the placement in force, levelled to the tolerance of ``budget``, and what of it was made anew.
 
-    With a tolerance t, what a layer's busiest rank carries is at most 1 + t times the mean, or 1 / (1 - 2 t) times
-    what it carries in a plan made anew.
+    With a tolerance t, what a layer's busiest rank carries is at most 1 + t times the mean, 1 + 3 t times where more
+    than one slot in ``FEW`` has changed by then, or 1 / (1 - 3 t) times what it carries in a plan made anew.
     """
     curves, tolerance = Curves(start, how, budget), budget.tolerance
-    left, level = curves.left, curves.level
+    assert tolerance is not None
+    left, level = curves.left, raised(curves.mean, ROUGHLY * tolerance)
     held, floor = left.held.copy(), _floor(start, left.weight)
     # Where groups have to change nodes, levelling the ranks that they are on now would be in vain.
-    in_vain = pays(raised(floor, tolerance), level, tolerance)
-    busiest = _exchange(held, ~in_vain, curves)
+    in_vain = pays(raised(floor, tolerance), curves.level, tolerance)
+    busiest = _exchange(held, ~in_vain, level, curves)
+    few = ~in_vain & (FEW * _transfers(held, start) <= start.problem.cluster.num_slots)
+    level[few] = curves.level[few]
+    busiest[few] = _exchange(held, few, level, curves)[few]
     busiest[in_vain] = level[in_vain]
     mean = left.weight.sum(axis=1) // len(start.alive)
     curves.look_at(np.flatnonzero((busiest > raised(mean, tolerance)) & pays(floor, busiest, tolerance)))
     in_vain[_take_anew(held, busiest, curves)] = False
     if in_vain.any():  # after all they keep their nodes; levelling may then end above the level
-        busiest[in_vain] = _exchange(held, in_vain, curves)[in_vain]
+        busiest[in_vain] = _exchange(held, in_vain, level, curves)[in_vain]
         _take_anew(held, busiest, curves)
     return Within(held, _transfers(held, start), curves.anew)
 
@@ -56,15 +61,15 @@ def _take_anew(held: NDArray[np.int32], busiest: NDArray[np.int64], curves: Curv
     return layers[taken]
 
 
-def _exchange(held: NDArray[np.int32], where: NDArray[np.bool_], curves: Curves) -> NDArray[np.int64]:
-    """Level the layers ``where`` that is asked, in place; return what the busiest rank of each then carries, else 0."""
+def _exchange(
+    held: NDArray[np.int32], where: NDArray[np.bool_], level: NDArray[np.int64], curves: Curves
+) -> NDArray[np.int64]:
+    """Bring the layers ``where`` that is asked to ``level``, in place; return what their busiest ranks carry, or 0."""
     busiest = np.zeros(len(held), dtype=np.int64)
-    if where.all():
-        return exchange(held, curves.left.weight, curves.start.node, curves.level, curves.how.threads)
     if where.any():
         those = held[where]
-        weight, level = curves.left.weight[where], curves.level[where]
-        busiest[where] = exchange(those, weight, curves.start.node, level, curves.how.threads)
+        asked = those, curves.left.weight[where], curves.start.node, level[where]
+        busiest[where] = exchange(*asked, curves.how.threads)
         held[where] = those
     return busiest
 

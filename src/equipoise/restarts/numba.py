@@ -8,7 +8,7 @@ soon as the packs that are full, or the mean, show that it cannot be among the s
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,35 @@ S8, S12, S15, S16, S32 = (np.uint64(s) for s in (8, 12, 15, 16, 32))
 BUCKET_SHIFT, NUM_BUCKETS = 46, 512  # 64 buckets to each factor of two between keys, eight factors of two
 
 
+class Starts(NamedTuple):
+    """The restarts of one row: the items, int64 [items], by descending weight, ties to the lowest, and their weights.
+
+    Restart r of ``restarts`` multiplies each weight by up to 1 + noise r / (restarts - 1), by numbers keyed by ``key``.
+    """
+
+    order: Any
+    weight: Any
+    key: Any
+    noise: Any
+    restarts: Any
+
+
+class Scratch(NamedTuple):
+    """Work space, one entry an item, a bucket (``starts``) or a pack (``packed``, ``size``).
+
+    ``by_key`` is where one restart's order is left, positions by descending key, and ``pack_of`` its packing.
+    """
+
+    keys: Any
+    sorted_keys: Any
+    buckets: Any
+    by_key: Any
+    pack_of: Any
+    starts: Any
+    packed: Any
+    size: Any
+
+
 def pack(
     weight: Int64s, num_packs: int, settings: Settings, key: NDArray[np.uint64], threads: int | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -43,14 +72,16 @@ def pack(
     kept = np.full((rows, chunks, 3, survivors), MAX)
     sorted_rows = [_sort_row(weight[row]) for row in range(rows)]
 
+    def starts(row: int) -> Starts:
+        return Starts(*sorted_rows[row], key[row], settings.noise, settings.restarts)
+
     def score(unit: tuple[int, int]) -> None:
         row, chunk = unit
-        _score(*sorted_rows[row], num_packs, key[row], settings.noise, settings.restarts,
-               edges[chunk], edges[chunk + 1], kept[row, chunk])  # fmt: skip
+        _score(starts(row), num_packs, edges[chunk], edges[chunk + 1], kept[row, chunk])
 
     def finish(row: int) -> None:
-        _finish(*sorted_rows[row], num_packs, key[row], settings.noise, settings.restarts,
-                _merge(kept[row]), settings.swaps, settings.extremes, pack_index[row], rank_in_pack[row])  # fmt: skip
+        survivors, how = _merge(kept[row]), (settings.swaps, settings.extremes)
+        _finish(starts(row), num_packs, survivors, how, pack_index[row], rank_in_pack[row])
 
     for_each(score, [(row, chunk) for row in range(rows) for chunk in range(chunks)], threads)
     for_each(finish, range(rows), threads)
@@ -92,9 +123,21 @@ def _counters(order: Any) -> Any:
 
 
 @native
-def _sort_keys(order, weight, counters, stream, scale, keys, buckets, starts, sorted_keys, by_key):
+def _new_scratch(items, packs):
+    return Scratch(
+        np.empty(items, dtype=np.float64), np.empty(items, dtype=np.int64), np.empty(items, dtype=np.int64),
+        np.empty(items, dtype=np.int64), np.empty(items, dtype=np.int64), np.empty(NUM_BUCKETS, dtype=np.int64),
+        np.empty(packs, dtype=np.int64), np.empty(packs, dtype=np.int64),
+    )  # fmt: skip
+
+
+@native
+def _sort_keys(rows, counters, restart, scratch):
     """Fill ``by_key`` with positions in ``order``, by descending perturbed weight, ties to the lowest item."""
-    n = len(order)
+    order, weight, n = rows.order, rows.weight, len(rows.order)
+    keys, sorted_keys, buckets, by_key = scratch.keys, scratch.sorted_keys, scratch.buckets, scratch.by_key
+    starts = scratch.starts
+    scale, stream = rows.noise * restart / max(rows.restarts - 1, 1), _stream(rows.key, restart)
     for i in range(n):
         u = np.float64(_mix((stream + counters[i]) & MASK) >> S8) * 2.0**-24
         keys[i] = np.float64(weight[i]) * (1.0 + scale * u)
@@ -130,12 +173,13 @@ def _sort_keys(order, weight, counters, stream, scale, keys, buckets, starts, so
 
 
 @native
-def _greedy(weight, by_key, num_packs, shift, mean, limit, packed, size, pack_of):
+def _greedy(weight, num_packs, mean, limit, scratch):
     """Pack the items in the order of ``by_key`` and return heaviest - lightest pack.
 
     Returns MAX instead, and leaves the rest unpacked, once the result is sure to reach ``limit``.
     """
-    n = len(by_key)
+    by_key, packed, size, pack_of = scratch.by_key, scratch.packed, scratch.size, scratch.pack_of
+    n, shift = len(by_key), _shift(num_packs)
     room = n // num_packs
     heaviest, lightest = np.int64(0), MAX
     pack_mask = np.int64((1 << shift) - 1)
@@ -210,27 +254,21 @@ def _stream(key, restart):
 
 
 @native
-def _score(order, weight, num_packs, key, noise, restarts, first, last, kept):
+def _score(rows, num_packs, first, last, kept):
     """Fill ``kept`` with (imbalance, restart, fingerprint) of the best of the restarts first to last - 1."""
-    n = len(order)
-    shift = _shift(num_packs)
+    weight = rows.weight
     mean = weight.sum() // num_packs
-    counters, item_hash = _counters(order), _hash_weights(weight)
-    keys, sorted_keys = np.empty(n, dtype=np.float64), np.empty(n, dtype=np.int64)
-    buckets, by_key, pack_of = (np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64))
-    starts = np.empty(NUM_BUCKETS, dtype=np.int64)
-    packed, size = np.empty(num_packs, dtype=np.int64), np.empty(num_packs, dtype=np.int64)
-    sums = np.empty(num_packs, dtype=np.uint64)
+    counters, item_hash = _counters(rows.order), _hash_weights(weight)
+    scratch, sums = _new_scratch(len(weight), num_packs), np.empty(num_packs, dtype=np.uint64)
     imbalances, restart_of, prints = kept[0], kept[1], kept[2]
     count = 0
     for restart in range(first, last):
-        scale = noise * restart / max(restarts - 1, 1)
-        _sort_keys(order, weight, counters, _stream(key, restart), scale, keys, buckets, starts, sorted_keys, by_key)
+        _sort_keys(rows, counters, restart, scratch)
         limit = imbalances[-1] if count == len(imbalances) else MAX
-        imbalance = _greedy(weight, by_key, num_packs, shift, mean, limit, packed, size, pack_of)
+        imbalance = _greedy(weight, num_packs, mean, limit, scratch)
         if imbalance >= limit:
             continue
-        print_ = _fingerprint(item_hash, by_key, pack_of, num_packs, sums)
+        print_ = _fingerprint(item_hash, scratch.by_key, scratch.pack_of, num_packs, sums)
         at = count
         while at > 0 and imbalances[at - 1] > imbalance:
             at -= 1
@@ -247,16 +285,13 @@ def _score(order, weight, num_packs, key, noise, restarts, first, last, kept):
 
 
 @native
-def _finish(order, weight, num_packs, key, noise, restarts, survivors, swaps, extremes, pack_index, rank_in_pack):
-    """Make each surviving restart again, refine it, and write the best one of the row."""
-    n = len(order)
+def _finish(rows, num_packs, survivors, how, pack_index, rank_in_pack):
+    """Make each surviving restart again, refine it by ``how``, (swaps, extremes), and write the best one."""
+    order, weight, n = rows.order, rows.weight, len(rows.order)
     room = n // num_packs
-    shift = _shift(num_packs)
-    counters = _counters(order)
-    keys, sorted_keys = np.empty(n, dtype=np.float64), np.empty(n, dtype=np.int64)
-    buckets, by_key, pack_of = (np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64))
-    starts = np.empty(NUM_BUCKETS, dtype=np.int64)
-    packed, size = np.empty(num_packs, dtype=np.int64), np.empty(num_packs, dtype=np.int64)
+    swaps, extremes = how
+    counters, scratch = _counters(order), _new_scratch(n, num_packs)
+    by_key, pack_of, size = scratch.by_key, scratch.pack_of, scratch.size
     by_item = np.empty(n, dtype=np.int64)
     for i in range(n):
         by_item[order[i]] = weight[i]
@@ -264,9 +299,8 @@ def _finish(order, weight, num_packs, key, noise, restarts, survivors, swaps, ex
     load = np.empty(num_packs, dtype=np.int64)
     smallest = MAX
     for restart in survivors:
-        scale = noise * restart / max(restarts - 1, 1)
-        _sort_keys(order, weight, counters, _stream(key, restart), scale, keys, buckets, starts, sorted_keys, by_key)
-        _greedy(weight, by_key, num_packs, shift, np.int64(0), MAX, packed, size, pack_of)
+        _sort_keys(rows, counters, restart, scratch)
+        _greedy(weight, num_packs, np.int64(0), MAX, scratch)
         size[:] = 0
         load[:] = 0
         for i in range(n):
@@ -274,7 +308,7 @@ def _finish(order, weight, num_packs, key, noise, restarts, survivors, swaps, ex
             members[p, size[p]] = order[by_key[i]]
             load[p] += weight[by_key[i]]
             size[p] += 1
-        _refine(by_item, members, load, shift, swaps, min(extremes, num_packs))
+        _refine(by_item, members, load, _shift(num_packs), swaps, min(extremes, num_packs))
         imbalance = load.max() - load.min()
         if imbalance < smallest:
             smallest = imbalance

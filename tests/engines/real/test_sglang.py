@@ -182,3 +182,160 @@ answer(seconds=time.perf_counter() - start, numba="numba" in sys.modules)
 """)
     assert found["seconds"] < 0.5
     assert not found["numba"]
+
+
+SHARED = """
+from sglang.srt.eplb import expert_location_dispatch as dispatch
+def server(algorithm, slots=9, ranks=3, a2a="deepep"):
+    stand_in(layers=2, experts=4, slots=slots, ranks=ranks, groups=None)
+    moe = expert_location.get_exec().moe
+    moe.ep_dispatch_algorithm, moe.moe_a2a_backend = algorithm, a2a
+    expert_location._prefer_same_node_experts = lambda: False
+    dispatch.get_exec = expert_location.get_exec
+def seen_by(rank, count=loads(2, 4, dense=0)):
+    torch.distributed.get_rank = lambda: rank
+    return expert_location.ExpertLocationMetadata.init_by_eplb(None, count)
+def route(made, layer, tokens):
+    # As SGLang's own router does, every expert once a token.
+    dispatch.get_global_expert_location_metadata = lambda: made
+    info = dispatch.ExpertLocationDispatchInfo.init_new(layer)
+    chosen = dispatch.topk_ids_logical_to_physical(torch.arange(4).repeat(tokens, 1), info)
+    return chosen
+"""
+
+
+def shared_plan(path, ranks=3):
+    """Save a plan of nine slots whose shares are .75/.25, .5/.3/.2, and one replica that sleeps."""
+    import dataclasses
+
+    import equipoise as eq
+
+    table = [[0, 1, 2, 0, 1, 2, 3, 1, 3], [1, 1, 2, 0, 1, 2, 3, 0, 3]]
+    values = [[0.75, 0.5, 1, 0.25, 0.3, 0, 0.5, 0.2, 0.5], [0.2, 0.3, 0, 0.25, 0.5, 1, 1, 0.75, 0]]
+    placement = eq.Placement(table, ranks, 4)
+    plan = eq.solve(eq.PlacementProblem([[4, 4, 2, 2]] * 2, eq.Cluster(3, 3)), current=placement, max_transfers=0)
+    dataclasses.replace(plan, shares=eq.Shares(values, placement)).save(path)
+    return table, values
+
+
+def shared_environment(path):
+    return {"EQUIPOISE_SGLANG_SHARES": "1", "EQUIPOISE_SGLANG_PLAN": str(path)}
+
+
+def test_the_engines_own_router_realises_shares_with_and_without_an_all_to_all(tmp_path):
+    table, values = shared_plan(tmp_path / "plan.json")
+    # Nine slots make lists of eight entries, which three replicas of .5/.3/.2 are within .05 of.
+    found = run(
+        SHARED
+        + """
+load_again(); report = {}
+for a2a in ("none", "deepep"):
+    server("dynamic", a2a=a2a)
+    made, other = seen_by(0), seen_by(2)
+    torch.manual_seed(0)
+    taken = [torch.bincount(route(made, layer, 4096).flatten(), minlength=9) / 4096 for layer in range(2)]
+    report[a2a] = [each.tolist() for each in taken]
+    report[a2a + " alike"] = torch.equal(made.logical_to_all_physical_map, other.logical_to_all_physical_map)
+answer(table=made.physical_to_logical_map.tolist(), **report)
+""",
+        **shared_environment(tmp_path / "plan.json"),
+    )
+    assert found["table"] == table
+    assert found["none alike"]
+    for a2a, off in (("none", 0.051), ("deepep", 0.07)):
+        for got, asked in zip(found[a2a], values, strict=True):
+            assert max(abs(a - b) for a, b in zip(got, asked, strict=True)) <= off
+            assert [a == 0 for a in got] == [b == 0 for b in asked]
+
+
+WIDE = """
+load_again(); server("{algorithm}", slots=72, ranks=24, a2a="{a2a}")
+made = [seen_by(rank, loads(2, 4, dense=0)) for rank in range(24)]
+"""
+
+
+def wide_plan(path):
+    """Save a plan of 72 slots on 24 ranks, four experts in turn, with all the shares that are asked for."""
+    import dataclasses
+
+    import numpy as np
+
+    import equipoise as eq
+
+    table = np.tile(np.arange(72) % 4, (2, 1))
+    values = np.zeros((2, 72))
+    for expert, parts in enumerate(((0.75, 0.25), (0.5, 0.3, 0.2), (1.0,), (0.125,) * 8)):
+        values[:, np.flatnonzero(table[0] == expert)[2 : 2 + len(parts)]] = parts
+    placement = eq.Placement(table, 24, 4)
+    plan = eq.solve(eq.PlacementProblem([[4, 4, 2, 2]] * 2, eq.Cluster(24, 3)), current=placement, max_transfers=0)
+    dataclasses.replace(plan, shares=eq.Shares(values, placement)).save(path)
+    return values[0]
+
+
+def test_lists_of_64_realise_shares_within_two_hundredths_at_256_tokens(tmp_path):
+    values = wide_plan(tmp_path / "plan.json")
+    script = (
+        SHARED
+        + WIDE.format(algorithm="dynamic", a2a="none")
+        + """
+taken = {n: torch.bincount(route(made[0], 0, n).flatten(), minlength=72) / n for n in (64, 256)}
+answer(**{str(n): each.tolist() for n, each in taken.items()})
+"""
+    )
+    found = run(script, **shared_environment(tmp_path / "plan.json"))
+    for tokens, off in (("256", 0.02), ("64", 0.05)):
+        assert max(abs(a - b) for a, b in zip(found[tokens], values, strict=True)) <= off
+        assert [a == 0 for a in found[tokens]] == [b == 0 for b in values]
+
+
+def test_static_dispatch_gives_source_ranks_out_by_the_shares(tmp_path):
+    values = wide_plan(tmp_path / "plan.json")
+    script = (
+        SHARED
+        + WIDE.format(algorithm="static", a2a="deepep")
+        + """
+sent = torch.stack([m.logical_to_rank_dispatch_physical_map[0] for m in made])
+own = int(made[2].logical_to_all_physical_map[0, 0, 0])
+answer(got=(torch.bincount(sent.flatten(), minlength=72) / 24).tolist(), at_home=sent[:, 0].tolist())
+"""
+    )
+    found = run(script, **shared_environment(tmp_path / "plan.json"))
+    assert max(abs(a - b) for a, b in zip(found["got"], values, strict=True)) <= 1 / 24
+    assert [a == 0 for a in found["got"]] == [b == 0 for b in values]
+    for rank, slot in enumerate(found["at_home"]):
+        if rank * 3 <= slot < rank * 3 + 3:
+            break
+    else:
+        raise AssertionError("no rank uses its own replica")
+
+
+def test_weights_go_to_dormant_replicas_too(tmp_path):
+    table, _ = shared_plan(tmp_path / "plan.json")
+    found = run(
+        SHARED
+        + """
+load_again(); server("dynamic")
+made = seen_by(0)
+answer(slots=[[made.logical_to_all_physical(layer, expert) for expert in range(4)] for layer in range(2)])
+""",
+        **shared_environment(tmp_path / "plan.json"),
+    )
+    asked = [[[s for s, held in enumerate(row) if held == e] for e in range(4)] for row in table]
+    assert found["slots"] == asked
+
+
+def test_with_the_door_closed_or_a_solver_for_each_batch_the_lists_are_the_published_ones(tmp_path):
+    shared_plan(tmp_path / "plan.json")
+    script = (
+        SHARED
+        + """
+load_again(); server("lp")
+made = seen_by(0)
+answer(count=made.logical_to_all_physical_map_num_valid.tolist(),
+       hooked=hasattr(expert_location.compute_logical_to_rank_dispatch_physical_map, "by_equipoise"))
+"""
+    )
+    plan = {"EQUIPOISE_SGLANG_PLAN": str(tmp_path / "plan.json")}
+    assert run(script, **plan) == {"count": [[2, 3, 2, 2]] * 2, "hooked": False}
+    assert run(script, **shared_environment(tmp_path / "plan.json"))["count"] == [[2, 3, 2, 2]] * 2
+    assert run(script.replace('"lp"', '"dynamic"'), **plan)["count"] == [[2, 3, 2, 2]] * 2

@@ -231,3 +231,151 @@ ours.rebalance_experts(loads(), 320, 8, 1, 64, None)
     )
     assert found["missed"] == []
     assert found["hits"] > 0
+
+
+SHARED = """
+from vllm.distributed.eplb import eplb_state
+plain = eplb_state.compute_logical_maps
+eplb_state.PIN_MEMORY = False  # there is no accelerator to pin memory for
+def state(table, experts):
+    # What an engine holds of a model: the tables that its router reads, 1024 wide.
+    layers, slots = table.shape
+    return __import__("types").SimpleNamespace(
+        physical_to_logical_map=torch.zeros(layers, slots, dtype=torch.int64),
+        logical_to_physical_map=torch.full((layers, experts, 1024), -1),
+        logical_replica_count=torch.zeros(layers, experts, dtype=torch.int64))
+def route(state, layer, expert, tokens):
+    # The rule of vLLM's router, which is a Triton kernel and needs a GPU; its text is held below.
+    hashed = (torch.arange(tokens) * 2654435769) & 0xFFFFFFFF
+    replica = hashed % state.logical_replica_count[layer, expert]
+    return torch.bincount(state.logical_to_physical_map[layer, expert, replica], minlength=9) / tokens
+"""
+
+
+def shared_plan(path):
+    """Save a plan of nine slots whose shares are .75/.25, .5/.3/.2, and one replica that sleeps."""
+    import dataclasses
+
+    import equipoise as eq
+
+    table = [[0, 1, 2, 0, 1, 2, 3, 1, 3], [1, 1, 2, 0, 1, 2, 3, 0, 3]]
+    values = [[0.75, 0.5, 1, 0.25, 0.3, 0, 0.5, 0.2, 0.5], [0.2, 0.3, 0, 0.25, 0.5, 1, 1, 0.75, 0]]
+    placement = eq.Placement(table, 3, 4)
+    plan = eq.solve(eq.PlacementProblem([[4, 4, 2, 2]] * 2, eq.Cluster(3, 3)), current=placement, max_transfers=0)
+    dataclasses.replace(plan, shares=eq.Shares(values, placement)).save(path)
+    return table, values
+
+
+def test_shares_are_realised_by_the_engines_own_tables_in_one_commit_and_layer_by_layer(tmp_path):
+    table, values = shared_plan(tmp_path / "plan.json")
+    found = run(
+        SHARED
+        + """
+load_again(); ours = policy.EPLB_POLICIES["default"]
+table = ours.rebalance_experts(loads(2, 4), 9, 1, 1, 3, None)
+whole, single = state(table, 4), state(table, 4)
+eplb_state._commit_eplb_maps(whole, table)
+for layer in range(2):
+    eplb_state._commit_eplb_maps_for_layer(single, table[layer], layer)
+same = all(torch.equal(getattr(whole, name), getattr(single, name)) for name in vars(whole))
+got = {n: [sum(route(whole, l, e, n) for e in range(4)).tolist() for l in range(2)] for n in (64, 256, 1000)}
+other = table.flip(1)
+answer(table=table.tolist(), same=same, got=got, lines=lines,
+       elsewhere=all(torch.equal(a, b) for a, b in zip(eplb_state.compute_logical_maps(other, 4), plain(other, 4))))
+""",
+        EQUIPOISE_VLLM_SHARES="1",
+        EQUIPOISE_VLLM_PLAN=str(tmp_path / "plan.json"),
+    )
+    assert found["table"] == table
+    assert found["same"]
+    assert found["elsewhere"], "a placement without shares gets vLLM's own tables"
+    for tokens, off in (("64", 0.05), ("256", 0.02), ("1000", 0.02)):
+        for got, asked in zip(found["got"][tokens], values, strict=True):
+            assert max(abs(a - b) for a, b in zip(got, asked, strict=True)) <= off
+            assert [a == 0 for a in got] == [b == 0 for b in asked], "a dormant replica gets nothing"
+
+
+def test_the_router_chooses_by_the_rule_that_the_tables_are_made_for():
+    found = run("""
+import inspect
+from vllm.model_executor.layers.fused_moe.router import base_router
+text = inspect.getsource(base_router)
+answer(held=[part in text for part in ("KNUTH_MULTIPLIER = 2654435769", "token_idx * KNUTH_MULTIPLIER) & 0xFFFFFFFF",
+                                       "hashed % replica_count", "offs // num_active_experts")])
+""")
+    assert found["held"] == [True] * 4
+
+
+def test_with_the_door_closed_the_tables_are_the_engines_own():
+    script = (
+        SHARED
+        + """
+load_again(); ours = policy.EPLB_POLICIES["default"]
+closed = eplb_state.compute_logical_maps is plain
+table = ours.rebalance_experts(loads(), 288, 8, 1, 32, None)
+made = zip(eplb_state.compute_logical_maps(table, 256), plain(table, 256))
+answer(closed=closed, same=[torch.equal(a, b) for a, b in made])
+"""
+    )
+    assert run(script) == {"closed": True, "same": [True, True]}
+    assert run(script, EQUIPOISE_VLLM_SHARES="1") == {"closed": False, "same": [False, False]}
+
+
+def test_live_shares_follow_the_load_and_spare_transfers():
+    found = run(
+        SHARED
+        + """
+load_again(); ours = policy.EPLB_POLICIES["default"]
+weight = loads()
+held = ours.rebalance_experts(weight, 288, 8, 1, 32, None)
+drifted = (weight * torch.from_numpy(np.exp(np.random.default_rng(5).normal(0, 0.1, weight.shape)))).int()
+table = ours.rebalance_experts(drifted, 288, 8, 1, 32, held)
+lists, count = eplb_state.compute_logical_maps(table, 256)
+share = torch.zeros(58, 288, dtype=torch.float64)
+for layer in range(58):
+    for expert in range(256):
+        for slot in lists[layer, expert, : count[layer, expert]].tolist():
+            share[layer, slot] += 1 / count[layer, expert].item()
+carried = (share * torch.gather(drifted.double(), 1, table)).reshape(58, 32, 9).sum(-1)
+answer(balance=(carried.mean(1) / carried.max(1).values).mean().item(), moved=int((table != held).sum()),
+       width=lists.shape[-1], lines=lines)
+""",
+        EQUIPOISE_VLLM_SHARES="1",
+        EQUIPOISE_VLLM_MIN_GAIN="0.02",
+    )
+    assert found["balance"] > 0.97
+    assert found["width"] == 64
+
+
+def test_a_function_that_is_not_known_is_refused_with_one_line_and_the_plans_stay_even():
+    found = run(
+        SHARED
+        + """
+eplb_state.compute_logical_maps = lambda physical_to_logical_map, num_logical_experts, device=None: None
+changed = eplb_state.compute_logical_maps
+load_again()
+ours = policy.EPLB_POLICIES["default"]
+answer(same=eplb_state.compute_logical_maps is changed, ours=ours is not builtin, lines=lines)
+""",
+        EQUIPOISE_VLLM_SHARES="1",
+    )
+    assert found["same"]
+    assert found["ours"]
+    assert [level for level, _ in found["lines"]] == ["WARNING", "INFO"]
+    assert "leaves replicas of this vLLM even shares" in found["lines"][0][1]
+
+
+def test_switching_off_puts_the_engines_own_tables_back():
+    found = run(
+        SHARED
+        + """
+import os
+load_again(); on = eplb_state.compute_logical_maps is not plain
+load_again(); again = eplb_state.compute_logical_maps.replaced_by_equipoise is plain
+os.environ["EQUIPOISE_VLLM"] = "0"
+load_again()
+answer(on=on, again=again, off=eplb_state.compute_logical_maps is plain)
+""",
+        EQUIPOISE_VLLM_SHARES="1",
+    )
+    assert found == {"on": True, "again": True, "off": True}

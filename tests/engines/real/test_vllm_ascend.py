@@ -184,3 +184,59 @@ def test_the_engines_own_tests_of_its_better_policies_pass_with_ours_in_their_pl
     assert report.exists(), done.stdout[-3000:] + done.stderr[-3000:]
     found = {case.get("name"): [child.tag for child in case] for case in ElementTree.parse(report).iter("testcase")}
     assert found == {"test_swift_balance_rebalance_experts": [], "test_flashlb_rebalance_experts": []}, done.stdout
+
+
+SHARED = """
+def sent(maps, tp=None):
+    # What every rank's own map says: [ranks, experts].
+    return torch.stack([eplb_worker.generate_log2phy_map(maps, rank, tp_size=tp) for rank in range(R)])
+"""
+
+
+def test_source_ranks_are_given_out_by_the_shares_in_the_engines_own_maps():
+    found = run(
+        SHARED
+        + """
+eplb_worker.get_ep_group = lambda: types.SimpleNamespace(rank_in_group=3)
+worker = eplb_worker.EplbWorker({"expert_maps": start()}, 1)
+before = worker.shared_dict["expert_maps"].clone()
+tokens = load(0, worker.global2local(before, S).numpy())
+worker.shared_dict["moe_load"] = tokens
+update = worker.do_update()
+after = worker.shared_dict["expert_maps"]
+from equipoise.engines.vllm_ascend import SHARED as known
+off = dormant = uneven = 0
+for layer in range(L):
+    row = np.full(R * S, -1)
+    for rank in range(R):
+        for expert in range(E):
+            if after[layer, rank, expert] >= 0:
+                row[rank * S + int(after[layer, rank, expert])] = expert
+    values = known.find(row.astype(np.int64))
+    got = np.bincount(sent(after[layer]).numpy().ravel(), minlength=R * S) / R
+    off = max(off, float(np.abs(got - values).max()))
+    uneven += int((np.abs(values - 1 / np.bincount(row, minlength=E)[row]) > 0.1).sum())
+mine = {int(layer): log2phy for _, _, _, log2phy, layer in update}
+rank = worker.rank_id
+answer(off=off, uneven=uneven, same=all(mine[l] == sent(after[l])[rank].tolist() for l in mine))
+""",
+        EQUIPOISE_VLLM_ASCEND="1",
+        EQUIPOISE_VLLM_ASCEND_SHARES="1",
+    )
+    assert found["uneven"] > 0
+    assert found["off"] <= 1 / 8
+    assert found["same"]
+
+
+def test_with_the_door_closed_the_maps_are_the_engines_own():
+    script = (
+        SHARED
+        + """
+from vllm_ascend.eplb.core import eplb_utils as utils
+answer(same=utils.generate_log2phy_map is eplb_worker.generate_log2phy_map,
+       ours=hasattr(utils.generate_log2phy_map, "replaced_by_equipoise"))
+"""
+    )
+    assert run(script, EQUIPOISE_VLLM_ASCEND="1") == {"same": True, "ours": False}
+    assert run(script, EQUIPOISE_VLLM_ASCEND="1", EQUIPOISE_VLLM_ASCEND_SHARES="1") == {"same": True, "ours": True}
+    assert run(script, EQUIPOISE_VLLM_ASCEND_SHARES="1") == {"same": True, "ours": False}

@@ -74,4 +74,4 @@ def first_descent(layer: Layer, max_gap: float) -> None:
     fold(layer)
     improve(layer, facts[TARGET], NEVER)
     layer.keep()
-    facts[AIM] = facts[REACHED] if layer.slots > 1 and facts[REACHED] > facts[TARGET] else -1
+    facts[AIM] = facts[REACHED] if facts[REACHED] > facts[TARGET] else -1

@@ -6,7 +6,7 @@
 float64 [layers, slots] sums to 1 over the slots of each expert that has one; slots of a rank that hold the same expert
 get equal parts, and an expert without tokens, or with so few that float64 loses them, is shared evenly. ``tight`` bool
 [layers, ranks] is a set of ranks, the proof: what must be carried among them, divided by their number, the busiest rank
-exceeds by no more than ``gap``.
+exceeds by no more than ``gap``. Shares stay even where no others are better.
 
 **Water-filling.** From even shares, each replicated expert in turn is poured anew over its ranks, given what these
 carry otherwise, until they stand equally high: the best answer for that expert, both for the busiest of its ranks and
@@ -25,7 +25,10 @@ their mean. Both are exact but for rounding, so the two meet.
 
 from __future__ import annotations
 
-__all__ = ["LOOK_EVERY", "SWEEPS"]
+__all__ = ["LEAST_GAIN", "LOOK_EVERY", "SWEEPS"]
+
+LEAST_GAIN = 1e-9
+"""The part of the busiest rank's load for which shares are made uneven: no less than rounding makes of it."""
 
 SWEEPS = 16
 """Sweeps over the experts of a layer before paths are looked for."""

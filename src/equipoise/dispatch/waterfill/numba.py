@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.dispatch.waterfill import LOOK_EVERY, SWEEPS
+from equipoise.dispatch.waterfill import LEAST_GAIN, LOOK_EVERY, SWEEPS
 from equipoise.kernels.native import frozen, native
 
 __all__ = ["pour"]
@@ -26,7 +26,7 @@ def _pour(table, load, gap, shares, tight):
     for layer in range(len(table)):
         graph = _join(table[layer], load[layer], num_ranks)
         first, expert, rank, _, flow, carried, _ = graph
-        low, sweep = 0.0, 0
+        low, sweep, even = 0.0, 0, carried.max()
         order = np.arange(num_ranks)
         while True:
             low = _look(graph, load[layer], order, low, tight[layer])
@@ -37,7 +37,7 @@ def _pour(table, load, gap, shares, tight):
                 sweep += 1
         if carried.max() > low * (1.0 + gap):
             _push(first, rank, flow, carried, (low, gap), tight[layer])
-        _share_out(table[layer], graph, shares[layer])
+        _share_out(table[layer], graph, shares[layer], carried.max() >= even * (1.0 - LEAST_GAIN))
 
 
 @native
@@ -220,8 +220,8 @@ def _find_path(first, rank, flow, carried, joins, path, low):
 
 
 @native
-def _share_out(slots, graph, shares):
-    """Set what each slot gets of its expert: by the flow of its rank, and evenly where there is none."""
+def _share_out(slots, graph, shares, evenly):
+    """Set what each slot gets of its expert: by the flow of its rank, and evenly where that is asked or none is."""
     first, expert, rank, copies, flow, carried, _ = graph
     experts = 0
     for e in slots:
@@ -240,7 +240,7 @@ def _share_out(slots, graph, shares):
         if e < 0:
             continue
         k = row[e]
-        if k < 0 or total[k] == 0.0:
+        if evenly or k < 0 or total[k] == 0.0:
             shares[slot] = 1.0 / count[e]
             continue
         while rank[at[k]] != slot // slots_per_rank:

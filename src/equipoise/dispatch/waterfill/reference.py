@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.dispatch.waterfill import LOOK_EVERY, SWEEPS
+from equipoise.dispatch.waterfill import LEAST_GAIN, LOOK_EVERY, SWEEPS
 
 __all__ = ["pour"]
 
@@ -38,7 +38,7 @@ def _pour_layer(slots: list[int], tokens: list[float], num_ranks: int, gap: floa
                 flow[e][rank_of[slot]] += tokens[e] / count[e]
             else:
                 fixed[rank_of[slot]] += tokens[e] / count[e]
-    low, tight, sweep = 0.0, set(range(num_ranks)), 0
+    low, tight, sweep, even = 0.0, set(range(num_ranks)), 0, max(carried)
     while True:
         low, tight = _look(flow, tokens, carried, fixed, low, tight)
         if max(carried) <= low * (1.0 + gap) or sweep >= SWEEPS:
@@ -49,7 +49,8 @@ def _pour_layer(slots: list[int], tokens: list[float], num_ranks: int, gap: floa
             sweep += 1
     if max(carried) > low * (1.0 + gap):
         tight = _push(flow, carried, low, gap, tight)
-    total = {e: sum(flow[e].values()) for e in flow}
+    evenly = max(carried) >= even * (1.0 - LEAST_GAIN)
+    total = {e: 0.0 if evenly else sum(flow[e].values()) for e in flow}
     copies = [sum(held == e for held in _of_rank(slots, rank_of, rank_of[slot])) for slot, e in enumerate(slots)]
     shares = [
         0.0 if e < 0 else flow[e][rank_of[slot]] / total[e] / copies[slot] if total.get(e) else 1.0 / count[e]

@@ -25,50 +25,59 @@ def _recount(table, load, num_nodes, num_groups, rank_load, flaws):
     experts, ranks = load.shape[1], rank_load.shape[1]
     slots = table.shape[1] // ranks
     replicas, last_rank, each = np.empty(experts, np.int64), np.empty(experts, np.int64), np.empty(experts)
-    group_of, here = np.arange(experts) // (experts // num_groups), np.empty((num_nodes, num_groups), np.bool_)
+    here = np.empty((num_nodes, num_groups), np.int64)
     for layer in range(len(table)):
-        replicas[:] = 0
+        for e in range(experts):
+            replicas[e], last_rank[e] = 0, -1
         flaw = 0
-        for e in table[layer]:
+        for s in range(table.shape[1]):
+            e = table[layer, s]
             if 0 <= e < experts:
                 replicas[e] += 1
             else:
                 flaw |= EMPTY
         for e in range(experts):
             each[e] = load[layer, e] / max(replicas[e], 1)
-        if replicas.min() == 0:
-            flaw |= MISSING
-        last_rank[:] = -1
+            if replicas[e] == 0:
+                flaw |= MISSING
         for g in range(ranks):
-            total, doubled = 0.0, False
-            for e in table[layer, g * slots : (g + 1) * slots]:
+            total = 0.0
+            for s in range(g * slots, (g + 1) * slots):
+                e = table[layer, s]
                 if 0 <= e < experts:
                     total += each[e]
-                    doubled |= last_rank[e] == g
+                    if last_rank[e] == g:
+                        flaw |= DOUBLED
                     last_rank[e] = g
             rank_load[layer, g] = total
-            if doubled:
-                flaw |= DOUBLED
         if num_groups > 1:
-            flaw |= _look_at_groups(table[layer], group_of, here)
+            flaw |= _look_at_groups(table, layer, experts // num_groups, here)
         flaws[layer] = flaw
 
 
 @spliced
-def _look_at_groups(slots, group_of, here):
-    """Return the flaws of one layer's groups; ``here`` bool [nodes, groups] is work space."""
+def _look_at_groups(table, layer, size, here):
+    """Return the flaws of one layer's groups, of ``size`` experts; ``here`` int64 [nodes, groups] is work space."""
     num_nodes, num_groups = here.shape
-    per_node, experts = len(slots) // num_nodes, len(group_of)
-    here[:] = False
+    per_node = table.shape[1] // num_nodes
+    flaw = first = 0
     for node in range(num_nodes):
-        for e in slots[node * per_node : (node + 1) * per_node]:
-            if 0 <= e < experts:
-                here[node, group_of[e]] = True
-    flaw = 0
-    for group in range(num_groups):
-        if here[:, group].sum() > 1:
-            flaw |= TORN
-    for node in range(1, num_nodes):
-        if here[node].sum() != here[0].sum():
+        for group in range(num_groups):
+            here[node, group] = 0
+        groups = 0
+        for s in range(node * per_node, (node + 1) * per_node):
+            e = table[layer, s]
+            if 0 <= e < size * num_groups and here[node, e // size] == 0:
+                here[node, e // size] = 1
+                groups += 1
+        if node == 0:
+            first = groups
+        if groups != first:
             flaw |= UNEVEN
+    for group in range(num_groups):
+        nodes = 0
+        for node in range(num_nodes):
+            nodes += here[node, group]
+        if nodes > 1:
+            flaw |= TORN
     return flaw

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import native, spliced
+from equipoise.kernels.native import allocating, native, spliced
 
 __all__ = ["separate", "separate_duplicates"]
 
@@ -21,11 +21,19 @@ def separate_duplicates(physical_to_logical: NDArray[np.int32], num_ranks: int, 
     fixed : int64 array, shape (rows, num_logical_experts)
         Integer loads. See the folder's contract for which exchange is made.
     """
-    for row in range(len(physical_to_logical)):
-        separate(physical_to_logical[row].reshape(num_ranks, -1), fixed[row])
+    # As wide as descent's own, for which it is compiled already.
+    held = physical_to_logical.reshape(len(physical_to_logical), num_ranks, -1).astype(np.int64)
+    _separate_rows(held, np.ascontiguousarray(fixed))
+    physical_to_logical[:] = held.reshape(physical_to_logical.shape)
 
 
 @native
+def _separate_rows(held, weight):
+    for row in range(len(held)):
+        separate(held[row], weight[row])
+
+
+@allocating
 def separate(held, weight):
     """Exchange replicas in ``held`` [ranks, slots] of one row until none shares a rank that need not."""
     ranks, slots = held.shape

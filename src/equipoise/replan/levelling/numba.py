@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import inlined, native
+from equipoise.kernels.native import allocating, inlined, native
 from equipoise.replan.levelling.layer import change_replicas, new_layer, note_changed, put
 from equipoise.replan.levelling.steps import best_exchange, best_lend, best_shed, look_from, new_view
 from equipoise.threads import blocks, for_each
@@ -16,6 +18,17 @@ Int64s = NDArray[np.int64]
 
 NOTHING, TAKING, EXCHANGE = 0, 1, 2
 MAX = np.int64(2**63 - 1)
+
+
+class Layers(NamedTuple):
+    """Some layers, as the contract has them, one row each."""
+
+    held: Any
+    was: Any
+    weight: Any
+    home: Any
+    level: Any
+    limit: Any
 
 
 def descend(
@@ -34,24 +47,27 @@ def descend(
     spent = np.empty(len(held), dtype=np.int64)
 
     def work(rows: slice) -> None:
-        _descend_layers(held[rows], was[rows], weight[rows], node, home[rows], level[rows], limit[rows],
-                        curve[rows], spent[rows])  # fmt: skip
+        layers = Layers(held[rows], was[rows], weight[rows], home[rows], level[rows], limit[rows])
+        _descend_layers(layers, node, curve[rows], spent[rows])
 
     for_each(work, blocks(len(held), threads), threads)
     return held, curve, spent
 
 
 @native
-def _descend_layers(held, was, weight, node, home, level, limit, curve, spent):
-    for row in range(len(held)):
-        spent[row] = _descend(held[row], was[row], weight[row], node, home[row], level[row], limit[row], curve[row])
+def _descend_layers(layers, node, curve, spent):
+    for row in range(len(curve)):
+        layer = new_layer(
+            layers.held[row], layers.was[row], layers.weight[row], node, layers.home[row], layers.level[row],
+            layers.limit[row]
+        )  # fmt: skip
+        spent[row] = _descend(layer, layers.limit[row], curve[row])
 
 
-@native
-def _descend(held, was, weight, node, home, level, limit, curve):
+@allocating
+def _descend(layer, limit, curve):
     """Level the ranks of one layer in place, fill ``curve``, and return the transfers."""
-    layer = new_layer(held, was, weight, node, home, level, limit)
-    view = new_view(*held.shape)
+    held, level, view = layer.held, layer.level, new_view(*layer.held.shape)
     spent = most = layer.fresh.sum()
     while True:
         h = int(np.argmax(layer.load))

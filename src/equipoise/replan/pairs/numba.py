@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import native
+from equipoise.kernels.native import allocating, inlined, native, spliced
 from equipoise.replan.pairs import MAX
 from equipoise.threads import blocks, for_each
 
@@ -29,6 +31,22 @@ def exchange(
     return busiest
 
 
+class Layer(NamedTuple):
+    """One layer: held int32 [ranks, slots], weight int64 [experts] and node int32 [ranks] as in the contract.
+
+    replicas int64 [experts]; on bool [ranks, experts], who is where; each int64 [ranks, slots], what each slot carries,
+    and load int64 [ranks], each rank.
+    """
+
+    held: Any
+    weight: Any
+    node: Any
+    replicas: Any
+    on: Any
+    each: Any
+    load: Any
+
+
 @native
 def _exchange_layers(held, weight, node, target, busiest):
     layers, ranks, slots = held.shape
@@ -37,11 +55,11 @@ def _exchange_layers(held, weight, node, target, busiest):
     for row in range(layers):
         busiest[row] = MAX
         if _count(held[row], replicas, on):
-            _level(held[row], weight[row], node, target[row], replicas, on, each, load)
+            _level(Layer(held[row], weight[row], node, replicas, on, each, load), target[row])
             busiest[row] = load.max()
 
 
-@native
+@spliced
 def _count(held, replicas, on):
     """Count replicas and note who is where; return whether no rank holds an expert twice."""
     replicas[:], on[:] = 0, False
@@ -56,33 +74,34 @@ def _count(held, replicas, on):
     return True
 
 
-@native
-def _weigh(g, held, weight, replicas, each, load):
+@inlined
+def _weigh(g, layer):
     """Work out what each slot of a rank carries, and the rank."""
-    load[g] = 0
-    for s in range(held.shape[1]):
-        e = held[g, s]
-        each[g, s] = 0
-        if e >= 0:
-            each[g, s] = weight[e] if replicas[e] == 1 else weight[e] // replicas[e]  # most have one
-        load[g] += each[g, s]
+    layer.load[g] = 0
+    for s in range(layer.held.shape[1]):
+        e = layer.held[g, s]
+        layer.each[g, s] = 0
+        if e >= 0:  # most have one replica
+            layer.each[g, s] = layer.weight[e] if layer.replicas[e] == 1 else layer.weight[e] // layer.replicas[e]
+        layer.load[g] += layer.each[g, s]
 
 
-@native
-def _level(held, weight, node, target, replicas, on, each, load):
+@allocating
+def _level(layer, target):
+    held, on, each, load = layer.held, layer.on, layer.each, layer.load
     ranks, slots = held.shape
     for g in range(ranks):
-        _weigh(g, held, weight, replicas, each, load)
+        _weigh(g, layer)
     for _ in range(ranks * slots):
         h = int(np.argmax(load))
         top = load[h]
         if top <= target:
             break
-        peak, g, j, i = _best_exchange(h, held, node, target, on, each, load)
+        peak, g, j, i = _best_exchange(h, target, layer)
         if peak - target > (top - target) >> 1:
-            _, to, at, own = _best_lend(h, peak, held, weight, node, replicas, on, each, load)
+            _, to, at, own = _best_lend(h, peak, layer)
             if to >= 0:
-                _lend(held[h, own], to, at, held, weight, replicas, on, each, load)
+                _lend(held[h, own], to, at, layer)
                 continue
         if g < 0:
             break
@@ -94,9 +113,10 @@ def _level(held, weight, node, target, replicas, on, each, load):
         on[h, u], on[g, v], on[h, v], on[g, u] = False, False, True, True
 
 
-@native
-def _best_exchange(h, held, node, target, on, each, load):
+@inlined
+def _best_exchange(h, target, layer):
     """Return what the best exchange leaves to the busier of both, and its rank, slot there and slot of h; or -1."""
+    held, node, on, each, load = layer.held, layer.node, layer.on, layer.each, layer.load
     ranks, slots = held.shape
     top, lightest = load[h], h
     for g in range(ranks):
@@ -122,13 +142,15 @@ def _best_exchange(h, held, node, target, on, each, load):
     return best, best_g, best_j, best_i
 
 
-@native
-def _best_lend(h, best, held, weight, node, replicas, on, each, load):
+@inlined
+def _best_lend(h, best, layer):
     """Return the same of the best lend that leaves less than ``best``."""
+    held, weight, replicas, on = layer.held, layer.weight, layer.replicas, layer.on
+    each, load = layer.each, layer.load
     ranks, slots = held.shape
     best_g, best_j, best_i = -1, -1, -1
     for g in range(ranks):
-        if g == h or node[g] != node[h]:
+        if g == h or layer.node[g] != layer.node[h]:
             continue
         for j in range(slots):
             b = held[g, j]
@@ -144,29 +166,31 @@ def _best_lend(h, best, held, weight, node, replicas, on, each, load):
                 if after >= best:
                     continue
                 if others < 0:
-                    others = _others_after(b, g, weight, replicas, on, load)
+                    others = _others_after(b, g, layer)
                 if max(after, others) < best:
                     best, best_g, best_j, best_i = max(after, others), g, j, i
     return best, best_g, best_j, best_i
 
 
-@native
-def _others_after(b, g, weight, replicas, on, load):
+@inlined
+def _others_after(b, g, layer):
     """Return what the busiest rank but ``g`` that holds ``b`` carries when b has one replica less."""
-    rise, most = weight[b] // (replicas[b] - 1) - weight[b] // replicas[b], np.int64(0)
-    for r in range(len(load)):
-        if r != g and on[r, b]:
-            most = max(most, load[r] + rise)
+    weight, replicas = layer.weight[b], layer.replicas[b]
+    rise, most = weight // (replicas - 1) - weight // replicas, np.int64(0)
+    for r in range(len(layer.load)):
+        if r != g and layer.on[r, b]:
+            most = max(most, layer.load[r] + rise)
     return most
 
 
-@native
-def _lend(a, g, j, held, weight, replicas, on, each, load):
-    b = held[g, j]
-    held[g, j] = a
+@inlined
+def _lend(a, g, j, layer):
+    """Give slot ``j`` of rank ``g`` to expert ``a``."""
+    on, replicas, b = layer.on, layer.replicas, layer.held[g, j]
+    layer.held[g, j] = a
     on[g, a], on[g, b] = True, False
     replicas[a] += 1
     replicas[b] -= 1
-    for r in range(len(load)):
+    for r in range(len(layer.load)):
         if on[r, a] or on[r, b] or r == g:
-            _weigh(r, held, weight, replicas, each, load)
+            _weigh(r, layer)

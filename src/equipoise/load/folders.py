@@ -1,0 +1,95 @@
+"""Several files, or a folder of them, as one load: steps one after the other, or ranks to be summed."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from equipoise.arrays import check_loads
+from equipoise.errors import FileFormatError
+from equipoise.limits import MOST_FILES
+from equipoise.load.sglang_files import time_order
+from equipoise.load.statistics import LoadStatistics
+
+__all__ = ["is_folder_of_files", "joined", "read_folder"]
+
+ENDINGS = (".npy", ".npz", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".pt", ".gz")
+_RANK = re.compile(r"rank[_-]?(\d{1,6})", re.IGNORECASE)
+
+
+def is_folder_of_files(path: Path) -> bool:
+    """Whether a folder holds a file with one of the names that loads have."""
+    return path.is_dir() and bool(_files(path))
+
+
+def read_folder(path: Path, read: Callable[[Path], LoadStatistics]) -> LoadStatistics:
+    """Return the files of a folder as one load, in the order of the numbers in their names.
+
+    Where every name has a rank, as in ``counts_rank3_0.csv``, the files of the ranks are summed, the first of each
+    rank with the first of the others.
+
+    Raises
+    ------
+    FileFormatError
+        If a file is no load, they are of different kinds or models, or ranks have different numbers of files.
+    """
+    files = _files(path)
+    kinds = sorted({"".join(file.suffixes[-2:] if file.suffix == ".gz" else file.suffixes[-1:]) for file in files})
+    if len(kinds) > 1:
+        raise FileFormatError(f"{path} holds files of several kinds, {' and '.join(kinds)}; name those that are meant.")
+    if len(files) > MOST_FILES:
+        raise FileFormatError(f"{path} holds {len(files):,} files; at most {MOST_FILES:,} are read as one load.")
+    ranks = [_RANK.search(file.name) for file in files]
+    by_rank: dict[int, list[LoadStatistics]] = {}
+    for file, rank in zip(files, ranks, strict=True):
+        by_rank.setdefault(int(rank[1]) if rank and all(ranks) else -1, []).append(read(file))
+    if len(by_rank) == 1:
+        return joined(next(iter(by_rank.values())), str(path))
+    missing = sorted(set(range(max(by_rank) + 1)) - set(by_rank))
+    counts = {len(loads) for loads in by_rank.values()}
+    if missing or len(counts) > 1:
+        what = f"nothing of rank {missing[0]}" if missing else "not as many files of each rank"
+        raise FileFormatError(f"{path} holds {what}; a load is the sum over all ranks. Add what is missing.")
+    by_time = [joined(loads, str(path)) for _, loads in sorted(by_rank.items())]
+    _check_alike(by_time)
+    if len({load.num_windows for load in by_time}) > 1:
+        raise FileFormatError(f"{path} holds ranks with different numbers of steps; a load is the sum over all ranks.")
+    tokens = np.sum([load.tokens_per_expert for load in by_time], axis=0)
+    return dataclasses.replace(by_time[0], tokens_per_expert=tokens)
+
+
+def joined(loads: Sequence[LoadStatistics], source: str) -> LoadStatistics:
+    """Return the windows of several loads of one model as one load, in the order given.
+
+    Raises
+    ------
+    FileFormatError
+        If they are of different layers or experts. The message names two sources.
+    """
+    first = loads[0]
+    if len(loads) == 1:
+        return dataclasses.replace(first, source=source)
+    _check_alike(loads)
+    check_loads(sum(load.num_windows for load in loads), first.num_layers, first.num_logical_experts, source)
+    tokens = np.concatenate([load.tokens_per_expert for load in loads])
+    return LoadStatistics(tokens, source=source, layer_ids=first.layer_ids)
+
+
+def _check_alike(loads: Sequence[LoadStatistics]) -> None:
+    first = loads[0]
+    for load in loads:
+        if load.num_logical_experts != first.num_logical_experts or load.layer_ids != first.layer_ids:
+            raise FileFormatError(
+                f"{load.source} is of {load.num_layers} layers x {load.num_logical_experts} experts, and "
+                f"{first.source} of {first.num_layers} x {first.num_logical_experts}, or their layer ids differ; only "
+                "loads of the same layers of one model are joined."
+            )
+
+
+def _files(path: Path) -> list[Path]:
+    found = [file for file in path.iterdir() if file.name.endswith(ENDINGS) and not file.name.startswith(".")]
+    return sorted(found, key=lambda file: time_order(file.name))

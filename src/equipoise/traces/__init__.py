@@ -1,0 +1,20 @@
+"""Traces, and what planners would have made of them: ``equipoise.replay``.
+
+====================  =======================================================================
+file                  idea
+====================  =======================================================================
+``trace.py``          the noun: recorded steps, read in pieces
+``trace_files.py``    the table of files and folders that hold a trace
+``long_csv.py``       CSV with a line for each count
+``windows.py``        steps joined to windows, some at a time
+``settings.py``       what is asked: planners, slots, how often, how much may move
+``planners.py``       the table of planners, ours, the engines' and the ceiling
+``engine_planners.py``  the engines' own, called as they call them
+``lanes.py``          one setting on its way through a trace
+``score.py``          single steps by a dispatch rule
+``walk.py``           all settings side by side
+``recommend.py``      which setting, how sure, and the flags for it
+``result.py``         what comes of it
+``replay.py``         ``equipoise.replay``: from arguments to the result
+====================  =======================================================================
+"""

@@ -1,0 +1,162 @@
+"""Long and wide tables: which cell is which count, and what is said where that is open."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from equipoise.errors import EquipoiseError, FileFormatError, MissingDependencyError
+from equipoise.load import LoadStatistics, read_load
+from equipoise.load.columns import columns_of
+from equipoise.load.doubts import doubts_about
+
+
+def read(folder: Path, text: str, key: str | None = None) -> LoadStatistics:
+    path = folder / "table"
+    path.write_text(text)
+    return read_load(path, key=key)
+
+
+def test_long_tables_keep_layer_ids_and_steps(tmp_path: Path) -> None:
+    rows = [(step, layer, expert, 100 * step + 10 * layer + expert) for step in (7, 9) for layer in (3, 5)
+            for expert in (1, 0)]  # fmt: skip
+    load = read(tmp_path, "step,layer,expert,count\n" + "".join("{},{},{},{}\n".format(*row) for row in rows))
+    assert load.layer_ids == (3, 5)
+    assert load.tokens_per_expert.tolist() == [[[730, 731], [750, 751]], [[930, 931], [950, 951]]]
+
+
+def test_wide_tables_keep_layer_ids_whatever_the_order_of_lines(tmp_path: Path) -> None:
+    load = read(tmp_path, "layer_id\texpert_1\texpert_0\n5\t1\t2\n3\t3\t4\n")
+    assert (load.layer_ids, load.load.tolist()) == ((3, 5), [[4, 3], [2, 1]])
+
+
+def test_wide_tables_of_steps_become_windows(tmp_path: Path) -> None:
+    load = read(tmp_path, "step,layer,0,1\n0,3,1,2\n0,4,3,4\n1,3,5,6\n1,4,7,8\n")
+    assert load.tokens_per_expert.tolist() == [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]
+    with pytest.raises(FileFormatError, match="2 steps and 2 layers in 3 lines; every step needs every layer"):
+        read(tmp_path, "step,layer,0,1\n0,3,1,2\n0,4,3,4\n1,3,5,6\n")
+
+
+def test_a_key_names_the_column_of_counts(tmp_path: Path) -> None:
+    text = "layer,expert,count,tokens\n0,0,1,5\n0,1,2,6\n"
+    assert read(tmp_path, text, key="tokens").load.tolist() == [[5, 6]]
+    with pytest.raises(FileFormatError, match="no column 'x'; it has 'layer', 'expert', 'count', 'tokens'"):
+        read(tmp_path, text, key="x")
+
+
+def test_columns_that_tell_nothing_are_passed_over(tmp_path: Path) -> None:
+    assert read(tmp_path, "layer,expert,count,model\n0,0,1,some-moe\n0,1,2,some-moe\n").load.tolist() == [[1, 2]]
+
+
+def test_an_index_without_a_name_is_an_index_where_the_experts_say_so(tmp_path: Path) -> None:
+    assert read(tmp_path, "0,5,6,7,8\n1,1,2,3,4\n").load.tolist() == [[5, 6, 7, 8], [1, 2, 3, 4]]
+
+
+def test_what_is_open_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read(tmp_path, "layer,expert,count\n0,0,1\n0,1,2\n1,0,3\n")
+    assert "no row for 1 of 4 pairs of layer and expert, which count as 0 tokens; experts are 0 to 1" in caplog.text
+    read(tmp_path, "0,5,6\n1,1,2\n2,4,4\n")
+    assert "the first column, which counts from 0, is read as expert 0" in caplog.text
+    read(tmp_path, "1,2,3,4,5,6,7,8\n1,1,2,9,9,9,9,9\n")
+    assert "line 1, which counts from 1, is read as a layer" in caplog.text
+
+
+def test_a_long_table_of_next_to_nothing_is_refused(tmp_path: Path) -> None:
+    rows = "".join(f"{layer},0,1\n" for layer in range(99))
+    with pytest.raises(FileFormatError, match="nearly all of them without a count"):
+        read(tmp_path, "layer,expert,count\n0,131071,1\n" + rows.replace("0,0,1\n", "", 1))
+
+
+@pytest.mark.parametrize("name", ["layer", "Layer ID", "layer_idx", "moe_layer_id", "layerIndex", "LAYER", "l"])
+def test_layers_are_known_however_they_are_spelt(name: str) -> None:
+    assert columns_of([name])[0].role == "layer"
+
+
+@pytest.mark.parametrize("name", ["expert", "expert_id", "logical_expert_id", "Expert Idx", "logicalExpertId", "eid"])
+def test_experts_are_known_however_they_are_spelt(name: str) -> None:
+    assert columns_of([name])[0].role == "expert"
+
+
+@pytest.mark.parametrize("name", ["count", "tokens", "num_tokens", "Token Count", "logical_count", "load", "hits"])
+def test_counts_are_known_however_they_are_spelt(name: str) -> None:
+    assert columns_of([name])[0].role == "count"
+
+
+LOAD = (
+    np.random.default_rng(0).multinomial(800, np.linspace(1, 9, 16) / 80, size=(5, 4)) * np.arange(1, 6)[:, None, None]
+)
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        ((1, 2, 0), r"are those of \(layers, experts, steps\)"),
+        ((1, 0, 2), r"are those of \(layers, steps, experts\)"),
+        ((0, 2, 1), r"are those of \(steps, experts, layers\)"),
+        ((2, 1, 0), r"are those of \(experts, layers, steps\)"),
+        ((2, 0, 1), r"are those of \(experts, steps, layers\)"),
+    ],
+)
+def test_axes_in_another_order_are_noticed_by_their_sums(axes: tuple[int, ...], said: str) -> None:
+    (turned,) = doubts_about(LoadStatistics(LOAD.transpose(axes)))
+    assert re.search(said, turned)
+
+
+def test_loads_as_they_should_be_raise_no_doubt() -> None:
+    with_dense_layer = LOAD.copy()
+    with_dense_layer[:, 0] = 0
+    for load in (LOAD, LOAD[0], with_dense_layer, with_dense_layer[0], LOAD[:, :1], LOAD * 0):
+        assert [*doubts_about(LoadStatistics(load))] == []
+
+
+def test_transposed_loads_and_shapes_of_no_model_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    np.save(tmp_path / "load.npy", LOAD[0].T)
+    read_load(tmp_path / "load.npy")
+    assert "its columns sum alike and its rows do not: it looks transposed" in caplog.text
+    np.save(tmp_path / "load.npy", np.random.default_rng(0).integers(1, 9, (256, 58)))
+    read_load(tmp_path / "load.npy")
+    assert "256 layers of 58 experts are more layers than models have" in caplog.text
+    assert all(record.levelno == logging.WARNING for record in caplog.records)
+
+
+def test_steps_of_single_tokens_are_a_load_and_patterns_are_none(tmp_path: Path) -> None:
+    steps = np.zeros((100, 2, 8), dtype=np.int64)
+    for step, row in enumerate(steps.reshape(-1, 8)):
+        row[[step % 8, (step + 3) % 8]] = 1
+    np.save(tmp_path / "steps.npy", steps)
+    assert read_load(tmp_path / "steps.npy").num_windows == 100
+    np.save(tmp_path / "steps.npy", steps[:8])
+    with pytest.raises(FileFormatError, match="pattern of 0 and 1 that says which of 8 ranks hold an expert"):
+        read_load(tmp_path / "steps.npy")
+    assert read_load(tmp_path / "steps.npy", may_be_placement=True).num_windows == 8
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_parquet_and_arrow_are_read_as_tables_are(tmp_path: Path, kind: str) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"layer_id": [3, 3, 4, 4], "expert_id": [0, 1, 0, 1], "count": [5, 6, 7, 8]})
+    if kind == "parquet":
+        pyarrow.parquet.write_table(table, tmp_path / "x")
+    else:
+        with pyarrow.OSFile(str(tmp_path / "x"), "wb") as sink, pyarrow.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    load = read_load(tmp_path / "x")
+    assert (load.layer_ids, load.load.tolist()) == ((3, 4), [[5, 6], [7, 8]])
+    (tmp_path / "x").write_bytes((tmp_path / "x").read_bytes()[:40])
+    with pytest.raises(EquipoiseError, match="damaged Parquet or Arrow file"):
+        read_load(tmp_path / "x")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is not None, reason="pyarrow is installed")
+def test_without_pyarrow_a_parquet_file_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"PAR1" + bytes(40) + b"PAR1")
+    with pytest.raises(MissingDependencyError, match="pip install pyarrow"):
+        read_load(tmp_path / "x")

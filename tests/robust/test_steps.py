@@ -1,0 +1,110 @@
+"""Steps from a placement in force: the native version makes those of the plain one, and each lowers the objective."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from equipoise.robust import steps_reference
+from equipoise.robust.reference import objective_of
+from equipoise.robust.steps import EMPTY, MAX, descend
+
+
+def instance(seed: int) -> tuple[Any, ...] | None:
+    """Return arguments of ``descend`` for one or two small random layers: empty slots, a lost rank, two nodes."""
+    rng = np.random.default_rng(seed)
+    layers, per_node, nodes, slots, errors = (int(rng.integers(1, high)) for high in (3, 4, 3, 5, 5))
+    ranks = per_node * nodes
+    node = np.repeat(np.arange(nodes, dtype=np.int32), per_node)
+    experts = int(rng.integers(nodes, max(nodes + 1, ranks * slots - nodes)))
+    home = np.sort(rng.permutation(experts) % nodes).astype(np.int32)
+    lost = rng.random() < 0.3 and per_node > 1
+    held = np.full((layers, ranks, slots), EMPTY, dtype=np.int32)
+    for layer in held:
+        if lost:
+            layer[0] = EMPTY - 1
+        for n in range(nodes):
+            mine = np.flatnonzero(home == n)
+            free = [(g, s) for g in np.flatnonzero(node == n) for s in range(slots) if layer[g, s] == EMPTY]
+            if len(free) < len(mine):
+                return None
+            rng.shuffle(free)
+            for k, (g, s) in enumerate(free):
+                if k < len(mine) or rng.random() < 0.8:
+                    layer[g, s] = mine[k] if k < len(mine) else rng.choice(mine)
+    was = rng.random((layers, ranks, experts)) < 0.2
+    for at, g, s in np.ndindex(*held.shape):
+        if held[at, g, s] >= 0 and rng.random() < 0.9:
+            was[at, g, held[at, g, s]] = True
+    size = 9 if rng.random() < 0.4 else 60_000
+    rows = rng.integers(0, size, (layers, 1 + errors, experts))
+    rows[:, 1:] -= rows[:, 1:].mean(axis=2, keepdims=True).astype(int)
+    level = (rows[:, 0].sum(axis=1) // ranks) ** 2 * ranks
+    taken = [sum(not was[at, g, e] for g in range(ranks) for e in held[at, g] if e >= 0) for at in range(layers)]
+    limit = np.array(taken) + rng.integers(0, 7, layers)
+    return rows.astype(np.int32), held, was, node, np.tile(home, (layers, 1)), level, limit
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.integers(0, 2**32))
+def test_both_versions_make_the_same_steps(seed: int) -> None:
+    asked = instance(seed)
+    assume(asked is not None)
+    assert asked is not None
+    for one, other in zip(descend(*asked), steps_reference.descend(*asked), strict=True):
+        assert one.tolist() == other.tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32))
+def test_the_objective_falls_within_the_limit_and_is_that_of_the_slots(seed: int) -> None:
+    asked = instance(seed)
+    assume(asked is not None)
+    assert asked is not None
+    held, curve, spent, _ = descend(*asked)
+    for at, limit in enumerate(asked[6]):
+        known = curve[at][curve[at] < MAX]
+        assert (np.diff(known) <= 0).all()
+        assert known[-1] == objective_of(asked[0][at], held[at]) <= objective_of(asked[0][at], asked[1][at])
+        fresh = sum(not asked[2][at, g, e] for g, rank in enumerate(held[at]) for e in rank if e >= 0)
+        assert fresh == spent[at] <= limit
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32))
+def test_a_larger_limit_goes_on_where_a_smaller_one_ends(seed: int) -> None:
+    asked = instance(seed)
+    assume(asked is not None)
+    assert asked is not None
+    whole = descend(*asked[:6], asked[6] + 30)[1]
+    held, limit = asked[1], asked[6]
+    for _ in range(8):
+        held, curve, _, ended = descend(asked[0], held, *asked[2:6], limit)
+        for at, most in enumerate(limit):
+            assert curve[at, most] == whole[at, most]
+            assert not ended[at] or curve[at, most] == whole[at, -1]
+        limit = limit + 1
+
+
+def test_an_expert_whose_load_is_volatile_moves_away_from_one_that_rises_with_it() -> None:
+    together = np.array([[[4, 4, 4, 4], [3, 3, 0, 0]]], dtype=np.int32) * 1000
+    held = np.array([[[0, 1], [2, 3]]], dtype=np.int32)
+    was = np.array([[[True, True, False, False], [False, False, True, True]]])
+    node, home = np.zeros(2, np.int32), np.zeros((1, 4), np.int32)
+    level = np.array([2 * 8000**2])
+    slots, _, spent, ended = descend(together, held, was, node, home, level, np.array([2]))
+    assert spent.tolist() == [2]
+    assert ended.all()
+    assert all({0, 1} & set(rank) for rank in slots[0].tolist())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_change_nothing(threads: int) -> None:
+    asked = instance(5)
+    assert asked is not None
+    for one, other in zip(descend(*asked), descend(*asked, threads=threads), strict=True):
+        assert one.tolist() == other.tolist()
