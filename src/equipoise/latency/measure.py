@@ -49,10 +49,10 @@ def measure(
 
     Notes
     -----
-    Every expert has weights of its own and is multiplied by itself, one after the other in one CUDA graph: what is
-    timed are the reads of the weights and the multiplications, without the launches. A grouped kernel overlaps more;
-    what it takes is measured by timing it and fitting the table. The median of 20 runs is taken, the L2 cache written
-    over before each.
+    All active experts get as many tokens, so that a grouped GEMM is a batched one (``torch.bmm``), each with weights
+    of its own. It runs in a CUDA graph: what is timed are the reads of the weights and the multiplications, without the
+    launches. What an engine's own kernel takes is measured by timing that, and fitting the table. The median of 20 runs
+    is taken, the L2 cache written over before each.
     """
     try:
         import torch
@@ -78,19 +78,18 @@ def _measure(
 ) -> dict[str, list[float]]:
     hidden, intermediate = shape
     options = {"device": "cuda", "dtype": torch.bfloat16}
-    up = [torch.randn(2 * intermediate, hidden, **options) * hidden**-0.5 for _ in range(active[-1])]
-    down = [torch.randn(hidden, intermediate, **options) * intermediate**-0.5 for _ in range(active[-1])]
+    up = torch.randn(active[-1], 2 * intermediate, hidden, **options) * hidden**-0.5
+    down = torch.randn(active[-1], hidden, intermediate, **options) * intermediate**-0.5
     cache = torch.empty(2**28, dtype=torch.uint8, device="cuda")  # larger than any L2
     table: dict[str, list[float]] = {"active_experts": [], "tokens_per_active_expert": [], "microseconds": []}
     for each in tokens:
-        given = torch.randn(each, hidden, **options)
+        given = torch.randn(active[-1], each, hidden, **options)
         for number in active:
             step(f"{number} experts, {each} tokens")
 
             def run(number: int = number, given: Any = given) -> None:
-                for expert in range(number):
-                    gate, value = (given @ up[expert].T).chunk(2, dim=-1)
-                    _ = (torch.nn.functional.silu(gate) * value) @ down[expert].T
+                gate, value = torch.bmm(given[:number], up[:number].transpose(1, 2)).chunk(2, dim=-1)
+                torch.bmm(torch.nn.functional.silu(gate) * value, down[:number].transpose(1, 2))
 
             table["active_experts"].append(number)
             table["tokens_per_active_expert"].append(each)
