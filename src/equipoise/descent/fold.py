@@ -97,20 +97,21 @@ def _dealt(expert, g, s, e):
 
 @spliced
 def _trade_in_round(value, expert, by_load, rank_bits, i, s):
-    """Swap what rank ``i`` of the round got in round ``s`` with a near rank's; return whether that could be."""
+    """Swap what rank ``i`` of the round got in round ``s`` with a near rank's; return whether that could be.
+
+    The ranks before it got the same expert in this round, or have swapped it away because they had it.
+    """
     rank_mask = np.int64((1 << rank_bits) - 1)
     g = by_load[i] & rank_mask
     e = expert[g, s]
-    for off in range(1, len(by_load)):
-        for j in (i + off, i - off):
-            if 0 <= j < len(by_load):
-                h = by_load[j] & rank_mask
-                f = expert[h, s]
-                if f != e and not _dealt(expert, h, s, e) and not _dealt(expert, g, s, f):
-                    more = (value[h, s] - value[g, s]) << rank_bits
-                    by_load[i] += more
-                    by_load[j] -= more
-                    expert[g, s], expert[h, s] = f, e
-                    value[g, s], value[h, s] = value[h, s], value[g, s]
-                    return True
+    for j in range(i + 1, len(by_load)):
+        h = by_load[j] & rank_mask
+        f = expert[h, s]
+        if f != e and not _dealt(expert, h, s, e) and not _dealt(expert, g, s, f):
+            more = (value[h, s] - value[g, s]) << rank_bits
+            by_load[i] += more
+            by_load[j] -= more
+            expert[g, s], expert[h, s] = f, e
+            value[g, s], value[h, s] = value[h, s], value[g, s]
+            return True
     return False

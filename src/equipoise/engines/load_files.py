@@ -60,6 +60,7 @@ def write_per_pass(load: LoadStatistics) -> bytes:
     _, layers, experts = counts.shape
 
     def build(torch: Any) -> dict[str, Any]:
+        """Return what SGLang saves, its arrays as tensors."""
         records = [
             {
                 "forward_pass_id": i,

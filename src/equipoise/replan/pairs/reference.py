@@ -27,6 +27,8 @@ def exchange(
 
 
 class _Layer:
+    """One layer, and what its ranks carry with any slots."""
+
     def __init__(self, weight: list[int], node: list[int], target: int) -> None:
         self.weight, self.node, self.target = weight, node, target
 
@@ -56,6 +58,7 @@ class _Layer:
         return held, max(self.loads(held))
 
     def best_exchange(self, held: Slots, h: int, now: list[int]) -> tuple[int, Slots]:
+        """Return what the best exchange with rank ``h`` leaves to the busier of both, and the slots after it."""
         best: tuple[int, Any] = now[h], held
         lightest = min((g for g in range(len(held)) if self.node[g] == self.node[h]), key=lambda g: now[g])
         for g in [lightest, *(g for g in range(len(held)) if g != lightest)]:
@@ -73,6 +76,7 @@ class _Layer:
         return best
 
     def best_lend(self, held: Slots, h: int, now: list[int], best: tuple[int, Slots]) -> tuple[int, Slots]:
+        """Return the same of the best lend of an expert of rank ``h``, or ``best`` where none leaves less."""
         for g, i, j in self.lends(held, h):
             a, b = held[h][i], held[g][j]
             after = put(held, (g, j, a))
@@ -84,6 +88,7 @@ class _Layer:
         return best
 
     def lends(self, held: Slots, h: int) -> Iterator[tuple[int, int, int]]:
+        """Yield what may be lent: to which rank, from which slot of ``h``, and in which slot there."""
         replicas = self.replicas(held)
         for g in range(len(held)):
             if g == h or self.node[g] != self.node[h]:
