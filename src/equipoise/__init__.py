@@ -67,6 +67,8 @@ _ROOMS = {
     "Plan": "plan",
     "Replay": "traces.result",
     "Shares": "dispatch.shares",
+    "SlotTimes": "advice",
+    "TimeCertificate": "timing",
     "Trace": "traces.trace",
     "count_transfers": "replan",
     "flexibility": "dispatch.connected",
@@ -75,14 +77,12 @@ _ROOMS = {
     "generate_load": "load",
     "read_load": "load",
     "rebalance_experts": "eplb",
-    "replay": "traces.replay",
     "refresh": "replan.refresh",
+    "replay": "traces.replay",
     "share": "dispatch.best",
+    "slot_times": "advice",
     "slots_for": "capacity",
     "solve": "solver",
-    "SlotTimes": "advice",
-    "TimeCertificate": "timing",
-    "slot_times": "advice",
 }
 
 __all__ = sorted(_ROOMS)
