@@ -83,9 +83,12 @@ def test_a_plan_that_contradicts_itself_on_lost_ranks_is_refused(lost: Path, cha
 def test_an_export_says_that_slots_are_empty_or_refuses_with_a_way_out(
     run, lost: Path, tmp_path: Path, engine: str
 ) -> None:
-    out = tmp_path / {"sglang-pt": "map.pt", "omni-infer": "map.npy", "tensorrt-llm": "map.yaml"}.get(
-        engine, "map.json"
-    )
+    out = tmp_path / {
+        "sglang-pt": "map.pt",
+        "hygon": "map.pt",
+        "omni-infer": "map.npy",
+        "tensorrt-llm": "map.yaml",
+    }.get(engine, "map.json")
     result = run("export", lost, "--engine", engine, "--out", out)
     if PLACEMENT_FORMATS[engine].says_empty:
         assert result.exit_code == 0

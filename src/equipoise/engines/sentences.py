@@ -74,9 +74,9 @@ def balances(found: Next) -> tuple[Balance | None, Balance]:
 
 
 def balance_seen(found: Next) -> Balance:
-    """Return how level the ranks were by the placement in force, which is known, on the load that was seen."""
+    """Return how level the ranks were by the placement in force, and its shares, on the load that was seen."""
     assert found.held is not None
-    return Balance.of(_rank_load(found.held, found.seen))
+    return Balance.of(_rank_load(found.held, found.seen) if found.was is None else found.was.rank_load(found.seen))
 
 
 def rearrangement(
