@@ -153,14 +153,14 @@ def frontier(
     curve, used = curves.joined(curve)
     total = curves.left.weight.sum(axis=1)
     tokens = np.divide(problem.load.sum(axis=1), total, out=np.zeros(len(total)), where=total > 0)
-    known = curve < MAX
+    known = (curve < MAX) & (np.arange(curve.shape[1]) >= curves.left.transfers[:, None])
     largest = np.where(known, curve * tokens[:, None], np.nan)
     mean = problem.load.sum(axis=1, keepdims=True) / len(start.alive)
     balancedness = np.divide(mean, largest, out=np.where(known, 1.0, np.nan), where=largest > 0)
     # Tokens are counted in whole parts of the hottest expert; do not show that as more than level.
     balancedness = np.minimum(balancedness, 1.0)
     falls = np.flatnonzero((curve[:, 1:] < curve[:, :-1]).any(axis=0))
-    most = int(falls.max(initial=-1)) + 1
+    most = max(int(falls.max(initial=-1)) + 1, int(curves.left.transfers.max()))
     return Frontier(balancedness[:, : most + 1], used.sum(axis=0)[: most + 1], bytes_per_expert)
 
 
