@@ -2,9 +2,10 @@
 
 A layer is level if its busiest rank carries at most the tolerance more than the mean, and then it is left alone. Else
 its ranks change places, pair by pair, until it is level (``pairs/``): first roughly, to three times the tolerance, and
-then wholly where not many slots have changed by then. Few layers do not get there: where one expert is
-too hot for its replicas, ranks have too few slots, or whole groups on nodes leave one node with too much. Those are
-planned anew, and take that plan where it leaves the busiest rank lighter by three times the tolerance.
+then wholly where not many slots have changed by then, or the busiest rank was far too busy. Few layers do not get
+there: where one expert is too hot for its replicas, ranks have too few slots, or whole groups on nodes leave one node
+with too much. Those are planned anew, and take that plan where it leaves the busiest rank lighter by three times the
+tolerance.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from equipoise.how import How
 from equipoise.replan.budget import Budget
 from equipoise.replan.curves import FEW, ROUGHLY, Curves, Within, pays, raised
 from equipoise.replan.in_force import InForce
+from equipoise.replan.levelling.numba import MAX
 from equipoise.replan.pairs.numba import exchange
 from equipoise.replan.remainder import count_kept
 from equipoise.threads import part
 
 __all__ = ["settle"]
+
+FAR = 1.5  # times the mean: what drift does not make of a plan
 
 
 @part
@@ -29,7 +33,8 @@ def settle(start: InForce, budget: Budget, how: How) -> Within:
     """Return the placement in force, levelled to the tolerance of ``budget``, and what of it was made anew.
 
     With a tolerance t, what a layer's busiest rank carries is at most 1 + t times the mean, 1 + 3 t times where more
-    than one slot in ``FEW`` has changed by then, or 1 / (1 - 3 t) times what it carries in a plan made anew.
+    than one slot in ``FEW`` has changed by then, or 1 / (1 - 3 t) times what it carries in a plan made anew. Where it
+    carried ``FAR`` times the mean, the layer was not made for such a load, and is levelled to the tolerance.
     """
     curves, tolerance = Curves(start, how, budget), budget.tolerance
     assert tolerance is not None
@@ -38,9 +43,13 @@ def settle(start: InForce, budget: Budget, how: How) -> Within:
     # Where groups have to change nodes, levelling the ranks that they are on now would be in vain.
     in_vain = pays(raised(floor, tolerance), curves.level, tolerance)
     busiest = _exchange(held, ~in_vain, level, curves)
-    few = ~in_vain & (FEW * _transfers(held, start) <= start.problem.cluster.num_slots)
-    level[few] = curves.level[few]
-    busiest[few] = _exchange(held, few, level, curves)[few]
+    wholly = FEW * _transfers(held, start) <= start.problem.cluster.num_slots
+    before = _exchange(
+        left.held.copy(), ~in_vain & ~wholly, np.full(len(held), MAX), curves
+    )  # none is above that level
+    wholly = ~in_vain & (wholly | (before > FAR * curves.mean)) & (busiest > curves.level)
+    level[wholly] = curves.level[wholly]
+    busiest[wholly] = _exchange(held, wholly, level, curves)[wholly]
     busiest[in_vain] = level[in_vain]
     mean = left.weight.sum(axis=1) // len(start.alive)
     curves.look_at(np.flatnonzero((busiest > raised(mean, tolerance)) & pays(floor, busiest, tolerance)))
