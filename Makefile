@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-bounds test-engines bench docs example clean
+.PHONY: help demo test test-slow test-bounds test-engines bench docs example clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -19,7 +19,10 @@ test: $(VENV)/.development ## Lint, types, tests and the examples in docstrings 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -rs
+	$(BIN)/python -m pytest -rs -m "not slow"
+
+test-slow: $(VENV)/.development ## Run the tests that compile everything again, or look at very many cases.
+	$(BIN)/python -m pytest -rs -m slow
 
 test-bounds: $(VENV)/.development ## Run every native kernel with each index checked; compiles all of them anew.
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/.cache/bounds $(BIN)/python -m pytest -m "not slow" \
