@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -203,23 +204,13 @@ def _resume(walk: Walk, before: Mapping[str, Any]) -> None:
 
 def _described(walk: Walk) -> dict[str, Any]:
     """Return what a replay must have in common with one that goes on with it."""
-    asked, trace = walk.asked, walk.trace
+    trace = walk.trace
     return {
         "num_layers": trace.num_layers,
         "num_logical_experts": trace.num_logical_experts,
         "num_steps": trace.num_steps,
-        "num_ranks": asked.cluster.num_ranks,
-        "num_nodes": asked.cluster.num_nodes,
-        "num_expert_groups": asked.num_expert_groups,
-        "window": asked.window,
-        "history": asked.history,
-        "dispatch": asked.dispatch,
-        "experts_per_token": asked.experts_per_token,
-        "bytes_per_expert": asked.bytes_per_expert,
-        "latency": None if asked.latency is None else asked.latency.to_dict(),
-        "moving": asked.moving,
-        "seed": asked.seed,
-        "settings": [[s.planner, s.slots, s.every, s.max_transfers] for s in walk.settings],
+        **walk.asked.to_dict(),
+        "settings": [list(astuple(setting)) for setting in walk.settings],
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -188,25 +188,14 @@ class Replay:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the series, as plain values."""
-        asked = self.asked
         return {
             "source": self.source,
             "num_layers": self.num_layers,
             "num_logical_experts": self.num_logical_experts,
             "num_steps": self.num_steps,
-            "num_ranks": asked.cluster.num_ranks,
-            "num_nodes": asked.cluster.num_nodes,
-            "num_expert_groups": asked.num_expert_groups,
-            "window": asked.window,
-            "history": asked.history,
-            "dispatch": asked.dispatch,
-            "experts_per_token": asked.experts_per_token,
-            "bytes_per_expert": asked.bytes_per_expert,
-            "latency": None if asked.latency is None else asked.latency.to_dict(),
-            "links": asdict(asked.links),
-            "moving": asked.moving,
-            "seed": asked.seed,
-            "settings": [[s.planner, s.slots, s.every, s.max_transfers] for s in (row.setting for row in self.rows)],
+            **self.asked.to_dict(),
+            "links": asdict(self.asked.links),
+            "settings": [list(astuple(row.setting)) for row in self.rows],
             "num_windows": self.num_windows,
             "windows_done": self.windows_done,
             "windows_scored": self.windows_scored,

@@ -92,6 +92,22 @@ class Asked:
         if not isinstance(self.moving, str) or self.moving not in MOVING:
             raise UnknownNameError(f"moving is {shown(self.moving)}; it must be one of {listed(MOVING)}.")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was asked as plain values, but for the links: what a replay that goes on must have in common."""
+        return {
+            "num_ranks": self.cluster.num_ranks,
+            "num_nodes": self.cluster.num_nodes,
+            "num_expert_groups": self.num_expert_groups,
+            "window": self.window,
+            "history": self.history,
+            "dispatch": self.dispatch,
+            "experts_per_token": self.experts_per_token,
+            "bytes_per_expert": self.bytes_per_expert,
+            "latency": None if self.latency is None else self.latency.to_dict(),
+            "moving": self.moving,
+            "seed": self.seed,
+        }
+
     def cluster_of(self, slots: int) -> Cluster:
         """Return the cluster with so many slots in a layer."""
         return Cluster.from_slots(self.cluster.num_ranks, slots, self.cluster.num_nodes)
