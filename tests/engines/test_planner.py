@@ -31,7 +31,7 @@ def load(seed=0, layers=3, experts=32):
 
 
 def call(planner, counts, current=None, groups=1, nodes=1):
-    placement = planner.place(counts, 40, groups, nodes, 8, current)
+    placement, _ = planner.place_and_share(counts, 40, groups, nodes, 8, current)
     planner._recorder and planner._recorder.wait()
     return placement.physical_to_logical
 
@@ -108,7 +108,7 @@ def test_the_oldest_records_leave_when_the_folder_is_full(tmp_path):
     planner = Planner(Settings(record=str(tmp_path), record_mb=1), "X", LOG, lambda: True)
     big = np.random.default_rng(0).integers(1, 1000, (58, 256))  # 119 kB a record
     for seed in range(12):
-        planner.place(big + seed, 288, 1, 1, 32, None)
+        planner.place_and_share(big + seed, 288, 1, 1, 32, None)
         planner._recorder.wait()
     statistics = read_load(tmp_path)
     assert statistics.num_windows == 8

@@ -63,25 +63,6 @@ class Planner:
         self._shares: dict[Key, Shares] = {}  # of the last placements
         self._counters: dict[Shape, Counters] = {}
 
-    def place(
-        self,
-        load: Any,
-        num_slots: int,
-        num_groups: int | None,
-        num_nodes: int,
-        num_ranks: int,
-        current: Any = None,
-        *,
-        separate: bool = False,
-        seen: Any = None,
-    ) -> Placement:
-        """Return the placement to hold next; arguments and errors are those of ``plan_next``.
-
-        ``seen`` is the load since the last plan, which is kept, and on which that is judged; None: the sum of ``load``.
-        """
-        asked = (load, num_slots, num_groups, num_nodes, num_ranks, current)
-        return self.place_and_share(*asked, separate=separate, seen=seen)[0]
-
     def place_and_share(
         self,
         load: Any,
@@ -94,7 +75,11 @@ class Planner:
         separate: bool = False,
         seen: Any = None,
     ) -> tuple[Placement, Shares | None]:
-        """Return the placement to hold next and its shares, None for even ones, as where nobody asked for others."""
+        """Return the placement to hold next and its shares, None for even ones, as where nobody asked for others.
+
+        Arguments and errors are those of ``plan_next``. ``seen`` is the load since the last plan, which is kept, and on
+        which that is judged; None: the sum of ``load``.
+        """
         shape = (*load.shape[-2:], num_slots, num_ranks)
         if self._saved.plans:
             plan = self._saved.find(*shape)
