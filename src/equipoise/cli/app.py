@@ -76,6 +76,7 @@ class _Sentences(TyperGroup):
     """Ends a command that was used wrongly with one sentence on stderr and exit code 2, never with a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
+        """Run the command that was typed."""
         try:
             with _notes():
                 return super().invoke(ctx)

@@ -58,6 +58,7 @@ class Layer:
                 self.carried[slot // self.width] += self.each[e]
 
     def held(self, rank: int) -> list[int]:
+        """Return what the slots of a rank hold."""
         return self.slots[rank * self.width : (rank + 1) * self.width]
 
     def components(self) -> list[int]:
@@ -69,9 +70,11 @@ class Layer:
         return label
 
     def num_components(self) -> int:
+        """Return how many sets of ranks share no expert with another."""
         return len(set(self.components()))
 
     def may_swap(self, s: int, t: int) -> bool:
+        """Whether two slots may change what they hold: no rank above the limit, no expert twice, all on one node."""
         a, b, here, there = self.slots[s], self.slots[t], s // self.width, t // self.width
         if self.swaps >= self.most or here == there or a == b or min(a, b) < 0:
             return False
@@ -83,6 +86,7 @@ class Layer:
         return a not in self.held(there) and b not in self.held(here)
 
     def swap(self, s: int, t: int, step: int) -> None:
+        """Exchange what two slots hold; ``step`` 1 makes a swap, -1 takes it back."""
         more = self.each[self.slots[s]] - self.each[self.slots[t]]
         self.carried[s // self.width] -= more
         self.carried[t // self.width] += more
