@@ -15,8 +15,9 @@ from equipoise.dispatch.connected import NO_LIMIT, connect_ranks
 from equipoise.how import How
 from equipoise.kernels.recount import DOUBLED
 from equipoise.placement import Placement
-from equipoise.plan import Plan, Provenance
+from equipoise.plan import Plan
 from equipoise.problem import PlacementProblem
+from equipoise.provenance import Provenance
 from equipoise.replan.anew import plan_anew
 from equipoise.replan.budget import Budget
 from equipoise.replan.curves import Within, emptied, within
@@ -127,7 +128,8 @@ def next_placement(problem: PlacementProblem, current: Any, budget: Budget, how:
     stays = np.zeros(problem.num_layers, dtype=np.bool_)
     if budget.keeps_layers and start.is_as_asked:
         stays = _which_stay(start, table, budget)
-        if stays.any() and budget.max_layers is not None and budget.max_transfers_total is not None:
+        shared_out = find is within and budget.max_layers is not None and budget.max_transfers_total is not None
+        if shared_out and stays.any():
             levelled = within(start, budget, how, stays)  # what layers that stay were given goes to the others
             again = _in_their_slots(levelled.held, start)
             again[stays], table[stays] = (start.placement.physical_to_logical[stays] for _ in range(2))
