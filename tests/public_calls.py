@@ -31,7 +31,7 @@ from equipoise import (
 from equipoise.engines import formats, layered, planning, settings, vllm_ascend
 from equipoise.how import How
 from equipoise.load import LoadPreset, LoadStatistics, drift_load, generate_load, read_load
-from equipoise.plan import Provenance
+from equipoise.provenance import Provenance
 from equipoise.restarts import Settings as Widths
 from equipoise.restarts import check_seed, pack_items
 from equipoise.strategies import STRATEGIES

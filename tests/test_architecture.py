@@ -26,7 +26,8 @@ ORDER = (
     ("checker", "descent", "steps"),
     ("timing",),
     ("certificate", "search", "regroup", "robust"),
-    ("saved", "strategies"),
+    ("saved", "strategies", "provenance"),
+    ("summary",),
     ("plan",),
     ("how",),
     ("capacity", "replan", "timed"),
@@ -37,10 +38,7 @@ ORDER = (
     ("cli",),
     ("__main__",),
 )
-"""A room may import itself and what stands in a line above its own, never its neighbours on the same line.
-
-Some rooms are still to be built: what replicas cost in time, shares, replayed traces.
-"""
+"""A room may import itself and what stands in a line above its own, never its neighbours on the same line."""
 
 COMPILED = {
     "kernels", "forecasting", "bounds", "restarts", "dispatch", "descent", "robust", "replan", "migration", "latency",

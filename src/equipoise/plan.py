@@ -19,7 +19,6 @@ from equipoise.certificate import Certificate, certify
 from equipoise.decode.json import decode_json, parse_json
 from equipoise.decode.source import reading
 from equipoise.decode.tables import whole_numbers
-from equipoise.dispatch.connected import count_components, describe_connected, fewest_components
 from equipoise.dispatch.shares import Shares
 from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError, MissingDependencyError, listed, shown
 from equipoise.files import write_atomically
@@ -28,8 +27,10 @@ from equipoise.load import LoadStatistics
 from equipoise.metrics import Metrics
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
+from equipoise.provenance import Provenance
 from equipoise.saved import KEYS, fields_of, verified, verified_shares, verified_time
 from equipoise.steps import Steps
+from equipoise.summary import shape_of, summary_rows
 from equipoise.timing import TimeCertificate
 
 __all__ = ["Plan", "Provenance"]
@@ -38,117 +39,7 @@ FORMAT = "equipoise.plan"
 VERSIONS = (1, 2)
 """Of plan files: 2 has shares, and is written only where there are some, so that older readers take what they can."""
 
-LONGEST_NAME = 200  # characters
-
-
-def _check_limit(value: Any, name: str) -> None:
-    if count(value, name, least=0, otherwise=", or None").bit_length() > 256:
-        raise InvalidInputError(f"{name} is {shown(value)}, which limits nothing; leave it out.")
-
-
-def _check_forecast(said: Any) -> None:
-    """Insist on what a plan for a forecast records of it; see ``equipoise.robust.back_test``."""
-    as_instance(said, dict, "parameter forecast", "what was forecast, as a plan records it")
-    for name in ("num_windows", "num_errors", "tested_layers"):
-        count(said.get(name, 0), f"{name} of the forecast", least=0, most=2**63 - 1)
-    finite(said.get("expected_balancedness", 0.0), "expected_balancedness of the forecast")
-
-
-HELD_BACK_BY: dict[str, tuple[str, Callable[[Any, str], object]]] = {
-    "max_transfers": ("by the limit of {:,} transfers in a layer", _check_limit),
-    "max_transfers_total": ("by the limit of {:,} transfers in all layers together", _check_limit),
-    "min_gain": ("by layers that stay where a plan gains less than {:.2%}", finite),
-    "max_layers": ("by the limit of {:,} layers that change", _check_limit),
-    "stop_after": ("by a search that was ended before it was done", lambda value, name: None),
-}
-"""Parameters that keep a plan from being as good as it could be, what to say of them, and what must hold to say it."""
-
-
-def _check_connected(value: Any) -> None:
-    """Insist on what ``describe_connected`` returns."""
-    known = ("drift", "even", "best")
-    if not isinstance(value, dict) or sorted(value) != sorted(known):
-        raise InvalidInputError(f"parameter connected is {shown(value)}; it must have {listed(known)}.")
-    for name in known:
-        finite(value[name], f"parameter connected, {name}")
-
-
 WORTH_ASKING = 0.99  # mean balancedness below which the summary says how to find the slots that reach it
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """How a plan was found, so that it can be found again.
-
-    Attributes
-    ----------
-    strategy : str
-    parameters : dict
-        Every parameter of the strategy, defaults included.
-    seed : int
-    implementation : str
-        The backend that ran; it does not change the plan.
-    stages : dict of str to int
-        How often each stage of the strategy ran or decided, summed over the layers.
-    problem_digest : str
-        SHA-256 of the load, the cluster and the groups.
-    version : str
-        Of equipoise.
-    """
-
-    strategy: str
-    parameters: dict[str, Any]
-    seed: int
-    implementation: str
-    stages: dict[str, int]
-    problem_digest: str
-    version: str
-
-    def __post_init__(self) -> None:
-        for name in ("strategy", "implementation", "problem_digest", "version"):
-            value = as_instance(getattr(self, name), str, name, "a text")
-            if len(value) > LONGEST_NAME or not value.isprintable():
-                raise InvalidInputError(f"{name} is {shown(value)}; it must be a short text in one line.")
-        object.__setattr__(self, "seed", count(self.seed, "seed", least=0, most=2**64 - 1))
-        for name in ("parameters", "stages"):
-            as_instance(getattr(self, name), dict, name, "a dict")
-        for name, (_, check) in HELD_BACK_BY.items():
-            if self.parameters.get(name) is not None:
-                check(self.parameters[name], f"parameter {name}")
-        if self.parameters.get("connected"):
-            _check_connected(self.parameters["connected"])
-        if self.parameters.get("forecast") is not None:
-            _check_forecast(self.parameters["forecast"])
-        for stage, number in self.stages.items():
-            if not isinstance(stage, str) or len(stage) > LONGEST_NAME or not stage.isprintable():
-                raise InvalidInputError(f"stage {shown(stage)} has no name that fits into a line.")
-            count(number, f"stage {shown(stage)}", least=0, most=2**63 - 1)
-
-    def connected(self, placement: Placement, load: NDArray[np.float64]) -> Provenance:
-        """Return the same with what connecting the ranks of ``placement`` gives when ``load`` drifts."""
-        parameters = {**self.parameters, "connected": describe_connected(placement, load)}
-        return dataclasses.replace(self, parameters=parameters)
-
-    def with_forecast(self, said: dict[str, Any]) -> Provenance:
-        """Return the same with what the plan's forecast was made of, as parameter ``forecast``."""
-        return dataclasses.replace(self, parameters={**self.parameters, "forecast": said})
-
-    @classmethod
-    def of(cls, strategy: Any, seed: int, implementation: str, stages: dict[str, int], digest: str) -> Provenance:
-        """Describe a run of ``strategy``, a row of ``equipoise.strategies``."""
-        from equipoise import __version__
-
-        if not dataclasses.is_dataclass(strategy) or isinstance(strategy, type):
-            raise InvalidInputError(f"strategy is {shown(strategy)}; pass a row of equipoise.strategies.")
-        return cls(
-            getattr(strategy, "name", ""),
-            dataclasses.asdict(strategy),
-            seed,
-            implementation,
-            stages,
-            digest,
-            __version__,
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -337,11 +228,13 @@ class Plan:
         Where more than the mean binds and the mean balancedness is below the one given, the command is named that
         finds the fewest slots that reach it; ``equipoise.report.advise_slots`` does the same. Nothing is planned here.
         """
-        return "\n".join(f"{name:<13} {text}" for name, text in self._rows(finite(balancedness, "balancedness")))
+        return "\n".join(
+            f"{name:<13} {text}" for name, text in summary_rows(self, finite(balancedness, "balancedness"))
+        )
 
     def __repr__(self) -> str:
         return (
-            f"<Plan: {self._shape()}, mean balancedness {self.metrics.mean_balancedness:.4f}, "
+            f"<Plan: {shape_of(self)}, mean balancedness {self.metrics.mean_balancedness:.4f}, "
             f"mean gap {self.certificate.mean_gap:.4%}>"
         )
 
@@ -349,7 +242,7 @@ class Plan:
         """Return the summary as a table, for notebooks."""
         rows = "".join(
             f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(text)}</td></tr>"
-            for name, text in self._rows(WORTH_ASKING)
+            for name, text in summary_rows(self, WORTH_ASKING)
         )
         return f"<table>{rows}</table>"
 
@@ -383,42 +276,6 @@ class Plan:
             }
         )
 
-    def _shape(self) -> str:
-        """Return how many layers, experts, slots and ranks, for people."""
-        placement, cluster = self.placement, self.cluster
-        return (
-            f"{placement.num_layers} layers x {placement.num_logical_experts} experts -> {cluster.num_slots} slots on "
-            f"{cluster.num_ranks} ranks"
-        )
-
-    def _rows(self, balancedness: float) -> list[tuple[str, str]]:
-        """Return what ``summary`` says, by what it is about."""
-        metrics, certificate, how, cluster = self.metrics, self.certificate, self.provenance, self.cluster
-        shape = f"{self._shape()} ({cluster.slots_per_rank} a rank)"
-        if cluster.num_nodes > 1:
-            shape += f", {cluster.num_nodes} nodes"
-        if self.num_expert_groups is not None:
-            shape += f", {self.num_expert_groups} expert groups"
-        duplicates = int(metrics.num_duplicates.sum())
-        found = ", ".join(f"{name} {number:,}" for name, number in how.stages.items() if number)
-        return [
-            ("plan", shape),
-            ("balancedness", f"mean {metrics.mean_balancedness:.4f}, worst layer {metrics.worst_balancedness:.4f}"),
-            *([("steps", str(self.steps))] if self.steps else []),
-            ("gap to bound", f"mean {certificate.mean_gap:.4%}, worst layer {certificate.max_gap:.4%}"),
-            *(("next window", line) for line in self._foreseen()),
-            *(("bound by", line) for line in self._binding()),
-            *(("time", line) for line in ([] if self.time is None else self.time.describe())),
-            *(("time model", line) for line in ([] if self.time is None else [self.time.latency.describe()])),
-            *([("lost", _named_ranks(self.lost_ranks))] if self.lost_ranks else []),
-            *(("held back", line) for line in self._holding_back()),
-            *(("shares", line) for line in self._sharing()),
-            *(("connected", line) for line in self._connecting()),
-            *(("to reach", line) for line in self._to_reach(balancedness)),
-            ("duplicates", f"{duplicates or 'no'} rank{'s hold' if duplicates != 1 else ' holds'} an expert twice"),
-            ("found by", f"{how.strategy}, seed {how.seed}, {how.implementation}" + (f"; {found}" if found else "")),
-        ]
-
     @property
     def binding(self) -> dict[str, int]:
         """In how many layers each row of ``equipoise.bounds.LIFTED_BY`` is why the busiest rank cannot carry less.
@@ -438,72 +295,6 @@ class Plan:
         ]
         order = sorted(dict.fromkeys(names), key=lambda name: [*LIFTED_BY, name].index(name))
         return {name: names.count(name) for name in order}
-
-    def _binding(self) -> list[str]:
-        from equipoise.bounds import LIFTED_BY
-
-        lines = [
-            f"{name} in {number} {'layer' if number == 1 else 'layers'}"
-            + (f": {LIFTED_BY[name]}" if name in LIFTED_BY else "")
-            for name, number in self.binding.items()
-        ]
-        return lines or ["nothing: no layer has tokens"]
-
-    def _foreseen(self) -> list[str]:
-        """Return what was forecast, from what, and how balanced the next window is expected to be."""
-        said = self.provenance.parameters.get("forecast")
-        if said is None:
-            return []
-        windows = said.get("num_windows", 0)
-        made = f"what is above is on the load forecast from {windows:,} window{'' if windows == 1 else 's'}"
-        if "expected_balancedness" not in said:
-            return [f"{made}; too little is known of errors to plan against them"]
-        errors, layers = said.get("num_errors", 0), said.get("tested_layers", 0)
-        return [
-            f"balancedness {said['expected_balancedness']:.4f} expected; {made}",
-            f"back-tested on {errors:,} past errors that plans had not seen, "
-            f"in {layers:,} layer{'' if layers == 1 else 's'}",
-        ]
-
-    def _holding_back(self) -> list[str]:
-        """Return the limits that were set for this plan: the gap may be owed to them."""
-        limits = ((words, self.provenance.parameters.get(name)) for name, (words, _) in HELD_BACK_BY.items())
-        return [words.format(limit) for words, limit in limits if limit is not None]
-
-    def _sharing(self) -> list[str]:
-        """Return how far shares are from even, and how many replicas are dormant, where there are shares."""
-        if self.shares is None:
-            return []
-        uneven = (np.abs(self.shares.values - Shares.even(self.placement).values) > 0.005).sum()
-        return [f"{uneven:,} uneven, {int(self.shares.num_dormant.sum()):,} replicas dormant, in all layers"]
-
-    def _connecting(self) -> list[str]:
-        """Return how many components the ranks fall into and what that gives, where they were to be connected."""
-        told = self.provenance.parameters.get("connected")
-        if not told:
-            return []
-        found, fewest = count_components(self.placement), fewest_components(self.placement)
-        line = f"{found.mean():.2f} components of ranks that share experts, worst layer {found.max()}"
-        if fewest.max() > 1:
-            spare = self.cluster.num_slots - self.placement.num_logical_experts
-            line += f"; {spare} redundant experts cannot join {self.cluster.num_ranks} ranks: at least {fewest.max()}"
-        return [
-            line,
-            f"after {told['drift']:.0%} drift, with no transfers: balancedness {told['best']:.4f} with the best "
-            f"shares, {told['even']:.4f} with even ones",
-        ]
-
-    def _to_reach(self, balancedness: float) -> list[str]:
-        """Return the line that says how to find the slots for a mean balancedness, where more than the mean binds."""
-        from equipoise.bounds import GROUPS, SLOTS
-
-        if not {SLOTS, GROUPS} & set(self.binding) or self.metrics.mean_balancedness >= balancedness:
-            return []
-        cluster, groups = self.cluster, ""
-        if self.num_expert_groups:
-            groups = f" --nodes {cluster.num_nodes} --groups {self.num_expert_groups}"
-        command = f"equipoise slots LOADS --ranks {cluster.num_ranks}{groups}"
-        return [f"mean balancedness {balancedness:g}: {command} says how many slots it takes"]
 
     def to_json(self) -> str:
         """Return the plan as JSON text: the same text for the same plan."""
@@ -629,10 +420,6 @@ def _checked_lost(value: Any, placement: Placement) -> tuple[int, ...]:
             raise InvalidInputError(f"lost_ranks names {number}, and the placement has experts there; leave it out.")
         lost.append(number)
     return tuple(lost)
-
-
-def _named_ranks(ranks: Sequence[int]) -> str:
-    return f"{'ranks' if len(ranks) > 1 else 'rank'} {listed(ranks)}: left empty, by a re-plan from this one too"
 
 
 def _parameters_of_all(parts: Sequence[Plan]) -> dict[str, Any]:

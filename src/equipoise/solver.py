@@ -9,8 +9,9 @@ from equipoise.dispatch import choose_shares
 from equipoise.errors import InvalidInputError
 from equipoise.how import How
 from equipoise.placement import Placement
-from equipoise.plan import Plan, Provenance
+from equipoise.plan import Plan
 from equipoise.problem import PlacementProblem, as_problem
+from equipoise.provenance import Provenance
 from equipoise.replan.budget import Budget
 from equipoise.replan.in_force import known_lost
 from equipoise.robust.back_test import outlook

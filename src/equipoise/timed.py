@@ -17,8 +17,9 @@ from equipoise.dispatch import Shares
 from equipoise.errors import InvalidInputError
 from equipoise.how import How
 from equipoise.placement import Placement
-from equipoise.plan import Plan, Provenance
+from equipoise.plan import Plan
 from equipoise.problem import PlacementProblem, as_problem
+from equipoise.provenance import Provenance
 from equipoise.timing import certify_time
 
 __all__ = ["solve_in_time"]

@@ -72,8 +72,9 @@ def in_order(problem: PlacementProblem) -> Contender:
     Groups are not looked at: the placement is measured against the bounds of the problem without them.
     """
     from equipoise.placement import Placement
-    from equipoise.plan import Plan, Provenance
+    from equipoise.plan import Plan
     from equipoise.problem import PlacementProblem
+    from equipoise.provenance import Provenance
 
     free = PlacementProblem(problem.load if problem.steps is None else problem.steps, problem.cluster)
     placement = Placement.in_order(problem.num_layers, problem.cluster, problem.num_logical_experts)

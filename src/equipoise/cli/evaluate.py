@@ -100,7 +100,8 @@ def evaluate(
 
 def _measured(problem: PlacementProblem, held: InForce) -> Plan:
     """Return the placement of a file as a plan for the load: recounted, and with its own proof."""
-    from equipoise.plan import Plan, Provenance
+    from equipoise.plan import Plan
+    from equipoise.provenance import Provenance
 
     @dataclass(frozen=True)
     class Given:
