@@ -13,12 +13,18 @@ go to takes, by rank, slot and a, then to swaps, by the two ranks and their slot
 .3 % of the excess for a transfer, where the step would exceed the limit, and where rounding leaves it no gain. So a
 larger limit goes on where a smaller one ends, and the objective falls with every step.
 
+Where no step is worth its transfers, chains of steps are tried (variable-depth search, Kernighan and Lin 1970): each
+of the ``HOTTEST`` experts whose replicas carry most, by the second moment of one, takes the slot that costs it least,
+whatever that loses, and up to ``DEPTH`` best steps follow, none of which takes a slot of that expert. Of all beginnings
+of chains that cost ``LEFT`` transfers or more, the one that gains most for them is made as if it were one step. So an
+expert that is too hot for one rank is split, which pays only once others have made room.
+
 Gains are worked out in float64 from the exact inner products of the rows of experts, as if a replica weighed exactly
 its part of the row; the objective itself has replicas rounded down.
 
 Returned are the slots; ``curve`` int64 [layers, max(limit) + 1], the objective within each limit, 2**63 - 1 where
 ``held`` took more from the start, the last one beyond the layer's own limit; ``spent`` int64 [layers], the transfers of
-the slots; and ``ended`` bool [layers], whether no larger limit would lead further.
+the slots; and ``ended`` bool [layers], whether it is known that no larger limit would lead further.
 """
 
 from __future__ import annotations
@@ -28,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import frozen, inlined, native
+from equipoise.kernels.native import frozen, inlined, internal, native
 from equipoise.robust.numba import inner_products
 from equipoise.threads import blocks, for_each
 
@@ -41,6 +47,9 @@ ALONG, OWN, COST = 0, 1, 2
 WORTH, PROMISE = 0, 3
 SLACK = 1.0 + 1e-9  # what rounding may add to a bound on a gain
 HALF = 0.5  # of a transfer, that what costs none counts as
+HOTTEST, DEPTH = 4, 5
+LEFT = 3  # transfers that a chain costs at least: with fewer left, none is tried
+NOBODY = -1
 
 Int64s = NDArray[np.int64]
 
@@ -56,6 +65,9 @@ class Layer(NamedTuple):
     int64 [ranks], the sum of its squares; ``along`` float64 [ranks, experts], inner products of the load and the
     experts' rows; ``pair`` float64 [ranks, ranks, 4], gain for its cost and slots of the best swap, below 0 if not
     known, and what it does not exceed; ``changed`` bool [ranks], whose load a step changes.
+
+    Of chains: ``split`` int64 [1], the expert whose slots are kept, or ``NOBODY``; ``chain`` int64 [2, steps, 6], what
+    ``_make`` was told for each step of the chain that is tried, and of the best.
 
     Scratch: ``side`` [2, slots, 3], ``both`` and ``gain`` [experts].
 
@@ -80,6 +92,8 @@ class Layer(NamedTuple):
     ease: Any
     pair: Any
     changed: Any
+    split: Any
+    chain: Any
     side: Any
     both: Any
     gain: Any
@@ -124,6 +138,7 @@ def _new_layer(rows, held, was, node, home, exact, product):
         np.zeros((ranks, len(rows)), dtype=np.int64), np.zeros(ranks, dtype=np.int64), np.zeros((ranks, experts)),
         product, np.diag(product).copy(), np.zeros(experts),
         np.zeros((ranks, ranks, 4)), np.zeros(ranks, dtype=np.bool_),
+        np.full(1, NOBODY, dtype=np.int64), np.zeros((2, 1 + DEPTH, 6), dtype=np.int64),
         np.zeros((2, held.shape[1], 3)), np.zeros(experts), np.zeros(experts),
     )  # fmt: skip
     for g in range(ranks):
@@ -181,22 +196,26 @@ def _descend(layer, level, limit, curve):
     objective, most, ended = layer.square.sum(), spent, True
     curve[most] = objective
     while True:
+        least = LEAST_GAIN * np.float64(max(objective - level, 1))
         worth, a, g, i, h, j = _best_step(layer)
-        if not worth > LEAST_GAIN * np.float64(max(objective - level, 1)):
+        number, cost = 1, np.int64(0)
+        if worth > least:
+            cost = _note_step(layer, 1, 0, a, g, i, h, j)
+        elif limit - spent < LEFT:
+            ended = False
             break
-        b = layer.held[g, i]
-        cost = _is_new(layer, g, a) - _is_new(layer, g, b) if h < 0 else _cost_of_swap(layer, g, i, h, j)
+        else:
+            number, cost = _best_chain(layer, objective, least)
+        if number == 0:
+            break
         if spent + cost > limit:
             ended = False
             break
-        _note_changed(layer, a, b, g, h)
-        _make(layer, a, b, g, i, h, j)
+        for step in range(number):
+            _make(layer, 1, step)
         after = layer.square.sum()
         if after >= objective:  # but for rounding it would have gained
-            if h < 0:
-                _make(layer, b, a, g, i, h, j)
-            else:
-                _make(layer, a, layer.held[g, i], g, i, h, j)
+            _unmake(layer, 1, 0)
             break
         objective = after
         spent += cost
@@ -205,6 +224,81 @@ def _descend(layer, level, limit, curve):
     for k in range(1, len(curve)):
         curve[k] = min(curve[k], curve[k - 1])
     return spent, ended
+
+
+@internal
+def _best_chain(layer, objective, least):
+    """Note the chain that gains most for its transfers, more than ``least``; return its steps, maybe none, and cost."""
+    best, best_cost, best_number = least, np.int64(0), 0
+    hottest = NOBODY
+    for _ in range(min(HOTTEST, len(layer.each))):
+        hottest = _next_hottest(layer, hottest)
+        g, i = _least_taken(layer, hottest)
+        a = np.int64(hottest)
+        h = j = -1
+        number, total, worth = 0, np.int64(0), 1.0
+        layer.split[0] = hottest
+        while g >= 0 and worth > 0.0:
+            total += _note_step(layer, 0, number, a, g, i, h, j)
+            _make(layer, 0, number)
+            number += 1
+            gains = np.float64(objective - layer.square.sum()) / max(np.float64(total), HALF)
+            if total >= LEFT and gains > best:
+                best, best_cost, best_number = gains, total, number
+                for step in range(number):
+                    for k in range(layer.chain.shape[2]):
+                        layer.chain[1, step, k] = layer.chain[0, step, k]
+            if number > DEPTH:
+                break
+            worth, a, g, i, h, j = _best_step(layer)
+        for step in range(number - 1, -1, -1):
+            _unmake(layer, 0, step)
+    layer.split[0] = NOBODY
+    return best_number, best_cost
+
+
+@inlined
+def _next_hottest(layer, last):
+    """Return the expert whose replicas carry most after those of ``last``, or most of all; ties to the lowest."""
+    found, most, bound = NOBODY, -1.0, np.inf
+    if last >= 0:
+        bound = layer.square_of[last] * layer.each[last] * layer.each[last]
+    for e in range(len(layer.each)):
+        own = layer.square_of[e] * layer.each[e] * layer.each[e]
+        if own > most and (own < bound or (own == bound and e > last)):
+            found, most = e, own
+    return found
+
+
+@inlined
+def _least_taken(layer, a):
+    """Return the rank and slot that ``a`` takes with the largest gain, maybe below zero; -1 where there is none."""
+    best, best_g, best_i = -np.inf, -1, -1
+    _note_ease(layer)
+    for g in range(len(layer.held)):
+        if layer.times[g, a] > 0 or layer.home[a] != layer.node[g]:
+            continue
+        for i in range(layer.held.shape[1]):
+            b = layer.held[g, i]
+            if b < EMPTY or (b >= 0 and layer.replicas[b] < 2):
+                continue
+            freed = _note_both(layer, g, b, 1.0)
+            other, each = max(b, 0), layer.each[b] if b >= 0 else 0.0
+            shared = each * layer.product[other, a] - layer.along[g, a]
+            gain = layer.ease[a] + freed + 2.0 * layer.more[a] * shared + layer.both[a]
+            if gain > best:
+                best, best_g, best_i = gain, g, i
+            _note_both(layer, g, b, 0.0)
+    return best_g, best_i
+
+
+@inlined
+def _note_step(layer, chain, step, a, g, i, h, j):
+    """Note that a takes slot i of g, or, where h is a rank, that slots i and j swap; return the transfers it costs."""
+    b = layer.held[g, i]
+    noted = layer.chain[chain, step]
+    noted[0], noted[1], noted[2], noted[3], noted[4], noted[5] = a, b, g, i, h, j
+    return _is_new(layer, g, a) - _is_new(layer, g, b) if h < 0 else _cost_of_swap(layer, g, i, h, j)
 
 
 @inlined
@@ -226,13 +320,17 @@ def _note_changed(layer, a, b, g, h):
         layer.changed[r] = has or r in (g, h)
 
 
-@inlined
-def _make(layer, a, b, g, i, h, j):
-    """Let ``a`` take slot i of g from ``b``, either maybe nobody; or, where h is a rank, swap with slot j of h."""
+@internal
+def _make(layer, chain, step):
+    """Make a noted step: ``a`` takes slot i of g from ``b``, either maybe nobody; or slot i of g and j of h swap."""
+    a, b = layer.chain[chain, step, 0], layer.chain[chain, step, 1]
+    g, i, h, j = (layer.chain[chain, step, 2], layer.chain[chain, step, 3],
+                  layer.chain[chain, step, 4], layer.chain[chain, step, 5])  # fmt: skip
+    _note_changed(layer, a, b, g, h)
     if h >= 0:
         other = layer.held[h, j]
         _put(layer, g, i, other)
-        _put(layer, h, j, b)
+        _put(layer, h, j, a)
     else:
         _put(layer, g, i, a)
         if a >= 0:
@@ -247,6 +345,17 @@ def _make(layer, a, b, g, i, h, j):
 
 
 @inlined
+def _unmake(layer, chain, step):
+    """Take a noted step back, the last that was made."""
+    noted = layer.chain[chain, step]
+    if noted[4] < 0:
+        noted[0], noted[1] = noted[1], noted[0]
+    else:
+        noted[0] = layer.held[noted[2], noted[3]]
+    _make(layer, chain, step)
+
+
+@inlined
 def _put(layer, g, i, e):
     if layer.held[g, i] >= 0:
         layer.times[g, layer.held[g, i]] -= 1
@@ -255,7 +364,7 @@ def _put(layer, g, i, e):
     layer.held[g, i] = e if e >= 0 else EMPTY
 
 
-@inlined
+@internal
 def _best_step(layer):
     """Return the gain for its cost of the best step, and a, g, i, h, j; h is -1 where a takes slot i of g."""
     best, a, g, i = _best_take(layer)
@@ -336,7 +445,7 @@ def _best_take(layer):
     for g in range(len(layer.held)):
         for i in range(layer.held.shape[1]):
             b = layer.held[g, i]
-            if b < EMPTY or (b >= 0 and layer.replicas[b] < 2):
+            if b < EMPTY or (b >= 0 and (layer.replicas[b] < 2 or b == layer.split[0])):
                 continue
             freed = _note_both(layer, g, b, 1.0)
             other, each = max(b, 0), layer.each[b] if b >= 0 else 0.0

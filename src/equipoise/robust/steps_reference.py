@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.robust.reference import objective_of
-from equipoise.robust.steps import EMPTY, HALF, LEAST_GAIN, MAX
+from equipoise.robust.steps import DEPTH, EMPTY, HALF, HOTTEST, LEAST_GAIN, LEFT, MAX
 
 __all__ = ["descend"]
 
@@ -16,11 +16,15 @@ Table = list[list[int]]
 
 
 class Step(NamedTuple):
-    """Its gain for its cost, the cost, and what it writes: pairs of (rank, slot) and expert."""
+    """Its gain for its cost, the cost, what it writes, pairs of (rank, slot) and expert, and, of takes, the gain."""
 
     worth: float
     cost: int
     writes: tuple[tuple[int, int, int], ...]
+    gain: float = 0.0
+
+
+NO_STEP = Step(0.0, 0, ())
 
 
 class Part(NamedTuple):
@@ -61,15 +65,19 @@ def descend_layer(layer: Layer, held: Table, level: int, limit: int) -> tuple[Ta
     most = layer.spent(held)
     curve, ended = [int(MAX)] * most + [objective_of(layer.rows, np.array(held))], True
     while True:
-        step = max(steps(layer, held), key=lambda step: step.worth, default=Step(0.0, 0, ()))
-        if not step.worth > LEAST_GAIN * float(max(curve[-1] - level, 1)):
+        least, spent = LEAST_GAIN * float(max(curve[-1] - level, 1)), layer.spent(held)
+        step = best_step(layer, held)
+        if not step.worth > least:
+            if limit - spent < LEFT:
+                ended = False
+                break
+            step = best_chain(layer, held, curve[-1], least)
+        if not step.writes:
             break
-        if layer.spent(held) + step.cost > limit:
+        if spent + step.cost > limit:
             ended = False
             break
-        after = [list(rank) for rank in held]
-        for g, i, e in step.writes:
-            after[g][i] = e
+        after = made(held, step)
         objective = objective_of(layer.rows, np.array(after))
         if objective >= curve[-1]:
             break
@@ -78,6 +86,42 @@ def descend_layer(layer: Layer, held: Table, level: int, limit: int) -> tuple[Ta
         curve[-1] = objective if not more else curve[-1]
         curve += [curve[-1]] * (more - 1) + [objective] * (more > 0)
     return held, curve + [curve[-1]] * (limit + 1 - len(curve)), layer.spent(held), ended
+
+
+def made(held: Table, step: Step) -> Table:
+    """Return the slots after a step."""
+    after = [list(rank) for rank in held]
+    for g, i, e in step.writes:
+        after[g][i] = e
+    return after
+
+
+def best_step(layer: Layer, held: Table, split: int | None = None) -> Step:
+    """Return the step with the largest gain for its cost that takes no slot of ``split``."""
+    found = (s for s in steps(layer, held) if len(s.writes) == 2 or held[s.writes[0][0]][s.writes[0][1]] != split)
+    return max(found, key=lambda step: step.worth, default=NO_STEP)
+
+
+def best_chain(layer: Layer, held: Table, objective: int, least: float) -> Step:
+    """Return the chain with the largest gain for its cost as one step, which writes nothing below ``least``."""
+    replicas = [sum(rank.count(e) for rank in held) for e in range(layer.rows.shape[1])]
+    own = [layer.product[e][e] * (1.0 / max(n, 1)) * (1.0 / max(n, 1)) for e, n in enumerate(replicas)]
+    best = Step(least, 0, ())
+    for hot in sorted(range(len(own)), key=lambda e: -own[e])[:HOTTEST]:
+        splits = [step for step in steps(layer, held) if len(step.writes) == 1 and step.writes[0][2] == hot]
+        step, so_far, after = max(splits, key=lambda step: step.gain, default=NO_STEP), NO_STEP, held
+        for _ in range(1 + DEPTH):
+            if not step.writes:
+                break
+            after, cost = made(after, step), so_far.cost + step.cost
+            worth = float(objective - objective_of(layer.rows, np.array(after))) / max(float(cost), HALF)
+            so_far = Step(worth, cost, (*so_far.writes, *step.writes))
+            if cost >= LEFT:
+                best = max(best, so_far, key=lambda step: step.worth)
+            step = best_step(layer, after, hot)
+            if not step.worth > 0:
+                break
+    return best
 
 
 def steps(layer: Layer, held: Table) -> list[Step]:
@@ -125,7 +169,7 @@ def takes(layer: Layer, held: Table, replicas: list[int], part: Part, along: lis
                 shared = each * product[max(b, 0)][a] - along[g][a]
                 gain = ease[a] + freed + 2.0 * more * shared + both
                 cost = is_new(layer, g, a) - is_new(layer, g, b)
-                found.append(Step(gain / max(float(cost), HALF), cost, ((g, i, a),)))
+                found.append(Step(gain / max(float(cost), HALF), cost, ((g, i, a),), gain))
     return found
 
 
