@@ -190,7 +190,7 @@ def calls(folder: Path) -> dict[str, Call]:
         "forecast": (eq.forecast, {"windows": WINDOWS}),
         "Forecast": (eq.Forecast, {"windows": WINDOWS}),
         "Forecast.update": (FORECAST.update, {"window": LOAD}),
-        "Forecast.without": (FORECAST.without, {"errors": np.zeros(5, dtype=np.bool_)}),
+        "Forecast.before": (FORECAST.before, {"error": 3}),
         "Forecast.of_layers": (FORECAST.of_layers, {"layers": np.array([1])}),
         "PlacementProblem (forecast)": (eq.PlacementProblem, {"load": FORECAST, "cluster": CLUSTER}),
         "solve (forecast)": (

@@ -47,7 +47,7 @@ def _check_connected(value: Any) -> None:
 def _check_forecast(said: Any) -> None:
     """Insist on what a plan for a forecast records of it; see ``equipoise.robust.back_test``."""
     as_instance(said, dict, "parameter forecast", "what was forecast, as a plan records it")
-    for name in ("num_windows", "num_errors", "tested_layers"):
+    for name in ("num_windows", "num_errors", "tested_windows", "tested_layers"):
         count(said.get(name, 0), f"{name} of the forecast", least=0, most=2**63 - 1)
     finite(said.get("expected_balancedness", 0.0), "expected_balancedness of the forecast")
 

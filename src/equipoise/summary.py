@@ -76,10 +76,10 @@ def _foreseen(plan: Plan) -> list[str]:
     made = f"what is above is on the load forecast from {windows:,} window{'' if windows == 1 else 's'}"
     if "expected_balancedness" not in said:
         return [f"{made}; too little is known of errors to plan against them"]
-    errors, layers = said.get("num_errors", 0), said.get("tested_layers", 0)
+    tested, layers = said.get("tested_windows", 0), said.get("tested_layers", 0)
     return [
         f"balancedness {said['expected_balancedness']:.4f} expected; {made}",
-        f"back-tested on {errors:,} past errors that plans had not seen, "
+        f"back-tested on {tested:,} past window{'' if tested == 1 else 's'}, each planned for from those before it, "
         f"in {layers:,} layer{'' if layers == 1 else 's'}",
     ]
 

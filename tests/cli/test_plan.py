@@ -306,7 +306,7 @@ def test_forecast_plans_for_the_windows_to_come_as_the_library_does(run, trace: 
     out = tmp_path / "plan.json"
     result = run("plan", trace, "--ranks", 4, "--slots", 12, "--forecast", "--window", 2, "--out", out)
     assert "expected; what is above is on the load forecast from 12 windows" in result.stdout
-    assert "back-tested on 11 past errors" in result.stdout
+    assert "back-tested on 6 past windows" in result.stdout
     windows = eq.load.read_load(trace).grouped(2)
     plan = eq.solve(eq.PlacementProblem(eq.forecast(windows), eq.Cluster(4, 3)))
     assert eq.Plan.load(out).to_json() == plan.to_json()
@@ -314,6 +314,7 @@ def test_forecast_plans_for_the_windows_to_come_as_the_library_does(run, trace: 
         "num_windows": 24,
         "num_errors": 23,
         "expected_balancedness": pytest.approx(0.8, abs=0.2),
+        "tested_windows": 12,
         "tested_layers": 2,
     }
 

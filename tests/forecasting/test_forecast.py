@@ -108,6 +108,19 @@ def test_errors_are_what_a_window_had_more_than_was_forecast_from_those_before_i
     np.testing.assert_allclose(forecast.weight[-2] / forecast.weight[-1], 0.95)
 
 
+@pytest.mark.parametrize("number", [12, 90])
+def test_the_forecast_before_an_error_is_that_from_the_windows_until_then(number: int) -> None:
+    windows = np.random.default_rng(4).poisson(30, (number, 2, 6)).astype(float)
+    forecast = eq.forecast(windows)
+    for error in (0, 5, forecast.num_errors - 1):
+        until = number - forecast.num_errors + error
+        then, whole = forecast.before(error), eq.forecast(windows[:until])
+        assert (then.num_windows, then.num_errors) == (until, error)
+        np.testing.assert_allclose(then.expected, whole.expected, rtol=1e-12)
+        assert then.errors.shape == whole.errors[whole.num_errors - error :].shape
+        np.testing.assert_allclose(then.errors, whole.errors[whole.num_errors - error :], rtol=1e-12, atol=1e-9)
+
+
 def test_a_level_that_only_drifts_is_followed_and_one_in_noise_is_averaged() -> None:
     rng = np.random.default_rng(5)
     walk = np.exp(np.cumsum(rng.normal(0, 0.1, (40, 20, 16)), axis=0))

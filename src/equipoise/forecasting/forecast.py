@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.arguments import count
 from equipoise.arrays import as_numpy, as_windows
 from equipoise.errors import InvalidInputError
 from equipoise.forecasting.smoothing import ERRORS, MOST_WINDOWS, smooth
@@ -137,21 +138,25 @@ class Forecast:
         some._fill(*seen, self.share[rows], self.off[:, rows], known)
         return some
 
-    def without(self, errors: Any) -> Forecast:
-        """Return the same forecast without some of its errors, which then count nothing: bool, one for each.
+    def before(self, error: Any) -> Forecast:
+        """Return the forecast that was wrong by one of ``errors``, by number, made from the windows until then.
+
+        It knows the errors of earlier forecasts that this one knows, and has no load where the error is not known.
 
         Raises
         ------
         InvalidInputError
-            If ``errors`` is not one truth value for each error.
+            If there is no error of that number.
         """
-        left_out = as_numpy(errors, "errors")
-        if left_out.shape != (self.num_errors,) or left_out.dtype.kind != "b":
-            raise InvalidInputError(f"errors must be {self.num_errors} truth values, one for each error.")
-        some = object.__new__(Forecast)
-        known = self.known & ~left_out[:, None]
-        some._fill(self.windows, self.num_windows, self.tokens, self.share, self.off, known)
-        return some
+        row = count(error, "error", least=0, most=self.num_errors - 1)
+        age = self.num_errors - row
+        scaled = self.windows[-age] / np.where(self.tokens[-age] > 0, self.tokens[-age], 1.0)[:, None]
+        share = np.maximum(scaled * self.windows.shape[2] - self.off[row], 0.0)
+        share[~self.known[row]] = 0.0
+        then = object.__new__(Forecast)
+        seen = (self.windows[:-age], self.num_windows - age, self.tokens[:-age])
+        then._fill(*seen, share, self.off[:row], self.known[:row])
+        return then
 
     @property
     def num_errors(self) -> int:
