@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import frozen, inlined, internal, native
+from equipoise.kernels.native import allocating, frozen, inlined, internal, native
 from equipoise.robust.numba import inner_products
 from equipoise.threads import blocks, for_each
 
@@ -45,11 +45,13 @@ MAX = np.int64(2**63 - 1)
 LEAST_GAIN = 0.003  # of the excess, for a transfer
 ALONG, OWN, COST = 0, 1, 2
 WORTH, PROMISE = 0, 3
+HERE, THERE = np.int64(0), np.int64(1)  # the sides of a swap
 SLACK = 1.0 + 1e-9  # what rounding may add to a bound on a gain
 HALF = 0.5  # of a transfer, that what costs none counts as
 HOTTEST, DEPTH = 4, 5
 LEFT = 3  # transfers that a chain costs at least: with fewer left, none is tried
-NOBODY = -1
+NOBODY = np.int64(-1)
+TRIED, BEST, FIRST = np.int64(0), np.int64(1), np.int64(0)  # of chains and steps; typed, or all would be compiled for each
 
 Int64s = NDArray[np.int64]
 
@@ -112,45 +114,61 @@ def descend(
     """Make steps in each layer until none pays; see above."""
     held, node = held.copy(), frozen(node, np.int32)
     rows, was, home = frozen(rows, np.int32), frozen(was, np.bool_), frozen(home, np.int32)
-    curve = np.full((len(held), int(limit.max()) + 1), MAX)
-    spent, ended = np.empty(len(held), dtype=np.int64), np.empty(len(held), dtype=np.bool_)
+    curve, asked = np.full((len(held), int(limit.max()) + 1), MAX), frozen(np.stack([level, limit], axis=1), np.int64)
+    told = np.empty((len(held), 2), dtype=np.int64)
 
     def work(part: slice) -> None:
-        experts = rows.shape[2]
-        exact, product = np.empty((experts, experts), dtype=np.int64), np.empty((experts, experts))
-        for at in range(part.start, part.stop):
-            layer = _new_layer(rows[at], held[at], was[at], node, home[at], exact, product)
-            spent[at], ended[at] = _descend(layer, level[at], limit[at], curve[at])
+        _descend_layers(rows[part], held[part], was[part], node, home[part], asked[part], curve[part], told[part])
 
     for_each(work, blocks(len(held), threads), threads)
-    return held, curve, spent, ended
+    return held, curve, told[:, 0].copy(), told[:, 1] > 0
 
 
 @native
-def _new_layer(rows, held, was, node, home, exact, product):
+def _descend_layers(rows, held, was, node, home, asked, curve, told):
+    """Make steps in each layer, with the level and limit that are ``asked``; tell the transfers, and whether it ended."""
+    experts = rows.shape[2]
+    exact, product = np.empty((experts, experts), dtype=np.int64), np.empty((experts, experts))
+    for at in range(len(held)):
+        inner_products(rows[at], exact)
+        for a in range(experts):
+            for b in range(experts):
+                product[a, b] = exact[a, b]
+        layer = _new_layer(rows[at], held[at], was[at], node, home[at], product)
+        told[at, 0], told[at, 1] = _descend(layer, asked[at, 0], asked[at, 1], curve[at])
+
+
+@allocating
+def _new_layer(rows, held, was, node, home, product):
     ranks, experts = was.shape
-    inner_products(rows, exact)
-    product[:] = exact
     layer = Layer(
         rows, held, was, node, home,
         np.zeros((ranks, experts), dtype=np.int16), np.zeros(experts, dtype=np.int64),
         np.empty(experts), np.empty(experts),
         np.zeros((ranks, len(rows)), dtype=np.int64), np.zeros(ranks, dtype=np.int64), np.zeros((ranks, experts)),
-        product, np.diag(product).copy(), np.zeros(experts),
+        product, np.empty(experts), np.zeros(experts),
         np.zeros((ranks, ranks, 4)), np.zeros(ranks, dtype=np.bool_),
-        np.full(1, NOBODY, dtype=np.int64), np.zeros((2, 1 + DEPTH, 6), dtype=np.int64),
+        np.zeros(1, dtype=np.int64), np.zeros((2, 1 + DEPTH, 6), dtype=np.int64),
         np.zeros((2, held.shape[1], 3)), np.zeros(experts), np.zeros(experts),
     )  # fmt: skip
-    for g in range(ranks):
-        for s in range(held.shape[1]):
-            if held[g, s] >= 0:
-                layer.times[g, held[g, s]] += 1
-                layer.replicas[held[g, s]] += 1
-    for e in range(experts):
-        _weigh(layer, e)
-    for g in range(ranks):
-        _note_rank(layer, g)
+    _begin(layer)
     return layer
+
+
+@internal
+def _begin(layer):
+    """Note of experts and ranks what follows from the slots."""
+    layer.split[0] = NOBODY
+    for g in range(len(layer.held)):
+        for s in range(layer.held.shape[1]):
+            if layer.held[g, s] >= 0:
+                layer.times[g, layer.held[g, s]] += 1
+                layer.replicas[layer.held[g, s]] += 1
+    for e in range(len(layer.each)):
+        layer.square_of[e] = layer.product[e, e]
+        _weigh(layer, e)
+    for g in range(len(layer.held)):
+        _note_rank(layer, g)
 
 
 @inlined
@@ -185,7 +203,7 @@ def _note_rank(layer, g):
         layer.pair[g, r, PROMISE] = layer.pair[r, g, PROMISE] = np.inf
 
 
-@native
+@internal
 def _descend(layer, level, limit, curve):
     """Make steps until none pays, fill ``curve``; return the transfers, and whether no larger limit leads further."""
     spent = np.int64(0)
@@ -200,7 +218,7 @@ def _descend(layer, level, limit, curve):
         worth, a, g, i, h, j = _best_step(layer)
         number, cost = 1, np.int64(0)
         if worth > least:
-            cost = _note_step(layer, 1, 0, a, g, i, h, j)
+            cost = _note_step(layer, BEST, FIRST, a, g, i, h, j)
         elif limit - spent < LEFT:
             ended = False
             break
@@ -212,10 +230,10 @@ def _descend(layer, level, limit, curve):
             ended = False
             break
         for step in range(number):
-            _make(layer, 1, step)
+            _make(layer, BEST, step)
         after = layer.square.sum()
         if after >= objective:  # but for rounding it would have gained
-            _unmake(layer, 1, 0)
+            _unmake(layer, BEST, FIRST)
             break
         objective = after
         spent += cost
@@ -235,24 +253,24 @@ def _best_chain(layer, objective, least):
         hottest = _next_hottest(layer, hottest)
         g, i = _least_taken(layer, hottest)
         a = np.int64(hottest)
-        h = j = -1
-        number, total, worth = 0, np.int64(0), 1.0
+        h = j = NOBODY
+        number, total, worth = FIRST, np.int64(0), 1.0
         layer.split[0] = hottest
         while g >= 0 and worth > 0.0:
-            total += _note_step(layer, 0, number, a, g, i, h, j)
-            _make(layer, 0, number)
+            total += _note_step(layer, TRIED, number, a, g, i, h, j)
+            _make(layer, TRIED, number)
             number += 1
             gains = np.float64(objective - layer.square.sum()) / max(np.float64(total), HALF)
             if total >= LEFT and gains > best:
                 best, best_cost, best_number = gains, total, number
                 for step in range(number):
                     for k in range(layer.chain.shape[2]):
-                        layer.chain[1, step, k] = layer.chain[0, step, k]
+                        layer.chain[BEST, step, k] = layer.chain[TRIED, step, k]
             if number > DEPTH:
                 break
             worth, a, g, i, h, j = _best_step(layer)
         for step in range(number - 1, -1, -1):
-            _unmake(layer, 0, step)
+            _unmake(layer, TRIED, step)
     layer.split[0] = NOBODY
     return best_number, best_cost
 
@@ -368,7 +386,7 @@ def _put(layer, g, i, e):
 def _best_step(layer):
     """Return the gain for its cost of the best step, and a, g, i, h, j; h is -1 where a takes slot i of g."""
     best, a, g, i = _best_take(layer)
-    ranks, h, j = len(layer.held), -1, -1
+    ranks, h, j = len(layer.held), NOBODY, NOBODY
     for r in range(ranks):
         for q in range(r + 1, ranks):
             if layer.node[r] != layer.node[q]:
@@ -393,9 +411,9 @@ def _promise(layer, g, h):
     """
     most, least, leaves, comes = -np.inf, np.inf, 2.0, 2.0
     for s in range(layer.held.shape[1]):
-        _note_side(layer, 0, g, h, s)
+        _note_side(layer, HERE, g, h, s)
         most, leaves = max(most, layer.side[0, s, ALONG]), min(leaves, layer.side[0, s, COST])
-        _note_side(layer, 1, h, g, s)
+        _note_side(layer, THERE, h, g, s)
         least, comes = min(least, layer.side[1, s, ALONG]), min(comes, layer.side[1, s, COST])
     return 2.0 * SLACK * (most - least) / max(leaves + comes, HALF)
 
