@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.forecasting.smoothing import FLOOR, LEAST_SPANNED, MOST_WINDOWS, RIDGE, WHOLE
-from equipoise.kernels.native import frozen, native
+from equipoise.kernels.native import allocating, frozen, internal, native
 from equipoise.threads import blocks, for_each
 
 __all__ = ["look", "project", "scale"]
@@ -70,7 +70,7 @@ def _scale(windows, share, tokens):
                 share[w, layer, e] = windows[w, layer, e] / total * experts if total > 0 else 0.0
 
 
-@native
+@allocating
 def _seen(tokens, time, layer):
     """Return which windows a forecast at ``time`` rests on for a layer, oldest first."""
     first = max(time - MOST_WINDOWS + 1, 0)
@@ -123,7 +123,7 @@ def _look(share, tokens, times, layer, sums, number):
             sums[row, layer, 2] += np.int64(np.rint(turn_of[k] * WHOLE))
 
 
-@native
+@internal
 def _standardise(share, seen, layer, mean, scatter, away, by_expert):
     """Set the mean, the scatter sqrt(mean + .001), and how many scatters each window is ``away``, both ways round."""
     n, experts = away.shape
@@ -185,7 +185,7 @@ def _project(share, tokens, times, layer, alpha, noise, ahead):
             found[e] = found[e] / total * experts
 
 
-@native
+@allocating
 def _ridge_regression(by_expert, weight, ridge):
     """Return y with (D D' + ridge I) y = D D' weight, where D' is ``by_expert`` [experts, windows]; by Cholesky."""
     experts, n = by_expert.shape

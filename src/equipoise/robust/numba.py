@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import frozen, native
+from equipoise.kernels.native import allocating, frozen, internal, native
 from equipoise.threads import blocks, for_each
 
 __all__ = ["inner_products", "objectives", "swap"]
@@ -64,7 +64,7 @@ def _swap_layers(rows, held, node, objective):
         objective[layer] = _swap(held[layer], node, product)
 
 
-@native
+@allocating
 def replica_rows(rows, held):
     """Return the rows of one replica of each expert, int32 [rows, experts]."""
     scenarios, experts = rows.shape
@@ -80,7 +80,7 @@ def replica_rows(rows, held):
     return each
 
 
-@native
+@internal
 def inner_products(each, product):
     """Fill ``product`` [experts, experts] with the inner products of the columns of ``each``."""
     scenarios, experts = each.shape
@@ -107,7 +107,7 @@ def inner_products(each, product):
             product[b, a] = product[a, b]
 
 
-@native
+@allocating
 def _swap(held, node, product):
     """Swap replicas of one layer; return the objective."""
     ranks, slots = held.shape
@@ -154,7 +154,7 @@ def _swap(held, node, product):
     return objective
 
 
-@native
+@internal
 def _best_swap(held, on, along, product, g, h, from_h):
     """Return half of what the best swap of two ranks gains, and the slots of each; the lowest slots of equals."""
     slots = held.shape[1]
