@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import allocating, frozen, inlined, internal, native
+from equipoise.kernels.native import allocating, frozen, inlined, internal, native, spliced
 from equipoise.robust.numba import inner_products
 from equipoise.threads import blocks, for_each
 
@@ -203,7 +203,7 @@ def _note_rank(layer, g):
         layer.pair[g, r, PROMISE] = layer.pair[r, g, PROMISE] = np.inf
 
 
-@internal
+@spliced
 def _descend(layer, level, limit, curve):
     """Make steps until none pays, fill ``curve``; return the transfers, and whether no larger limit leads further."""
     spent = np.int64(0)
@@ -244,7 +244,7 @@ def _descend(layer, level, limit, curve):
     return spent, ended
 
 
-@internal
+@spliced
 def _best_chain(layer, objective, least):
     """Note the chain that gains most for its transfers, more than ``least``; return its steps, maybe none, and cost."""
     best, best_cost, best_number = least, np.int64(0), 0
