@@ -14,10 +14,10 @@ go to takes, by rank, slot and a, then to swaps, by the two ranks and their slot
 larger limit goes on where a smaller one ends, and the objective falls with every step.
 
 Where no step is worth its transfers, chains of steps are tried (variable-depth search, Kernighan and Lin 1970): each
-of the ``HOTTEST`` experts whose replicas carry most, by the second moment of one, takes the slot that costs it least,
-whatever that loses, and up to ``DEPTH`` best steps follow, none of which takes a slot of that expert. Of all beginnings
-of chains that cost ``LEFT`` transfers or more, the one that gains most for them is made as if it were one step. So an
-expert that is too hot for one rank is split, which pays only once others have made room.
+of the ``HOTTEST`` experts whose replicas carry most, half of the mean rank load at least, takes the slot that costs it
+least, whatever that loses, and up to ``DEPTH`` best steps follow, none of which takes a slot of that expert. Of all
+beginnings of chains that cost ``LEFT`` transfers or more, the one that gains most for them is made as if it were one
+step. So an expert that is too hot for one rank is split, which pays only once others have made room.
 
 Gains are worked out in float64 from the exact inner products of the rows of experts, as if a replica weighed exactly
 its part of the row; the objective itself has replicas rounded down.
@@ -49,9 +49,14 @@ HERE, THERE = np.int64(0), np.int64(1)  # the sides of a swap
 SLACK = 1.0 + 1e-9  # what rounding may add to a bound on a gain
 HALF = 0.5  # of a transfer, that what costs none counts as
 HOTTEST, DEPTH = 4, 5
+HOT = 0.5  # of the mean rank load: no replica that carries less needs others to make room
 LEFT = 3  # transfers that a chain costs at least: with fewer left, none is tried
 NOBODY = np.int64(-1)
-TRIED, BEST, FIRST = np.int64(0), np.int64(1), np.int64(0)  # of chains and steps; typed, or all would be compiled for each
+TRIED, BEST, FIRST = (
+    np.int64(0),
+    np.int64(1),
+    np.int64(0),
+)  # of chains and steps; typed, or all would be compiled for each
 
 Int64s = NDArray[np.int64]
 
@@ -223,7 +228,7 @@ def _descend(layer, level, limit, curve):
             ended = False
             break
         else:
-            number, cost = _best_chain(layer, objective, least)
+            number, cost = _best_chain(layer, objective, level)
         if number == 0:
             break
         if spent + cost > limit:
@@ -245,12 +250,15 @@ def _descend(layer, level, limit, curve):
 
 
 @spliced
-def _best_chain(layer, objective, least):
-    """Note the chain that gains most for its transfers, more than ``least``; return its steps, maybe none, and cost."""
-    best, best_cost, best_number = least, np.int64(0), 0
+def _best_chain(layer, objective, level):
+    """Note the chain that gains most for its transfers, if that is enough; return its steps, maybe none, and cost."""
+    best, best_cost, best_number = LEAST_GAIN * np.float64(max(objective - level, 1)), np.int64(0), 0
+    hot = HOT * HOT * np.float64(level) / len(layer.held)
     hottest = NOBODY
     for _ in range(min(HOTTEST, len(layer.each))):
         hottest = _next_hottest(layer, hottest)
+        if layer.square_of[hottest] * layer.each[hottest] * layer.each[hottest] < hot:
+            break
         g, i = _least_taken(layer, hottest)
         a = np.int64(hottest)
         h = j = NOBODY

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.robust.reference import objective_of
-from equipoise.robust.steps import DEPTH, EMPTY, HALF, HOTTEST, LEAST_GAIN, LEFT, MAX
+from equipoise.robust.steps import DEPTH, EMPTY, HALF, HOT, HOTTEST, LEAST_GAIN, LEFT, MAX
 
 __all__ = ["descend"]
 
@@ -71,7 +71,7 @@ def descend_layer(layer: Layer, held: Table, level: int, limit: int) -> tuple[Ta
             if limit - spent < LEFT:
                 ended = False
                 break
-            step = best_chain(layer, held, curve[-1], least)
+            step = best_chain(layer, held, curve[-1], level)
         if not step.writes:
             break
         if spent + step.cost > limit:
@@ -102,12 +102,14 @@ def best_step(layer: Layer, held: Table, split: int | None = None) -> Step:
     return max(found, key=lambda step: step.worth, default=NO_STEP)
 
 
-def best_chain(layer: Layer, held: Table, objective: int, least: float) -> Step:
-    """Return the chain with the largest gain for its cost as one step, which writes nothing below ``least``."""
+def best_chain(layer: Layer, held: Table, objective: int, level: int) -> Step:
+    """Return the chain with the largest gain for its cost as one step, which writes nothing where that is too little."""
     replicas = [sum(rank.count(e) for rank in held) for e in range(layer.rows.shape[1])]
     own = [layer.product[e][e] * (1.0 / max(n, 1)) * (1.0 / max(n, 1)) for e, n in enumerate(replicas)]
-    best = Step(least, 0, ())
+    best, enough = Step(LEAST_GAIN * float(max(objective - level, 1)), 0, ()), HOT * HOT * float(level) / len(held)
     for hot in sorted(range(len(own)), key=lambda e: -own[e])[:HOTTEST]:
+        if own[hot] < enough:
+            break
         splits = [step for step in steps(layer, held) if len(step.writes) == 1 and step.writes[0][2] == hot]
         step, so_far, after = max(splits, key=lambda step: step.gain, default=NO_STEP), NO_STEP, held
         for _ in range(1 + DEPTH):
