@@ -56,7 +56,7 @@ TRIED, BEST, FIRST = (
     np.int64(0),
     np.int64(1),
     np.int64(0),
-)  # of chains and steps; typed, or all would be compiled for each
+)  # typed: a literal is a type of its own to numba
 
 Int64s = NDArray[np.int64]
 
@@ -131,7 +131,7 @@ def descend(
 
 @native
 def _descend_layers(rows, held, was, node, home, asked, curve, told):
-    """Make steps in each layer, with the level and limit that are ``asked``; tell the transfers, and whether it ended."""
+    """Make steps in each layer; ``asked`` are level and limit, ``told`` are the transfers, and whether it ended."""
     experts = rows.shape[2]
     exact, product = np.empty((experts, experts), dtype=np.int64), np.empty((experts, experts))
     for at in range(len(held)):

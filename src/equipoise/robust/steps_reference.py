@@ -103,7 +103,7 @@ def best_step(layer: Layer, held: Table, split: int | None = None) -> Step:
 
 
 def best_chain(layer: Layer, held: Table, objective: int, level: int) -> Step:
-    """Return the chain with the largest gain for its cost as one step, which writes nothing where that is too little."""
+    """Return the chain with the largest gain for its cost as one step; it writes nothing where that is too little."""
     replicas = [sum(rank.count(e) for rank in held) for e in range(layer.rows.shape[1])]
     own = [layer.product[e][e] * (1.0 / max(n, 1)) * (1.0 / max(n, 1)) for e, n in enumerate(replicas)]
     best, enough = Step(LEAST_GAIN * float(max(objective - level, 1)), 0, ()), HOT * HOT * float(level) / len(held)
