@@ -1,4 +1,13 @@
-"""The rounds of one layer: which slot gets its expert from where, and when. Native."""
+"""The rounds of one layer: which slot gets its expert from where, and when. Native; the contract.
+
+    schedule_layers(old, new, experts, links, table, length, restore)
+
+``old`` and ``new`` int32 [layers, slots], ``experts`` of which each has a slot in ``new``; -1 is an empty slot, and in
+``new`` one that may hold anything. Filled are ``table`` int32 [layers, rows, 4], the transfers in order as in
+``COLUMNS``, ``length`` int64 [layers], how many, and ``restore`` bool [layers, slots], whose experts no slot of
+``old`` holds. What a round may do, and who sends to whom, is promised by ``MigrationSchedule``; of choices that are
+equally good the lowest slot is taken. ``rounds_reference.py`` is the plain version, and makes the same transfers.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +61,7 @@ class State(NamedTuple):
 
 @native
 def schedule_layers(old, new, experts, links, table, length, restore):
-    """Fill each layer's ``table`` [rows, 4] with its transfers in order, and mark what to ``restore`` [slots].
-
-    ``old`` and ``new`` int32 [layers, slots], ``length`` int64 [layers], how many transfers each layer has.
-    """
+    """Fill each layer's ``table`` with its transfers in order, and mark what to ``restore``; see the contract."""
     for layer in range(len(old)):
         length[layer] = _schedule_layer(old[layer], new[layer], experts, links, table[layer], restore[layer])
 
