@@ -85,6 +85,7 @@ INTERNAL = {
     "equipoise.dispatch": {"keep_even"},
     "equipoise.metrics": {"as_layers"},
     "equipoise.models": {"Model"},
+    "equipoise.replan.frontier": {"frontier_and_plan"},
     "equipoise.problem": {"as_problem", "check_counts", "count", "finite"},
 }
 """What one room lends another, which calls it with what is checked already."""

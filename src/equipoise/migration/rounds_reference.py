@@ -43,7 +43,8 @@ class Layer:
     """A layer between its rounds, and the moves of the round that is being filled."""
 
     def __init__(self, old: list[int], new: list[int], links: Links) -> None:
-        self.new, self.links, self.slots, self.width = new, links, len(old), len(old) // links.ranks
+        self.new, self.links = new, links
+        self.slots, self.width = len(old), len(old) // links.ranks
         self.held = old + [-1] * links.ranks  # what slots and then spares hold, before the round; spares at once
         self.lost = [e >= 0 and e != was and e not in old for was, e in zip(old, new, strict=True)]
         self.moves: list[Move] = []
@@ -174,7 +175,8 @@ class Layer:
 
     def source(self, expert: int, rank: int) -> int | None:
         """Return the slot or spare from which a rank gets an expert in this round, or None."""
-        for y in (*self.own(rank), self.spare(rank)):
+        here: list[int] = [*self.own(rank), self.spare(rank)]
+        for y in here:
             if self.held[y] == expert and not self.written(y):
                 return y
         if self.receives(rank) >= self.links.max_receives:
