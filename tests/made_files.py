@@ -96,6 +96,12 @@ def saved(array: Any, version: tuple[int, int] | None = None) -> bytes:
     return stream.getvalue()
 
 
+def npz(compressed: bool = False, **arrays: Any) -> bytes:
+    stream = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(stream, **arrays)
+    return stream.getvalue()
+
+
 def zipped(*entries: tuple[str, bytes], how: int = zipfile.ZIP_DEFLATED) -> bytes:
     stream = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(stream, "w", how) as archive:
