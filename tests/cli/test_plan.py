@@ -122,8 +122,8 @@ def test_one_of_several_arrays_is_chosen_by_key(run, tmp_path: Path) -> None:
 
 SOME_BAD = [
     "empty", "binary rubbish", "pickle", "npy, objects", "npy, truncated data", "npy, NaN", "npz, several",
-    "another zip", "JSON, truncated", "JSON, ragged", "JSON, negative", "JSON, no known key", "CSV, a word", "gzip, cut off",
-    "map of SGLang", "torch, truncated", "torch, an object",
+    "another zip", "JSON, truncated", "JSON, ragged", "JSON, negative", "JSON, no known key", "CSV, a word",
+    "gzip, cut off", "map of SGLang", "torch, truncated", "torch, an object",
 ]  # fmt: skip
 """One of each kind: all are refused by the same reader, which ``tests/load/test_readers.py`` asks for all of them."""
 
