@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 import struct
 import zipfile
@@ -51,6 +52,8 @@ from made_files import (
     zipped,
 )
 
+NAN = struct.pack("<d", math.nan)
+
 REFUSED: dict[str, tuple[str, Build]] = {
     # no files
     "a pipe": ("load", special(os.mkfifo)),
@@ -80,8 +83,11 @@ REFUSED: dict[str, tuple[str, Build]] = {
     "npy: a gigabyte of experts in bytes": ("load", zeros((2**10, 2**20), "|u1")),
     "npy: a gigabyte of one-byte loads, the last negative": (
         "load",
-        sparse(npy((2**14, 2**6, 2**10), descr="|i1"), len(npy((2**14, 2**6, 2**10), descr="|i1")) + 2**30, b"\xff"),
+        zeros((2**14, 2**6, 2**10), "|i1", tail=b"\xff"),
     ),
+    "npy: a gigabyte of loads, the last no number": ("load", zeros((2**11, 2**8, 2**8), "<f8", tail=NAN)),
+    "npy: a gigabyte of loads in too many layers": ("load", zeros((2**19, 2**8), "<f8")),
+    "npy: a gigabyte of loads on four axes": ("load", zeros((2**11, 2**4, 2**4, 2**8), "<f8")),
     "npy: records": ("load", file(saved(np.zeros((2, 2), [("a", "f8")])))),
     "npy: arrays in an array": ("load", file(npy((2,), bytes(64), descr=("<f8", (4,))))),
     "npy: dates": ("load", file(saved(np.zeros((2, 2), "M8[s]")))),

@@ -48,10 +48,10 @@ def sparse(head: bytes, size: int, tail: bytes = b"") -> Build:
     return build
 
 
-def zeros(shape: tuple[int, ...], descr: str = "|b1") -> Build:
-    """Return what writes a .npy file of zeros, which take no place on the disk."""
+def zeros(shape: tuple[int, ...], descr: str = "|b1", tail: bytes = b"") -> Build:
+    """Return what writes a .npy file of zeros, which take no place on the disk, but for what it ends with."""
     head = npy(shape, descr=descr)
-    return sparse(head, len(head) + math.prod(shape) * np.dtype(descr).itemsize)
+    return sparse(head, len(head) + math.prod(shape) * np.dtype(descr).itemsize, tail)
 
 
 def special(make: Callable[[Path], Any], inside: str = "") -> Build:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equipoise.errors import FileFormatError
-from equipoise.load import read_load
+from equipoise.load import numpy_files, read_load
 from load_files import BAD, COUNTS, GOOD, STEPS, text
 from made_files import npz, pt
 from made_files import saved as npy
@@ -201,3 +201,32 @@ def test_a_file_of_several_recordings_needs_a_key() -> None:
     with pytest.raises(FileFormatError, match="'intent', 'law', 'summary', 'translation'"):
         read_load(path)
     assert read_load(path, key="summary").tokens_per_expert.shape == (33, 26, 64)
+
+
+@pytest.mark.parametrize(
+    ("array", "sentence"),
+    [
+        (STEPS, None),
+        (COUNTS, None),
+        (np.asfortranarray(STEPS), None),
+        (np.where(STEPS == 8, -8, STEPS), "is -8.0 at step 1, layer 2, expert 2"),
+        (np.where(COUNTS == 4, np.nan, COUNTS), "is nan at layer 2, expert 2"),
+        (np.full((2, 3, 2), 1e308), "of layer 0 sums to more than float64 can hold"),
+        (np.array([[1, 2], [1e308, 1e308]]), "of layer 1 sums to more than float64 can hold"),
+        (np.ones((1, 1, 1, 1)), r"shape \(1, 1, 1, 1\)"),
+    ],
+)
+def test_a_large_array_is_looked_through_in_parts_before_it_is_read(
+    file: Any, monkeypatch: pytest.MonkeyPatch, array: Any, sentence: str | None
+) -> None:
+    monkeypatch.setattr("equipoise.decode.numpy.LARGE", 0)
+    monkeypatch.setattr("equipoise.decode.numpy.AT_ONCE", 1)  # a row at a time
+    whole = []
+    read = numpy_files.decode_npy
+    monkeypatch.setattr(numpy_files, "decode_npy", lambda *asked: whole.append(read(*asked)) or whole[0])
+    if sentence is None:
+        assert read_load(file(npy(array))).tokens_per_expert.reshape(array.shape).tolist() == array.tolist()
+        return
+    with pytest.raises(FileFormatError, match=sentence):
+        read_load(file(npy(array)))
+    assert not whole, "it was read before it was refused"
