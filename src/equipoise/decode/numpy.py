@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from equipoise.decode.source import opened
 from equipoise.errors import FileFormatError, shown
 
-__all__ = ["Look", "check_length", "decode_npy", "read_array", "read_header", "read_rows"]
+__all__ = ["Look", "check_length", "decode_npy", "look_through", "read_array", "read_header", "read_rows"]
 
 AT_ONCE = 1 << 24  # bytes of some rows, at least one row
 LARGE = 1 << 26  # bytes
@@ -35,29 +35,24 @@ class Look(NamedTuple):
 
 
 def decode_npy(path: Path, look: Look | None = None) -> NDArray[Any]:
-    """Return the array in a .npy file, or a ``FileFormatError`` that says how it is damaged.
-
-    Of a large one all parts are looked at before memory is taken for it.
-    """
+    """Return the array in a .npy file, or a ``FileFormatError`` that says how it is damaged."""
     with opened(path) as (stream, size):
-        declared = None if look is None else look.declared
-        if look is not None and look.parts is not None and size > LARGE:
-            shape, fortran_order, dtype, _ = _checked_header(stream, size, str(path), declared)
-            if not fortran_order:
-                look.parts(read_rows(stream, shape, dtype, str(path)))
+        if look is not None:
+            look_through(stream, size, str(path), look)
             stream.seek(0)
-        return read_array(stream, size, str(path), declared)
+        return read_array(stream, size, str(path))
 
 
-def read_array(
-    stream: IO[bytes],
-    num_bytes: int,
-    name: str,
-    declared: Callable[[tuple[int, ...], np.dtype[Any]], None] | None = None,
-) -> NDArray[Any]:
+def look_through(stream: IO[bytes], num_bytes: int, name: str, look: Look) -> None:
+    """Look at the array that ``stream`` holds, as ``read_array`` would read it, without taking memory for it."""
+    shape, fortran_order, dtype, _ = _checked_header(stream, num_bytes, name)
+    look.declared(shape, dtype)
+    if look.parts is not None and num_bytes > LARGE and not fortran_order:
+        look.parts(read_rows(stream, shape, dtype, name))
+
+
+def read_array(stream: IO[bytes], num_bytes: int, name: str) -> NDArray[Any]:
     """Return the array of numbers that ``stream`` holds in ``num_bytes`` bytes, read-only.
-
-    ``declared`` is as in ``Look``.
 
     Raises
     ------
@@ -65,7 +60,7 @@ def read_array(
         If the header is damaged, describes no plain array of numbers, or promises other than so many bytes hold.
         Pickled objects are refused, never run.
     """
-    shape, fortran_order, dtype, promised = _checked_header(stream, num_bytes, name, declared)
+    shape, fortran_order, dtype, promised = _checked_header(stream, num_bytes, name)
     content = stream.read(promised)
     if len(content) < promised:
         raise FileFormatError(f"{name} is truncated; copy or write the file again.")
@@ -96,13 +91,8 @@ def read_rows(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], n
         left -= number
 
 
-def _checked_header(
-    stream: IO[bytes],
-    num_bytes: int,
-    name: str,
-    declared: Callable[[tuple[int, ...], np.dtype[Any]], None] | None,
-) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Return shape, order, type and bytes of an array, once they are those of a plain array that is wanted."""
+def _checked_header(stream: IO[bytes], num_bytes: int, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Return shape, order, type and bytes of an array, once they are those of a plain array of numbers."""
     shape, fortran_order, dtype, length = read_header(stream, name)
     if dtype.hasobject:
         raise FileFormatError(
@@ -113,10 +103,7 @@ def _checked_header(
         raise FileFormatError(f"{name} holds {shown(str(dtype))[1:-1]} values; it must hold integers or floats.")
     if len(shape) > 32 or min(shape, default=0) < 0:
         raise FileFormatError(f"{name} has the shape {shown(shape)}, which no array has; write the file again.")
-    promised = check_length(name, shape, dtype, num_bytes - length)
-    if declared is not None:
-        declared(shape, dtype)
-    return shape, fortran_order, dtype, promised
+    return shape, fortran_order, dtype, check_length(name, shape, dtype, num_bytes - length)
 
 
 def check_length(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], there: int) -> int:
