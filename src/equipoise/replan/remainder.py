@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from equipoise.errors import InfeasibleError, InvalidPlacementError
 from equipoise.fixed_point import to_fixed_point
 from equipoise.kernels.assignment.numba import assign
-from equipoise.kernels.native import native
+from equipoise.kernels.native import internal, native
 from equipoise.replan.in_force import InForce, as_placement, check_lost_ranks
 from equipoise.replan.levelling import EMPTY, GONE
 from equipoise.threads import part
@@ -226,7 +226,7 @@ def _fit(old, weight, node, home, held, was, transfers):
             transfers[layer] += not was[layer, best_g, e]
 
 
-@native
+@internal
 def _squeeze_in(e, slots, copies, empty_only):
     """Give ``e`` an empty slot of a rank, or the slot of the expert with most copies, unless the rank holds it."""
     at, most = -1, 1
