@@ -114,7 +114,7 @@ def test_a_document_with_any_value_changed_is_read_or_refused(name: str, tmp_pat
 
 def test_nothing_that_a_file_names_is_run(read: Read, tmp_path: Path) -> None:
     """A call in any file would make this file."""
-    from hostile_files import Call, pt, saved, zipped
+    from made_files import Call, pt, saved, zipped
 
     made = tmp_path / "made"
     call: Any = Call(os.mkdir, str(made))

@@ -198,9 +198,11 @@ def _fit(old, weight, node, home, held, was, transfers):
             for s in range(slots):
                 if held[layer, g, s] >= 0:
                     load[g] += weight[layer, held[layer, g, s]] // copies[held[layer, g, s]]
-        for e in np.argsort(-weight[layer], kind="mergesort"):
-            if copies[e] > 0:
-                continue
+        for _ in range(missing):
+            e = np.int64(-1)
+            for f in range(experts):  # the heaviest first, ties to the lowest
+                if copies[f] == 0 and (e < 0 or weight[layer, f] > weight[layer, e]):
+                    e = f
             best, best_g, best_s = np.int64(0), -1, -1
             for g in range(ranks):
                 if node[g] != home[layer, e]:

@@ -15,7 +15,8 @@ file                  idea
 ``score.py``          single steps by a dispatch rule
 ``walk.py``           all settings side by side
 ``recommend.py``      which setting, how sure, and the flags for it
-``result.py``         what comes of it
+``result.py``         what comes of it, a noun
+``outcome.py``        from what a walk recorded to that
 ``replay.py``         ``equipoise.replay``: from arguments to the result
 ====================  =======================================================================
 """
