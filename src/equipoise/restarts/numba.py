@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import native
+from equipoise.kernels.native import allocating, internal, native
 from equipoise.restarts import counter
 from equipoise.restarts.refine import MAX, refine, shift_of
 from equipoise.restarts.settings import Settings
@@ -104,7 +104,7 @@ def _merge(kept: Int64s) -> Int64s:
     return np.array(list(found.values())[: kept.shape[2]], dtype=np.int64)
 
 
-@native
+@internal
 def _mix(value: Any) -> Any:
     value ^= value >> S16
     value = (value * MIX_1) & MASK
@@ -113,7 +113,7 @@ def _mix(value: Any) -> Any:
     return value ^ (value >> S16)
 
 
-@native
+@allocating
 def _counters(order: Any) -> Any:
     """Return the counter of each item, in the order given."""
     out = np.empty(len(order), dtype=np.uint64)
@@ -122,7 +122,7 @@ def _counters(order: Any) -> Any:
     return out
 
 
-@native
+@allocating
 def _new_scratch(items, packs):
     return Scratch(
         np.empty(items, dtype=np.float64), np.empty(items, dtype=np.int64), np.empty(items, dtype=np.int64),
@@ -131,7 +131,7 @@ def _new_scratch(items, packs):
     )  # fmt: skip
 
 
-@native
+@internal
 def _sort_keys(rows, counters, restart, scratch):
     """Fill ``by_key`` with positions in ``order``, by descending perturbed weight, ties to the lowest item."""
     order, weight, n = rows.order, rows.weight, len(rows.order)
@@ -172,7 +172,7 @@ def _sort_keys(rows, counters, restart, scratch):
         by_key[j + 1] = position
 
 
-@native
+@internal
 def _greedy(weight, num_packs, mean, limit, scratch):
     """Pack the items in the order of ``by_key`` and return heaviest - lightest pack.
 
@@ -212,7 +212,7 @@ def _greedy(weight, num_packs, mean, limit, scratch):
     return heaviest - lightest
 
 
-@native
+@internal
 def _fingerprint(item_hash, by_key, pack_of, num_packs, sums):
     """Return a number that restarts share when they put the same weights together."""
     sums[:] = 0
@@ -226,7 +226,7 @@ def _fingerprint(item_hash, by_key, pack_of, num_packs, sums):
     return np.int64(((high & (MASK >> np.uint64(1))) << S32) | (low & MASK))
 
 
-@native
+@allocating
 def _hash_weights(weight):
     """Return 44 random bits for each item of a sorted row, the same for equal weights."""
     out = np.empty(len(weight), dtype=np.uint64)
@@ -239,7 +239,7 @@ def _hash_weights(weight):
     return out
 
 
-@native
+@internal
 def _stream(key, restart):
     return _mix((key + ((np.uint64(restart) * RESTART_STEP) & MASK)) & MASK)
 
@@ -271,7 +271,8 @@ def _score(rows, num_packs, first, last, kept):
             continue
         count = min(count + 1, len(imbalances))
         for j in range(count - 1, at, -1):
-            kept[:, j] = kept[:, j - 1]
+            for column in range(len(kept)):
+                kept[column, j] = kept[column, j - 1]
         imbalances[at], restart_of[at], prints[at] = imbalance, restart, print_
 
 

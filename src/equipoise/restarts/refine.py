@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.native import native
+from equipoise.kernels.native import allocating, internal
 
 __all__ = ["MAX", "refine", "shift_of"]
 
 MAX = np.int64(2**63 - 1)
 
 
-@native
+@internal
 def shift_of(num_packs):
     """Return the bits that a pack number takes."""
     shift = 0
@@ -20,7 +20,7 @@ def shift_of(num_packs):
     return shift
 
 
-@native
+@allocating
 def refine(weight, members, load, swaps, extremes):
     """Exchange items between heavy and light packs, best first, until none levels them or ``swaps`` are done."""
     num_packs, room = members.shape
@@ -65,7 +65,7 @@ def refine(weight, members, load, swaps, extremes):
         load[best_b] += weight[best_u] - weight[best_v]
 
 
-@native
+@internal
 def _insert(weight, ascending, count, item):
     """Insert ``item`` into the first ``count`` entries of ``ascending``, kept by (weight, item)."""
     at = count
@@ -78,7 +78,7 @@ def _insert(weight, ascending, count, item):
     ascending[at] = item
 
 
-@native
+@internal
 def _replace(weight, members, ascending, old, new):
     """Put ``new`` in the place of ``old`` in one pack."""
     room = len(members)
@@ -93,7 +93,7 @@ def _replace(weight, members, ascending, old, new):
     _insert(weight, ascending, room - 1, new)
 
 
-@native
+@internal
 def _nearest_swap(weight, a, b, difference):
     """Return the items (u, v) of two ascending packs whose difference is nearest to half of ``difference``.
 
