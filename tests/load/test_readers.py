@@ -248,3 +248,28 @@ def test_what_the_tensors_of_a_file_are_called_and_shaped_refuses_it_before_they
     monkeypatch.setattr("equipoise.decode.torch.Plain", None)  # what reads them
     with pytest.raises(FileFormatError, match=sentence):
         read_load(file(pt(value, legacy)))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "sentence"),
+    [
+        (torch.tensor(STEPS), None),
+        (torch.tensor(STEPS).transpose(1, 2), None),  # no row lies in one piece
+        (torch.tensor(STEPS)[1:], None),
+        (torch.tensor(STEPS, dtype=torch.bfloat16), None),
+        (torch.tensor(-STEPS), "logical_count is -5.0 at step 0, layer 0, expert 0"),
+        (torch.tensor(np.where(STEPS == 8, np.nan, STEPS)), "is nan at step 1, layer 2, expert 2"),
+    ],
+)
+def test_a_large_tensor_is_looked_through_in_parts_before_it_is_read(
+    file: Any, monkeypatch: pytest.MonkeyPatch, tensor: Any, sentence: str | None
+) -> None:
+    monkeypatch.setattr("equipoise.decode.torch.LARGE", 0)
+    monkeypatch.setattr("equipoise.decode.numpy.AT_ONCE", 1)
+    path = file(pt({"logical_count": tensor}))
+    if sentence is None:
+        assert read_load(path).tokens_per_expert.tolist() == tensor.tolist()
+        return
+    monkeypatch.setattr("equipoise.decode.torch.Plain", None)
+    with pytest.raises(FileFormatError, match=sentence):
+        read_load(path)

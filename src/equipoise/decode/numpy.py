@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from equipoise.decode.source import opened
 from equipoise.errors import FileFormatError, shown
 
-__all__ = ["Look", "check_length", "decode_npy", "look_through", "read_array", "read_header", "read_rows"]
+__all__ = ["LARGE", "Look", "check_length", "decode_npy", "look_through", "read_array", "read_header", "read_rows"]
 
 AT_ONCE = 1 << 24  # bytes of some rows, at least one row
 LARGE = 1 << 26  # bytes

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from equipoise.decode.torch import Tensor, decode_torch
+from equipoise.arrays import check_values
+from equipoise.decode.torch import Rows, Tensor, decode_torch
 from equipoise.load.documents import check_declared, choose_key, from_document
 from equipoise.load.sglang_files import is_recording
 from equipoise.load.statistics import LoadStatistics
@@ -15,11 +16,11 @@ __all__ = ["read_torch"]
 
 def read_torch(path: Path, key: str | None = None) -> LoadStatistics:
     """Return the load in a .pt file, old or new."""
-    return from_document(decode_torch(path, lambda document: _look(document, path, key)), path, key)
+    return from_document(decode_torch(path, lambda document, rows: _look(document, rows, path, key)), path, key)
 
 
-def _look(document: Any, path: Path, key: str | None) -> None:
-    """Say by what keys a file has, and by the shape of its tensor, that it is no load, before its numbers are read."""
+def _look(document: Any, rows: Rows, path: Path, key: str | None) -> None:
+    """Say what makes it no load before memory is taken: its keys, the shape of its tensor, numbers of a large one."""
     place = ""
     if isinstance(document, dict):
         if key is None and is_recording(document):
@@ -27,4 +28,7 @@ def _look(document: Any, path: Path, key: str | None) -> None:
         place = choose_key(list(document), key, path)
         document = document[place]
     if isinstance(document, Tensor):
-        check_declared(document.shape, document.dtype, f"{path}: {place or 'the array'}")
+        name = f"{path}: {place or 'the array'}"
+        check_declared(document.shape, document.dtype, name)
+        if document.dtype.kind in "iuf":
+            check_values(rows(document), name, axis="step")
