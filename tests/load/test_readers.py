@@ -230,3 +230,21 @@ def test_a_large_array_is_looked_through_in_parts_before_it_is_read(
     with pytest.raises(FileFormatError, match=sentence):
         read_load(file(npy(array)))
     assert not whole, "it was read before it was refused"
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ({"weight": torch.ones(1)}, "its keys are 'weight'"),
+        ({"logical_count": torch.ones((1, 1, 1, 1))}, r"logical_count has shape \(1, 1, 1, 1\)"),
+        (torch.ones(3), r"the array has shape \(3,\)"),
+        (torch.ones((2, 2), dtype=torch.bool), "the array holds booleans"),
+    ],
+)
+def test_what_the_tensors_of_a_file_are_called_and_shaped_refuses_it_before_they_are_read(
+    file: Any, monkeypatch: pytest.MonkeyPatch, value: Any, sentence: str, legacy: bool
+) -> None:
+    monkeypatch.setattr("equipoise.decode.torch.Plain", None)  # what reads them
+    with pytest.raises(FileFormatError, match=sentence):
+        read_load(file(pt(value, legacy)))

@@ -177,6 +177,12 @@ def replan(
     if as_json:
         print_json(_report(curve, found, schedule, links, out))
         return
+    _print(curve, found, schedule, links, out)
+
+
+def _print(
+    curve: Frontier, found: Plan | None, schedule: MigrationSchedule | None, links: LinkSpeeds, out: Path | None
+) -> None:
     print(curve.summary())
     if found is not None and schedule is not None:
         print()

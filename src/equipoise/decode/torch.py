@@ -26,7 +26,9 @@ from equipoise.decode.source import opened
 from equipoise.errors import FileFormatError, shown
 from equipoise.limits import MOST_DEPTH, MOST_VALUES
 
-__all__ = ["LEGACY", "decode_torch"]
+__all__ = ["LEGACY", "Tensor", "decode_torch"]
+
+Look = Callable[[Any], None]
 
 # What a file from before 1.6 starts with, after the signs of a pickle.
 LEGACY = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
@@ -58,6 +60,11 @@ class Tensor:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     type: Type
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its numbers."""
+        return np.dtype(np.float32 if self.type.is_bfloat16 else self.type.name)
 
     def view(self, content: bytes, order: str) -> NDArray[Any]:
         """Return the array that it is of the bytes of its storage, without a copy but for bfloat16."""
@@ -108,8 +115,11 @@ NAMES: dict[str, Any] = {
 """All that a file may name, and what it stands for: sparse, quantised and other tensors are none of a load's."""
 
 
-def decode_torch(path: Path) -> Any:
+def decode_torch(path: Path, look: Look = lambda document: None) -> Any:
     """Return what a .pt file holds, with arrays for its tensors.
+
+    ``look`` is given that before the numbers are read, with a ``Tensor`` in place of each array, and raises where it is
+    not what is wanted.
 
     Raises
     ------
@@ -119,11 +129,11 @@ def decode_torch(path: Path) -> Any:
     with opened(path) as (stream, size):
         if stream.read(2) != b"PK":
             stream.seek(0)
-            return _decode_legacy(stream, size, str(path))
-    return _decode_zip(path, size)
+            return _decode_legacy(stream, size, str(path), look)
+    return _decode_zip(path, size, look)
 
 
-def _decode_zip(path: Path, size: int) -> Any:
+def _decode_zip(path: Path, size: int, look: Look) -> Any:
     with open_archive(path) as archive:
         mains = [name for name in archive.sizes if name == "data.pkl" or name.endswith("/data.pkl")]
         if len(mains) != 1:
@@ -139,11 +149,12 @@ def _decode_zip(path: Path, size: int) -> Any:
 
         content = read(mains[0])
         document = _unpickler(io.BytesIO(content), len(content), size, str(path)).load()
+        look(document)
         big = f"{folder}byteorder" in archive.sizes and read(f"{folder}byteorder") == b"big"
         return Plain(str(path), size, lambda key: read(f"{folder}data/{key}"), ">" if big else "<").of(document)
 
 
-def _decode_legacy(stream: IO[bytes], size: int, name: str) -> Any:
+def _decode_legacy(stream: IO[bytes], size: int, name: str, look: Look) -> Any:
     begin = stream.read(32)
     if LEGACY not in begin:
         raise FileFormatError(f"{name} was not written by torch.save.")
@@ -151,6 +162,7 @@ def _decode_legacy(stream: IO[bytes], size: int, name: str) -> Any:
     types: dict[str | int, Type] = {}
     unpickler = _unpickler(stream, size, size, name, types)
     _, machine, document, keys = (unpickler.load() for _ in range(4))
+    look(document)
     big = isinstance(machine, dict) and machine.get("little_endian") is False
     contents: dict[str | int, bytes] = {}
     try:

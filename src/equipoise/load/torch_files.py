@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from equipoise.decode.torch import decode_torch
-from equipoise.load.documents import from_document
+from equipoise.decode.torch import Tensor, decode_torch
+from equipoise.load.documents import check_declared, choose_key, from_document
+from equipoise.load.sglang_files import is_recording
 from equipoise.load.statistics import LoadStatistics
 
 __all__ = ["read_torch"]
@@ -13,4 +15,16 @@ __all__ = ["read_torch"]
 
 def read_torch(path: Path, key: str | None = None) -> LoadStatistics:
     """Return the load in a .pt file, old or new."""
-    return from_document(decode_torch(path), path, key)
+    return from_document(decode_torch(path, lambda document: _look(document, path, key)), path, key)
+
+
+def _look(document: Any, path: Path, key: str | None) -> None:
+    """Say by what keys a file has, and by the shape of its tensor, that it is no load, before its numbers are read."""
+    place = ""
+    if isinstance(document, dict):
+        if key is None and is_recording(document):
+            return
+        place = choose_key(list(document), key, path)
+        document = document[place]
+    if isinstance(document, Tensor):
+        check_declared(document.shape, document.dtype, f"{path}: {place or 'the array'}")
