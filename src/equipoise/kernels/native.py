@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.kernels.cache import keep
+from equipoise.kernels.garbage import pause_while_compiling
 
 __all__ = ["allocating", "frozen", "inlined", "internal", "native", "spliced"]
 
@@ -72,3 +73,6 @@ def _compile(function: Callable[..., Any], **more: Any) -> Callable[..., Any]:
     compiled: Callable[..., Any] = numba.njit(function, **options)
     keep(compiled)
     return compiled
+
+
+pause_while_compiling()
