@@ -3,6 +3,10 @@
 Fast-math would let the compiler reorder sums, and the plan would depend on the processor.
 
 Compiled code is kept on disk, see ``cache``; NUMBA_CACHE_DIR names another folder than the package's own.
+
+Compiling is what a first plan waits for, so: kernels hand each other ``np.int64(0)`` and not ``0``, as a literal is a
+type of its own, for which all that it is handed to is compiled once more; arrays are copied by loops, as assigning one
+to another compiles the text of an error, which takes seconds; and what only kernels call is not ``native``.
 """
 
 from __future__ import annotations
