@@ -25,7 +25,7 @@ test: $(VENV)/.development ## Lint, types, tests and the examples in docstrings 
 	$(BIN)/python -m pytest -rs -m "not slow" $(PARALLEL)
 
 test-slow: $(VENV)/.development ## Run the tests that compile everything again, or look at very many cases.
-	$(BIN)/python -m pytest -rs -m slow
+	$(BIN)/python -m pytest -rs -m slow $(PARALLEL)
 
 test-bounds: $(VENV)/.development ## Run every native kernel with each index checked; compiles all of them anew.
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/.cache/bounds $(BIN)/python -m pytest -m "not slow" \
