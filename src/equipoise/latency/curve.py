@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import inlined, native
+from equipoise.kernels.native import inlined, internal, native
 
 __all__ = ["Curve", "curve_of", "expected_slot_times", "most_tokens", "slot_moments", "slot_time"]
 
@@ -78,7 +78,7 @@ def _tabulate(curve):
             curve.table[i, column] = sums[column] * (2.0 * root / STEPS if column % 2 else 1.0)
 
 
-@native
+@internal
 def slot_time(curve, mean_tokens):
     """Return f(mean_tokens), from the table where it can be."""
     at = np.sqrt(mean_tokens) * STEPS
@@ -88,7 +88,7 @@ def slot_time(curve, mean_tokens):
     return _between(curve.table, i, at - i, 0)
 
 
-@native
+@internal
 def slot_moments(curve, mean_tokens):
     """Return f(mean_tokens), the variance of the time, and the chance that the slot gets any token."""
     at = np.sqrt(mean_tokens) * STEPS
@@ -101,7 +101,7 @@ def slot_moments(curve, mean_tokens):
     return time, max(_between(curve.table, i, t, 2) - time * time, 0.0), _between(curve.table, i, t, 4)
 
 
-@native
+@internal
 def most_tokens(curve, time):
     """Return a mean of tokens that no slot exceeds that takes ``time`` at most; too much by 2e-6 of it, or less."""
     table = curve.table
@@ -126,7 +126,7 @@ def most_tokens(curve, time):
     return root * root * (1.0 + 1e-6)
 
 
-@native
+@internal
 def _most_beyond(curve, time):
     """Return the same where it lies beyond the table."""
     root = (len(curve.table) - 1.0) / STEPS
@@ -151,7 +151,7 @@ def _between(table, i, t, column):
     )
 
 
-@native
+@internal
 def _summed(curve, x):
     """Return the six columns of the table at a mean of ``x``; a slope is what one token more adds on average."""
     floor, base, per_token, last, _ = curve
