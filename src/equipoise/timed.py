@@ -20,7 +20,7 @@ from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import PlacementProblem, as_problem
 from equipoise.provenance import Provenance
-from equipoise.timing import certify_time
+from equipoise.timing.certificate import certify_checked
 
 __all__ = ["solve_in_time"]
 
@@ -40,7 +40,7 @@ def solve_in_time(problem: PlacementProblem, how: How) -> Plan:
     token plan with all replicas active; it may be slower than a plan for that size alone. Where slots cost nothing but
     by their tokens, the plan is that of tokens, bit for bit, and all replicas are active.
     """
-    from equipoise.timing.plan import plan_in_time
+    from equipoise.timing.plan import InTime
 
     if as_problem(problem).latency is None:
         raise InvalidInputError("problem has no latency model; pass PlacementProblem(..., latency=..., ...).")
@@ -50,13 +50,14 @@ def solve_in_time(problem: PlacementProblem, how: How) -> Plan:
     def place(asked: PlacementProblem) -> NDArray[np.int32]:
         return tokens.physical_to_logical if asked.cluster == problem.cluster else how.find(asked).physical_to_logical
 
-    max_gap = float(getattr(how.strategy, "max_gap", MAX_GAP))
-    table, active = plan_in_time(problem, place, max_gap, how.threads)
+    in_time = InTime(problem, float(getattr(how.strategy, "max_gap", MAX_GAP)), how.threads)
+    table, active = in_time.plan(place)
     placement = Placement(table, problem.cluster.num_ranks, problem.num_logical_experts)
-    shares = [_even_among(placement, each) for each in active]
+    shares = tuple(_even_among(placement, each) for each in active)
     provenance = Provenance.of(tokens.strategy, how.seed, tokens.implementation, tokens.stages, problem.digest)
     plan = Plan.of(problem.in_tokens, placement, provenance, shares=None if active.all() else shares[-1])
-    return replace(plan, shares=shares[-1], time=certify_time(problem, placement, shares))
+    time = certify_checked(problem, placement, shares, in_time.bound)
+    return replace(plan, shares=shares[-1], time=time)
 
 
 def _even_among(placement: Placement, active: NDArray[np.bool_]) -> Shares:

@@ -16,12 +16,9 @@ NEAR = 1e-12  # relative; a count is not raised for what rounding adds
 
 
 @native
-def scale_of(curve, mean_tokens):
-    """Return the steps of a microsecond: the costliest of ``mean_tokens`` float64 [experts] becomes ``TOP``."""
-    most = 0.0
-    for each in mean_tokens:
-        most = max(most, each)
-    time = slot_time(curve, most)
+def scale_of(curve, most_tokens):
+    """Return the steps of a microsecond: an expert with ``most_tokens``, the hottest, comes to ``TOP``."""
+    time = slot_time(curve, most_tokens)
     return TOP / time if time > 0.0 else 1.0
 
 

@@ -5,13 +5,16 @@ After each step all ranks that it touched take less time than the busiest rank t
 
 from __future__ import annotations
 
+import numpy as np
+
 from equipoise.kernels.native import inlined, native
 from equipoise.timing.costs import cost
-from equipoise.timing.ranks import busiest, holds, put, set_count
+from equipoise.timing.ranks import holds, put, set_count, two_busiest
 
 __all__ = ["descend"]
 
 MOST_STEPS = 1  # for each slot of a layer
+LITTLE = 2.0**-10  # of the busiest rank: as many steps as there are ranks that gain less are the last
 
 
 @native
@@ -20,12 +23,16 @@ def descend(ranks, curve, scale, tokens, target, per_node):
 
     Replicas stay among ``per_node`` consecutive ranks.
     """
-    steps, most = 0, MOST_STEPS * ranks.value.size
+    steps, most, before = 0, MOST_STEPS * ranks.value.size, np.int64(2**62)
     while steps < most:
-        g = busiest(ranks)
+        g, second = two_busiest(ranks.load)
         if ranks.load[g] <= target:
             break
-        h, i, j = _find_swap(ranks, g, per_node)
+        if steps % len(ranks.load) == 0:
+            if ranks.load[g] > before * (1.0 - LITTLE):
+                break
+            before = ranks.load[g]
+        h, i, j = _find_swap(ranks, g, max(second, target), per_node)
         if h >= 0:
             _swap(ranks, g, i, h, j)
         elif not _sleep_or_wake(ranks, curve, scale, tokens, g, per_node):
@@ -35,10 +42,11 @@ def descend(ranks, curve, scale, tokens, target, per_node):
 
 
 @native
-def _find_swap(ranks, g, per_node):
+def _find_swap(ranks, g, enough, per_node):
     """Return (rank, slot of g, slot there) of the swap that leaves the lighter busier rank, or -1: with two pointers.
 
-    The lightest rank comes first: where it fits well, no other has room for better.
+    The lightest rank comes first. No further one is looked at where the busier of both comes to ``enough`` or less:
+    another rank is as busy, or nothing more is asked.
     """
     value, expert, extra, load, count = ranks
     slots = value.shape[1]
@@ -72,6 +80,8 @@ def _find_swap(ranks, g, per_node):
                 if f >= 0 and count[f] > 1 and holds(expert, g, f):
                     continue
                 best, best_h, best_i, best_j = heavier, h, i, q
+        if best <= enough:
+            break
     return best_h, best_i, best_j
 
 

@@ -32,7 +32,7 @@ def polish_rows(curve, tokens, held, active, asked):
     goal, top, limit = np.empty(batches), np.empty(batches, np.int64), np.empty(batches, np.int64)
     for row in range(rows):
         for b in range(batches):
-            scale = scale_of(curve, tokens[b, row])
+            scale = scale_of(curve, tokens[b, row].max())
             goal[b] = max(asked[b, row] * scale, 1.0)
             _read(curve, scale, tokens[b, row], held[row], active[b, row], value[b])
             for g in range(num_ranks):

@@ -10,7 +10,7 @@ from equipoise.kernels.native import inlined, native
 from equipoise.latency.curve import slot_moments
 from equipoise.timing.costs import cost
 
-__all__ = ["Ranks", "busiest", "holds", "likely", "new_ranks", "put", "read_ranks", "set_count", "sort_rank"]
+__all__ = ["Ranks", "cost_replicas", "holds", "likely", "new_ranks", "put", "read_ranks", "set_count", "sort_rank", "two_busiest"]
 
 SPREADS = 1.5
 """Standard deviations above its mean at which a rank is looked at, for the busiest of one step is above its mean."""
@@ -44,33 +44,51 @@ def new_ranks(num_ranks, slots, experts):
 
 
 @native
-def read_ranks(ranks, held, curve, scale, tokens):
-    """Make every replica in ``held`` int32 [ranks, slots] active, -1 left out; no slot is an extra one."""
+def read_ranks(ranks, held, curve, scale, ordered):
+    """Make every replica in ``held`` int32 [ranks, slots] active; no slot is an extra one.
+
+    ``held`` has experts by number, ``ranks`` by their place in ``ordered``.
+    """
     value, expert, extra, load, count = ranks
-    count[:] = 0
-    for g in range(held.shape[0]):
-        for s in range(held.shape[1]):
-            if held[g, s] >= 0:
-                count[held[g, s]] += 1
+    numbered, each, place = np.empty((3, len(count)), np.int64)
+    cost_replicas(held, curve, scale, ordered, numbered, each)
+    for i in range(len(count)):
+        place[ordered.expert[i]] = i
+        count[i] = numbered[ordered.expert[i]]
     for g in range(held.shape[0]):
         load[g] = 0
         for s in range(held.shape[1]):
-            e = np.int64(held[g, s])
-            expert[g, s], extra[g, s] = e, False
-            value[g, s] = cost(curve, scale, tokens[e], count[e]) if e >= 0 else 0
-            load[g] += value[g, s]
+            e = held[g, s]
+            expert[g, s], extra[g, s], value[g, s] = place[e], False, each[e]
+            load[g] += each[e]
         sort_rank(ranks, g)
 
 
+@native
+def cost_replicas(held, curve, scale, ordered, count, each):
+    """Set ``count`` and ``each`` int64 [experts], by number, to the replicas in ``held`` and what each of them costs."""
+    count[:] = 0
+    for g in range(held.shape[0]):
+        for s in range(held.shape[1]):
+            count[held[g, s]] += 1
+    for i in range(len(count)):
+        e = ordered.expert[i]
+        if count[e] > 1:
+            each[e] = cost(curve, scale, ordered.tokens[i], count[e])
+        else:
+            each[e] = np.int64(np.rint(ordered.single[i] * scale))
+
+
 @inlined
-def busiest(ranks):
-    """Return the rank that costs most, the first of equals."""
-    load = ranks.load
-    g = 0
+def two_busiest(load):
+    """Return the rank with the largest of ``load`` int64 [ranks], the first of equals, and the next largest load."""
+    g, second = 0, np.int64(-1)
     for h in range(1, len(load)):
         if load[h] > load[g]:
-            g = h
-    return g
+            g, second = h, load[g]
+        elif load[h] > second:
+            second = load[h]
+    return g, second
 
 
 @inlined

@@ -11,7 +11,7 @@ from equipoise.latency.curve import slot_moments
 from equipoise.timing.costs import cost, scale_of
 from equipoise.timing.ranks import SPREADS
 
-__all__ = ["choose_rows", "fill_rows", "judge_rows"]
+__all__ = ["choose_rows", "judge_rows"]
 
 
 class Slots(NamedTuple):
@@ -43,7 +43,7 @@ def choose_rows(curve, tokens, held, may, begin, active):
     load, count = np.empty(num_ranks, np.int64), np.empty(experts, np.int64)
     for row in range(len(tokens)):
         slots = Slots(held[row].reshape(total), at, first, active[row].reshape(total), load, count)
-        scale = scale_of(curve, tokens[row])
+        scale = scale_of(curve, tokens[row].max())
         _read(slots, begin[row].reshape(total), curve, scale, tokens[row])
         for _ in range(2 * total):
             if not _step(slots, may[row].reshape(total), curve, scale, tokens[row]):
@@ -158,42 +158,3 @@ def judge_rows(curve, tokens, held, active, times, likely):
                     full += time / chance if chance > 0.0 else 0.0
             times[row] = max(times[row], mean)
             likely[row] = max(likely[row], mean, min(full, mean + SPREADS * np.sqrt(spread)))
-
-
-@native
-def fill_rows(tokens, held, active):
-    """Put a dormant replica into every empty slot of ``held`` int32 [rows, ranks, slots], -1 where it is empty.
-
-    It is of the expert whose replicas get most tokens, of those that the rank does not hold, if there are such.
-    ``active`` bool [rows, ranks, slots] is set to the slots that were not empty.
-    """
-    experts = tokens.shape[1]
-    count, each = np.empty(experts, np.int64), np.empty(experts)
-    for row in range(len(tokens)):
-        count[:] = 0
-        for g in range(held.shape[1]):
-            for s in range(held.shape[2]):
-                active[row, g, s] = held[row, g, s] >= 0
-                if held[row, g, s] >= 0:
-                    count[held[row, g, s]] += 1
-        for e in range(experts):
-            each[e] = tokens[row, e] / count[e]
-        for g in range(held.shape[1]):
-            for s in range(held.shape[2]):
-                if held[row, g, s] >= 0:
-                    continue
-                best, most = np.int64(g % experts), -1.0
-                for e in range(experts):
-                    if each[e] > most and not _has(held[row, g], e):
-                        best, most = np.int64(e), each[e]
-                held[row, g, s] = best
-                count[best] += 1
-                each[best] = tokens[row, best] / count[best]
-
-
-@native
-def _has(held, e):
-    for each in held:  # noqa: SIM110  (a loop that numba compiles to a few instructions)
-        if each == e:
-            return True
-    return False
