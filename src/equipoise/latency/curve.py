@@ -48,7 +48,7 @@ def curve_of(floor: float, base: float, per_token: float) -> Curve:
     last = 0
     if floor > base:
         last = 2**62 if per_token <= (floor - base) * 2.0**-60 else int((floor - base) / per_token)
-    root = min(4.5 + np.sqrt(16.0 + min(last, 1e6)), MOST_ROOT)
+    root = min(4.5 + np.sqrt(21.0 + min(last, 1e6)), MOST_ROOT)  # beyond that it is a line, see _summed
     curve = Curve(floor, base, per_token, last, np.empty((int(np.ceil(root * STEPS)) + 2, 6)))
     _tabulate(curve)
     curve.table.setflags(write=False)
@@ -103,7 +103,7 @@ def slot_moments(curve, mean_tokens):
 
 @native
 def most_tokens(curve, time):
-    """Return a mean of tokens that no slot exceeds that takes ``time`` at most; too much by 2e-6 of it, or less."""
+    """Return a mean of tokens that no slot exceeds that takes ``time`` at most; too much by some 1e-5 of it, or less."""
     table = curve.table
     end = len(table) - 1
     if time >= table[end, 0]:
@@ -115,20 +115,31 @@ def most_tokens(curve, time):
             low = middle
         else:
             high = middle
-    below, above = 0.0, 1.0
-    for _ in range(16):
-        t = 0.5 * (below + above)
-        if _between(table, low, t, 0) <= time:
-            below = t
-        else:
-            above = t
-    root = (low + above) / STEPS
+    root = (low + _step_at(table, low, time)) / STEPS
     return root * root * (1.0 + 1e-6)
 
 
 @native
+def _step_at(table, i, time):
+    """Return a part of the step from row ``i`` of the table to the next in which ``time`` is reached, or a bit more.
+
+    The curve is near a line there, so two steps by its slope come to 1e-5 of the step; where not, all of it is taken.
+    """
+    begin, end = table[i, 0], table[i + 1, 0]
+    t = min((time - begin) / (end - begin), 1.0) if end > begin else 1.0
+    for _ in range(2):
+        t += (time - _between(table, i, t, 0)) / (end - begin) if end > begin else 0.0
+    t = min(max(t + 2e-5, 0.0), 1.0)
+    return t if _between(table, i, t, 0) >= time else 1.0
+
+
+@native
 def _most_beyond(curve, time):
-    """Return the same where it lies beyond the table."""
+    """Return the same where it lies beyond the table: on the line that the curve is, well above the floor."""
+    if curve.per_token > 0.0:
+        x = (time - curve.base) / curve.per_token
+        if x > 64.0 and x - 9.0 * np.sqrt(x) > curve.last:
+            return x
     root = (len(curve.table) - 1.0) / STEPS
     low = high = root * root
     while slot_time(curve, high) <= time and high < 1e15:

@@ -26,19 +26,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.native import native
+from equipoise.kernels.native import frozen, native
 from equipoise.latency.curve import most_tokens, slot_time
 from equipoise.timing.costs import least_replicas
 
 __all__ = ["least_busiest", "least_with_company", "raise_by_counting"]
 
 ROUNDS, LEAST_PART = 40, 0.02  # steps between a bound and a time that is possible; of the interval, each at least that
-CLOSE, COUNTED_CLOSE = 1e-5, 2e-3  # relative; where it is so small, nothing is halved
+CLOSE, COUNTED_CLOSE = 1e-4, 2e-3  # relative; where it is so small, nothing is halved
 SAFE = 1e-9  # relative; what is counted against a plan is counted so much lower
 MOST_COUNTED, MULTIPLES = 40, 5
 TOKENS_ALIKE, TIMES_ALIKE = 1.1, 1.002  # experts so near to each other count as the smallest of them
-MIXTURES = ((0.8, 0.0), (0.7, 0.0), (0.9, 0.0), (1.0, 0.0), (0.75, 0.005), (0.85, 0.0), (0.9, 0.05))
-"""Weights a and prices q that are tried."""
+WEIGHTS = frozen(np.array([0.8, 0.7, 0.9, 1.0, 0.75, 0.85, 0.9]), np.float64)
+PRICES = frozen(np.array([0.0, 0.0, 0.0, 0.0, 0.005, 0.0, 0.05]), np.float64)
+"""Weights a and prices q that are tried, a mixture each."""
 
 
 @native
@@ -103,7 +104,7 @@ def raise_by_counting(curve, ordered, num_ranks, num_slots, bound, achieved):
     Each k is asked for a little more than the best so far, and only one that has more is asked how much. Those are asked
     that are multiples of what ranks may hold: where replicas cost much the same, others have nothing to say.
     """
-    low, sums = min(bound, achieved), np.empty(len(MIXTURES))
+    low, sums = min(bound, achieved), np.empty(len(WEIGHTS))
     slots = num_slots // num_ranks
     fewest = max(len(ordered.tokens) // num_ranks, 1)
     for at in range(MULTIPLES * (slots + 1 - fewest)):
@@ -158,14 +159,21 @@ def _counts_unsplit(single, k, unit):
 
 @native
 def _count(curve, ordered, spare, k, time, sums):
-    """Set ``sums`` float64 [mixtures] to what replicas count for at least, as in the third argument."""
+    """Set ``sums`` float64 [mixtures] to what replicas count for at least, as in the third argument.
+
+    More replicas are more work, so of the counts only those are looked at whose m together are fewer.
+    """
     experts, unit = len(ordered.tokens), time / (k + 1) * (1.0 + SAFE)
-    tokens, known = np.empty(k + 1), 1  # the most tokens with which a replica has m = i
-    tokens[0] = most_tokens(curve, min(unit, time))
-    for x in range(len(MIXTURES)):
-        sums[x] = -MIXTURES[x][1] * spare
-    best = np.empty(len(MIXTURES))
-    first = 0
+    tokens = np.empty(k + 1)  # the most tokens with which a replica has m = i
+    for i in range(k + 1):
+        tokens[i] = most_tokens(curve, min((i + 1) * unit, time))
+        if tokens[i] >= ordered.tokens[0]:
+            tokens[i:] = tokens[i]
+            break
+    best = np.empty(len(WEIGHTS))
+    for x in range(len(WEIGHTS)):
+        sums[x] = -PRICES[x] * spare
+    first, top = 0, k
     while first < experts and ordered.tokens[first] > tokens[0]:
         last = first  # of those alike: all count at least as the last of them does
         while (
@@ -175,22 +183,22 @@ def _count(curve, ordered, spare, k, time, sums):
             and ordered.single[last + 1] * TIMES_ALIKE >= ordered.single[first]
         ):
             last += 1
+        while top > 0 and tokens[top - 1] >= ordered.tokens[last]:
+            top -= 1
         best[:] = np.inf
-        for i in range(k + 1):
-            if i == known:
-                tokens[i] = most_tokens(curve, min((i + 1) * unit, time))
-                known += 1
+        fewest = k * (spare + 1) + 1
+        for i in range(top, -1, -1):
             count = least_replicas(ordered.tokens[last], tokens[i], spare + 1)
-            if count <= spare + 1:
-                work = slot_time(curve, ordered.tokens[last] / count) if count > 1 else ordered.single[last]
-                work *= count / time
-                for x in range(len(MIXTURES)):
-                    a, price = MIXTURES[x]
-                    best[x] = min(best[x], a * (count * i / k) + (1.0 - a) * work + price * (count - 1))
-            if count == 1:
+            if count > spare + 1:
                 break
-        for x in range(len(MIXTURES)):
+            if count * i < fewest:
+                fewest = count * i
+                work = slot_time(curve, ordered.tokens[last] / count) if count > 1 else ordered.single[last]
+                for x in range(len(WEIGHTS)):
+                    counted = WEIGHTS[x] * (count * i / k) + (1.0 - WEIGHTS[x]) * (work * count / time)
+                    best[x] = min(best[x], counted + PRICES[x] * (count - 1))
+        for x in range(len(WEIGHTS)):
             sums[x] += best[x] * (last + 1 - first)
         first = last + 1
-    for x in range(len(MIXTURES)):
-        sums[x] += (1.0 - MIXTURES[x][0]) * ordered.rest[first] / time
+    for x in range(len(WEIGHTS)):
+        sums[x] += (1.0 - WEIGHTS[x]) * ordered.rest[first] / time
