@@ -14,7 +14,7 @@ from equipoise.timing.ranks import holds, put, set_count, two_busiest
 __all__ = ["descend"]
 
 MOST_STEPS = 1  # for each slot of a layer
-LITTLE = 2.0**-10  # of the busiest rank: as many steps as there are ranks that gain less are the last
+LITTLE = 2.0**-9  # of the busiest rank: as many steps as there are ranks that gain less are the last
 
 
 @native
@@ -85,7 +85,7 @@ def _find_swap(ranks, g, enough, per_node):
     return best_h, best_i, best_j
 
 
-@native
+@inlined
 def _swap(ranks, g, i, h, j):
     u, v = ranks.value[g, i], ranks.value[h, j]
     e, f = ranks.expert[g, i], ranks.expert[h, j]

@@ -19,7 +19,7 @@ def fill_rows(ordered, held, active, per_node):
     """
     num_ranks, slots = held.shape[1:]
     experts = ordered.tokens.shape[1]
-    count, near = np.empty(experts, np.int64), np.empty(experts, np.bool_)
+    count, wanted, each = np.empty(experts, np.int64), np.empty(experts, np.int64), np.empty(experts)
     for row in range(len(held)):
         layer = row_of(ordered, row)
         count[:] = 0
@@ -29,29 +29,54 @@ def fill_rows(ordered, held, active, per_node):
                 if active[row, g, s]:
                     count[held[row, g, s]] += 1
         for begin in range(0, num_ranks, per_node):
-            near[:] = False
-            for g in range(begin, begin + per_node):
-                for s in range(slots):
-                    if active[row, g, s]:
-                        near[held[row, g, s]] = True
+            there, number = held[row, begin : begin + per_node], 0
+            for i in range(experts):
+                e = layer.expert[i]
+                if per_node == num_ranks or _is_there(there, e):
+                    wanted[number], each[number] = e, layer.tokens[i] / count[e]
+                    number += 1
+                    _settle(wanted, each, number - 1)
             for g in range(begin, begin + per_node):
                 for s in range(slots):
                     if not active[row, g, s]:
-                        held[row, g, s] = _most_wanted(layer, held[row, g], near, count)
-                        count[held[row, g, s]] += 1
+                        held[row, g, s] = _take(wanted[:number], each, held[row, g], count)
 
 
 @native
-def _most_wanted(ordered, held, near, count):
-    """Return the expert of ``near`` whose replicas get most tokens and that is not among ``held``, or any of these."""
-    best, most = np.int64(held.max()), -1.0
-    for i in range(len(count)):
-        if ordered.tokens[i] <= most:
-            break
-        e = ordered.expert[i]
-        if near[e] and ordered.tokens[i] > most * count[e] and not _has(held, e):
-            best, most = e, ordered.tokens[i] / count[e]
-    return best
+def _settle(wanted, each, at):
+    """Move what stands at a place forward, to behind what is as much or more."""
+    e, tokens = wanted[at], each[at]
+    while at > 0 and each[at - 1] < tokens:
+        wanted[at], each[at] = wanted[at - 1], each[at - 1]
+        at -= 1
+    wanted[at], each[at] = e, tokens
+
+
+@native
+def _take(wanted, each, held, count):
+    """Return the first of ``wanted`` that is not among ``held``, or the first if all are, and put it in its new place."""
+    at = 0
+    while at < len(wanted) - 1 and _has(held, wanted[at]):
+        at += 1
+    if _has(held, wanted[at]):
+        at = 0
+    e, tokens = wanted[at], each[at] * count[wanted[at]]
+    count[e] += 1
+    tokens /= count[e]
+    while at + 1 < len(wanted) and each[at + 1] > tokens:
+        wanted[at], each[at] = wanted[at + 1], each[at + 1]
+        at += 1
+    wanted[at], each[at] = e, tokens
+    return e
+
+
+@native
+def _is_there(held, e):
+    """Whether some rank of a node holds expert ``e``."""
+    for g in range(len(held)):  # noqa: SIM110  (a loop that numba compiles to a few instructions)
+        if _has(held[g], e):
+            return True
+    return False
 
 
 @native

@@ -20,8 +20,10 @@ __all__ = ["Asked", "Best", "bound_rows", "descend_rows", "floor_rows", "plan_ro
 LARGEST = (0.45, 0.35, 0.27, 0.22, 0.18, 0.15)
 """What a replica may cost at most, in bounds on the busiest rank: each gives other counts."""
 
-FEW = 2
-"""So many of these are tried, but where ranks have equally many first replicas, beside which no large one has room."""
+FEW, WELL = 2, 1.04
+"""So many of these are tried, and one where that comes so near to the bound; but all where ranks have equally many first
+replicas, beside which no large one has room.
+"""
 
 CLOSE_ENOUGH = 1.005
 """A bound so near to what is achieved is not raised by counting."""
@@ -161,7 +163,7 @@ def _try_counts(ranks, curve, ordered, best, row, asked):
         deal(ranks, curve, scale, ordered, first)
         descend(ranks, curve, scale, ordered.tokens, target, num_ranks)
         _keep(ranks, curve, scale, ordered, best, row)
-        if ranks.load.max() <= target:
+        if ranks.load.max() <= (target if first < slots else max(target, np.int64(bound * WELL * scale))):
             break
 
 
@@ -177,14 +179,14 @@ def _work(curve, ordered, count):
 
 @native
 def bound_rows(curve, ordered, shape, achieved, bounds):
-    """Set ``bounds`` float64 [rows] to lower bounds on the busiest rank, without what is fixed, as ``achieved`` is.
+    """Raise ``bounds`` float64 [rows], lower ones on the busiest rank without what is fixed, as ``achieved`` is.
 
-    ``shape`` is ranks and slots a rank.
+    They are 0, or what is known already; none comes above ``achieved``. ``shape`` is ranks and slots a rank.
     """
     num_ranks, slots = shape
     for at in range(len(achieved)):
         row = row_of(ordered, at)
-        bounds[at] = min(_floor(curve, row, shape), achieved[at])
+        bounds[at] = min(max(_floor(curve, row, shape), bounds[at]), achieved[at])
         if bounds[at] * CLOSE_ENOUGH < achieved[at]:
             bounds[at] = raise_by_counting(curve, row, num_ranks, num_ranks * slots, bounds[at], achieved[at])
 

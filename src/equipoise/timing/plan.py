@@ -20,7 +20,10 @@ from equipoise.timing.subset import choose_rows, judge_rows
 
 __all__ = ["InTime"]
 
-NEAR = 1.001  # a bound: what is no further from it is not looked for among plans of tokens with fewer slots
+NEAR, NEAR_ENOUGH, MOST_SLOTS = 1.001, 1.01, 128
+"""Bounds: what is no further from one is not looked for among plans of tokens with fewer slots; with more than so many
+slots a layer, what is near enough is not either, for there that takes longer than all else.
+"""
 
 BASES = 3  # batch sizes, the largest, for which a placement for several is made
 
@@ -47,6 +50,7 @@ class InTime:
         self.per_node = problem.cluster.ranks_per_node if problem.is_hierarchical else problem.cluster.num_ranks
         self.tokens = [problem.mean_tokens(size) for size in problem.batch_sizes]
         self.ordered = [order_rows(self.curve, tokens) for tokens in self.tokens]
+        self.known = [np.zeros(problem.num_layers) for _ in self.tokens]  # lower bounds found while planning
 
     def plan(self, place: Place) -> tuple[Slots, Bools]:
         """Return the expert in each slot [layers, slots], and which are active [batch sizes, layers, slots].
@@ -66,7 +70,7 @@ class InTime:
 
         It holds for any plan, and is never above ``achieved``, what the busiest rank is expected to take in one.
         """
-        cluster, bounds, variable = self.problem.cluster, np.empty(len(achieved)), np.maximum(achieved - self.fixed, 0.0)
+        cluster, bounds, variable = self.problem.cluster, self.known[at].copy(), np.maximum(achieved - self.fixed, 0.0)
 
         def bound(some: slice) -> None:
             rows = Ordered(*(each[some] for each in self.ordered[at]))
@@ -79,14 +83,15 @@ class InTime:
         """Call ``work`` on ``number`` rows, in blocks."""
         for_each(work, blocks(number, self.threads), self.threads)
 
-    def _best_active(self, ordered: Ordered) -> Best:
-        """Return the best active replicas of each layer, -1 in slots without one.
+    def _best_active(self, at: int) -> Best:
+        """Return the best active replicas of each layer for one batch size, by number; -1 in slots without one.
 
         With every number of slots a rank, from the fewest on, a plan is made beside what fewer gave, and is never
         slower. Fewer slots are left out in layers where no plan with them is faster than what balances tokens on all.
-        What balances tokens on fewer is asked only where a bound leaves room for more than ``NEAR``.
+        What balances tokens on fewer is asked only where a bound leaves room for more than ``NEAR`` says.
         """
-        best, ranks, most = _new_best(*self.token.shape), *self.token.shape[1:]
+        best, ranks, most, ordered = _new_best(*self.token.shape), *self.token.shape[1:], self.ordered[at]
+        near = NEAR if ranks * most <= MOST_SLOTS else NEAR_ENOUGH
         every: Rows = np.arange(len(self.token))
         given = self._times(ordered, every, self.token)
         for slots in range(self.fewest, most + 1):
@@ -96,9 +101,10 @@ class InTime:
             if not self.problem.is_hierarchical:
                 self._plan(ordered, best, asked)
             open_ = self.problem.is_hierarchical | (
-                best.time[rows] > (given[rows] if slots == most else asked.bound * NEAR)
+                best.time[rows] > (given[rows] if slots == most else asked.bound * near)
             )
             self._descend(ordered, best, Asked(asked.shape, rows[open_], given[rows][open_], asked.bound[open_]))
+        self.known[at] = asked.bound  # those of all layers, for all slots, come last
         return best
 
     def _plan(self, ordered: Ordered, best: Best, asked: Asked) -> None:
@@ -143,7 +149,7 @@ class InTime:
     def _one(self) -> tuple[Slots, Bools]:
         """Return slots and active replicas for one batch size."""
         ordered = self.ordered[0]
-        held = self._best_active(ordered).held
+        held = self._best_active(0).held
         return held, self._fill(ordered, held)[None]
 
     def _fill(self, ordered: Ordered, held: Slots) -> Bools:

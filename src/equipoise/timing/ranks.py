@@ -100,25 +100,32 @@ def holds(expert, g, e):
     return False
 
 
-@native
+@inlined
 def sort_rank(ranks, g):
     """Sort the slots of rank ``g`` by what they cost."""
-    value, expert, extra = ranks.value[g], ranks.expert[g], ranks.extra[g]
-    for i in range(1, len(value)):
-        v, e, x = value[i], expert[i], extra[i]
+    value, expert, extra = ranks.value, ranks.expert, ranks.extra
+    for i in range(1, value.shape[1]):
+        v, e, x = value[g, i], expert[g, i], extra[g, i]
         j = i - 1
-        while j >= 0 and value[j] > v:
-            value[j + 1], expert[j + 1], extra[j + 1] = value[j], expert[j], extra[j]
+        while j >= 0 and value[g, j] > v:
+            value[g, j + 1], expert[g, j + 1], extra[g, j + 1] = value[g, j], expert[g, j], extra[g, j]
             j -= 1
-        value[j + 1], expert[j + 1], extra[j + 1] = v, e, x
+        value[g, j + 1], expert[g, j + 1], extra[g, j + 1] = v, e, x
 
 
-@native
+@inlined
 def put(ranks, g, s, e, each):
-    """Put expert ``e`` that costs ``each``, or -1 and 0, into slot ``s`` of rank ``g``, and sort its slots."""
-    ranks.load[g] += each - ranks.value[g, s]
-    ranks.value[g, s], ranks.expert[g, s] = each, e
-    sort_rank(ranks, g)
+    """Put expert ``e`` that costs ``each``, or -1 and 0, into slot ``s`` of rank ``g``, and move the slot to its place."""
+    value, expert, extra, load = ranks.value, ranks.expert, ranks.extra, ranks.load
+    load[g] += each - value[g, s]
+    x = extra[g, s]
+    while s > 0 and value[g, s - 1] > each:
+        value[g, s], expert[g, s], extra[g, s] = value[g, s - 1], expert[g, s - 1], extra[g, s - 1]
+        s -= 1
+    while s + 1 < value.shape[1] and value[g, s + 1] < each:
+        value[g, s], expert[g, s], extra[g, s] = value[g, s + 1], expert[g, s + 1], extra[g, s + 1]
+        s += 1
+    value[g, s], expert[g, s], extra[g, s] = each, e, x
 
 
 @native
