@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,9 +13,8 @@ from equipoise.problem import PlacementProblem
 from equipoise.threads import blocks, for_each
 from equipoise.timing.fill import fill_rows
 from equipoise.timing.layer import Asked, Best, bound_rows, descend_rows, floor_rows, plan_rows, start_rows, time_rows
+from equipoise.timing.nested import nest_rows
 from equipoise.timing.order import Ordered, order_rows
-from equipoise.timing.polish import polish_rows
-from equipoise.timing.subset import choose_rows, judge_rows
 
 __all__ = ["InTime"]
 
@@ -25,12 +23,12 @@ NEAR, NEAR_ENOUGH, MOST_SLOTS = 1.001, 1.01, 128
 slots a layer, what is near enough is not either, for there that takes longer than all else.
 """
 
-BASES = 3  # batch sizes, the largest, for which a placement for several is made
-
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Rows = NDArray[np.int64]
+Levels = NDArray[np.int64]
 Slots = NDArray[np.int32]
+KICKS, RELAXED, ROUNDED = 200, (1.0, 1.005, 1.015, 1.04), 1e-10
 Place = Callable[[PlacementProblem], Slots]
 """The slots [layers, slots] that balance the tokens of a problem."""
 
@@ -158,9 +156,9 @@ class InTime:
         fill_rows(ordered, held, active, self.per_node)
         return active
 
-    def _start(self, ordered: Ordered) -> Slots:
+    def _start(self, ordered: Ordered, slots: int) -> Slots:
         """Return active replicas where as many slots a rank as are needed are for one of each expert."""
-        best = _new_best(*self.token.shape)
+        best = _new_best(*self.token.shape[:2], slots)
 
         def start(some: slice) -> None:
             part, into = Ordered(*(each[some] for each in ordered)), Best(*(each[some] for each in best))
@@ -170,90 +168,88 @@ class InTime:
         return best.held
 
     def _several(self) -> tuple[Slots, Bools]:
-        """Return slots and active replicas for several batch sizes, those of a smaller among those of a larger.
+        """Return slots and active replicas for several batch sizes, those of a smaller among those of a larger."""
+        held, level, _ = self._nested(self.token.shape[2])
+        return held, np.asarray(level <= np.arange(len(self.tokens))[:, None, None, None], np.bool_)
 
-        Slots for one replica of each expert make the smallest set. Where that, or what follows from the slots that
-        balance tokens, is slower at any size than to balance tokens with all replicas active, that is done.
+    def _nested(self, slots: int) -> tuple[Slots, Levels, Floats]:
+        """Return slots [layers, ranks, slots], the batch from which on each is active, and times [layers, batch sizes].
+
+        None is slower than what balances tokens, all of it active; nor, where descent comes to that, than what fewer
+        slots a rank gave. Of what several starts lead to, what is best against both is taken.
         """
-        sizes = self.problem.batch_sizes
-        every = np.arange(len(self.token))
-        ordered = self.ordered
-        plans: list[tuple[Slots, Bools, Floats, Bools]] = []
-        starts = [self.token.copy()]
-        if not self.problem.is_hierarchical and self.fewest < self.token.shape[2]:
-            starts = [*(self._start(each) for each in ordered[::-1][:BASES]), *starts]
-        balanced = np.array([self._times(each, every, self.token) for each in ordered])
-        for held in starts:
-            active = np.empty((len(sizes), *held.shape), np.bool_)
-            active[-1] = self._fill(ordered[-1], held)
-            self._subsets(held, active)
+        every: Rows = np.arange(len(self.token))
+        token, none = self._token_with(slots, every), len(self.tokens)
+        balanced = np.stack([self._times(each, every, token) for each in self.ordered], axis=1)
+        best, levels, times = token, np.zeros(token.shape, np.int64), balanced.copy()
+        asked, starts = balanced, [(best.copy(), levels.copy())]
+        if slots > self.fewest:
+            fewer, level, before = self._nested(slots - 1)
+            asked = np.minimum(balanced, before)
+            starts.append(self._widened(fewer, level))
             if not self.problem.is_hierarchical:
-                self._polish(held, active, balanced)
-            times, of_step = self._subsets(held, active)
-            worth = ((times + of_step) / np.maximum(balanced, 1e-300)).sum(axis=0)
-            plans.append((held, active, worth, np.asarray((times > balanced).any(axis=0), np.bool_)))
-        awake = np.ones((len(sizes), *self.token.shape), np.bool_)
-        never = np.zeros(len(self.token), np.bool_)
-        plans.append((self.token.copy(), awake, np.full(len(self.token), np.inf), never))
-        held, active, worth, slower = plans[0]
-        for other, awake, other_worth, other_slower in plans[1:]:
-            better = (slower & ~other_slower) | ((slower == other_slower) & (other_worth < worth))
-            held[better], active[:, better] = other[better], awake[:, better]
-            worth[better], slower[better] = other_worth[better], other_slower[better]
-        return held, active
+                starts += [self._apart(slots, at) for at in range(none)]
+        near, near_levels, nearest = starts[0][0].copy(), starts[0][1].copy(), balanced.copy()
+        for held, level in starts:
+            reached = self._nest(held, level, asked, 0)
+            _take(_is_better(reached, nearest, (asked,)), (near, near_levels, nearest), (held, level, reached))
+            _take(_is_better(reached, times, (balanced, asked)), (best, levels, times), (held, level, reached))
+        for more in RELAXED:  # what fewer slots took may take somewhat more, where that makes it no slower than balanced
+            rows = np.flatnonzero((times > asked * (1.0 + ROUNDED)).any(axis=1))
+            if len(rows) == 0:
+                break
+            held, level = near.copy(), near_levels.copy()
+            reached = self._nest(held, level, np.minimum(asked * more, balanced), KICKS)
+            _take(_is_better(reached, times, (balanced, asked)), (best, levels, times), (held, level, reached))
+        return best, levels, times
 
-    def _subsets(self, held: Slots, active: Bools) -> tuple[Floats, Floats]:
-        """Set ``active``, of which the largest batch has all that may be, from the largest to the smallest.
+    def _widened(self, held: Slots, level: Levels) -> tuple[Slots, Levels]:
+        """Return the same with a slot more on each rank, active in no batch."""
+        wider = np.concatenate([held, np.full((*held.shape[:2], 1), -1, np.int32)], axis=2)
+        self._fill(self.ordered[-1], wider)
+        return wider, np.concatenate([level, np.full((*level.shape[:2], 1), len(self.tokens))], axis=2)
 
-        Returns the time of each batch and layer, and that of one step.
+    def _apart(self, slots: int, at: int) -> tuple[Slots, Levels]:
+        """Return a plan for one batch size in which the fewest slots hold one replica of each expert.
+
+        These are active in every batch, the others from that one on.
         """
-        times, of_step = np.empty((2, len(active), len(held)))
-        for at in range(len(active) - 1, -1, -1):
-            may = active[min(at + 1, len(active) - 1)].copy()
-            tokens = self.tokens[at]
-            times[at], of_step[at] = self._choose(tokens, held, may, active[at])
-        return times, of_step
+        held = self._start(self.ordered[at], slots)
+        level = np.where(np.arange(slots) < self.fewest, 0, np.where(self._fill(self.ordered[at], held), at, len(self.tokens)))
+        return held, level
 
-    def _polish(self, held: Slots, active: Bools, asked: Floats) -> None:
-        tokens = np.array(self.tokens)
+    def _nest(self, held: Slots, level: Levels, goals: Floats, kicks: int) -> Floats:
+        """Descend from slots and levels, in place, to ``goals`` [layers, batch sizes] and below; return the times."""
+        times, tokens = np.where(goals > 0, goals, 1.0), np.stack(self.tokens, axis=1)
 
-        def polish(rows: slice) -> None:
-            few = [np.ascontiguousarray(part[:, rows]) for part in (tokens, active, asked)]
-            polish_rows(self.curve, few[0], held[rows], few[1], few[2])
-            active[:, rows] = few[1]
+        def nest(some: slice) -> None:
+            nest_rows(self.curve, tokens[some], times[some], held[some], level[some], self.per_node, kicks)
 
-        self._each(polish, len(held))
+        self._each(nest, len(held))
+        return times
 
-    def _choose(self, tokens: Floats, held: Slots, may: Bools, active: Bools) -> tuple[Floats, Floats]:
-        """Set ``active`` to the better of what two starts lead to; return its time and that of one step."""
-        starts = [may, _one_each(held, may, self.fewest)] if self.fewest < held.shape[2] else [may]
-        times = np.full(len(held), np.inf)
-        of_step = np.full(len(held), np.inf)
-        for begin in starts:
-            found, time, step = np.empty_like(may), np.empty(len(held)), np.empty(len(held))
 
-            def work(
-                rows: slice, begin: Bools = begin, found: Bools = found, time: Any = time, step: Any = step
-            ) -> None:
-                choose_rows(self.curve, tokens[rows], held[rows], may[rows], begin[rows], found[rows])
-                judge_rows(self.curve, tokens[rows], held[rows], found[rows], time[rows], step[rows])
+def _is_better(times: Floats, than: Floats, limits: tuple[Floats, ...]) -> Bools:
+    """Return in which layers ``times`` are better, all [layers, batch sizes]: within each limit, then against the last.
 
-            self._each(work, len(held))
-            better = time + step < times + of_step
-            active[better], times[better], of_step[better] = found[better], time[better], step[better]
-        return times, of_step
+    How far the worst batch is over a limit counts first, then the sum of all.
+    """
+    better, equal = np.zeros(len(times), np.bool_), np.ones(len(times), np.bool_)
+    for at, limit in enumerate((*limits, limits[-1])):
+        mine, theirs = (each / np.maximum(limit, 1e-300) for each in (times, than))
+        if at < len(limits):
+            mine, theirs = (np.maximum(each.max(axis=1), 1.0 + ROUNDED) for each in (mine, theirs))
+        else:
+            mine, theirs = mine.sum(axis=1), theirs.sum(axis=1)
+        better |= equal & (mine < theirs)
+        equal &= mine == theirs
+    return better
+
+
+def _take(rows: Bools, into: tuple[NDArray[Any], ...], given: tuple[NDArray[Any], ...]) -> None:
+    for mine, theirs in zip(into, given, strict=True):
+        mine[rows] = theirs[rows]
 
 
 def _new_best(rows: int, ranks: int, slots: int) -> Best:
     return Best(np.full((rows, ranks, slots), -1, np.int32), *(np.full(rows, np.inf) for _ in range(3)))
-
-
-def _one_each(held: Slots, may: Bools, first: int) -> Bools:
-    """Return the replicas in the ``first`` slots of each rank, and of experts that have none there all that may be."""
-    begin = may.copy()
-    begin[:, :, first:] = False
-    for row in range(len(held)):
-        missing = np.setdiff1d(held[row][may[row]], held[row][begin[row]])
-        if len(missing):
-            begin[row] |= may[row] & np.isin(held[row], missing)
-    return np.asarray(begin, np.bool_)
