@@ -31,7 +31,7 @@ MOST_STEPS = 4  # for each slot of a layer
 FAR = 4  # kicks
 
 NOTHING, SWAP, EXCHANGE, SLEEP, WAKE, REPLACE, CONVERT = range(7)
-TOO_MUCH = np.int64(2**62)
+TOO_MUCH, TOP_LOAD = np.int64(2**62), np.int64(TOP)
 
 
 class Nest(NamedTuple):
@@ -125,14 +125,31 @@ def _descend(nest, asked, per_node, worst_only):
             break
         for c in range(batches):
             if not settled[c]:
-                nest.most[c] = nest.load[b, g] - 1
+                nest.most[c] = min(nest.load[b, g] - 1, max(nest.load[c].max(), TOP_LOAD))
         kind, s, h, t = _find(nest, settled, b, g, (g // per_node * per_node, per_node))
         if kind == NOTHING:
+            h, t = _find_idle(nest, settled, b)
+            if h >= 0:
+                _make(nest, asked, b, (SLEEP, h, t, h, t))
+                continue
             settled[b] = True
             if worst_only:
                 break
         else:
             _make(nest, asked, b, (kind, g, s, h, t))
+
+
+@native
+def _find_idle(nest, settled, b):
+    """Return rank and slot of the replica that may sleep and leaves its rank most time in batch ``b``, or -1."""
+    best, found = np.int64(0), (-1, -1)
+    for h in range(nest.held.shape[0]):
+        for t in range(nest.held.shape[1]):
+            e = nest.held[h, t]
+            if nest.level[h, t] <= b and nest.count[b, e] > 1 and nest.each[b, e, 0] > best:
+                if _after_less(nest, settled, (h, t), (nest.level[h, t], b + 1)) < TOO_MUCH:
+                    best, found = nest.each[b, e, 0], (h, t)
+    return found
 
 
 @native
@@ -203,13 +220,14 @@ def _find(nest, settled, b, g, ranks):
         after = _after_less(nest, settled, (g, s), (level[g, s], b + 1))
         if after < best:
             best, found = after, (SLEEP, s, g, s)
+        large = nest.each[b, held[g, s], 0] * held.shape[1] > nest.load[b, g]  # others are not worth a replica more
         for h in range(ranks[0], ranks[0] + ranks[1]):
             if h == g or nest.load[b, h] >= best:
                 continue
-            there = holds(held, h, held[g, s])
+            there = holds(held, h, held[g, s]) or not large
             for t in range(held.shape[1]):
                 if held[h, t] == held[g, s]:
-                    kinds = (EXCHANGE, WAKE) if level[h, t] > b else (NOTHING, NOTHING)
+                    kinds = (EXCHANGE, WAKE if large else NOTHING) if level[h, t] > b else (NOTHING, NOTHING)
                 else:
                     swap = SWAP if _may_swap(nest, b, (g, s, h, t), best) else NOTHING
                     more = NOTHING if there else REPLACE if level[h, t] == len(nest.most) else CONVERT

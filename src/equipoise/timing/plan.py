@@ -28,6 +28,7 @@ Bools = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 Levels = NDArray[np.int64]
 Slots = NDArray[np.int32]
+ALL = slice(None)
 KICKS, RELAXED, ROUNDED = 200, (1.0, 1.005, 1.015, 1.04), 1e-10
 Place = Callable[[PlacementProblem], Slots]
 """The slots [layers, slots] that balance the tokens of a problem."""
@@ -192,15 +193,17 @@ class InTime:
         near, near_levels, nearest = starts[0][0].copy(), starts[0][1].copy(), balanced.copy()
         for held, level in starts:
             reached = self._nest(held, level, asked, 0)
-            _take(_is_better(reached, nearest, (asked,)), (near, near_levels, nearest), (held, level, reached))
-            _take(_is_better(reached, times, (balanced, asked)), (best, levels, times), (held, level, reached))
+            for limits, into in (((asked,), (near, near_levels, nearest)), ((balanced, asked), (best, levels, times))):
+                better = _is_better(reached, into[2], limits)
+                _take(np.flatnonzero(better), into, (held[better], level[better], reached[better]))
         for more in RELAXED:  # what fewer slots took may take somewhat more, where that makes it no slower than balanced
             rows = np.flatnonzero((times > asked * (1.0 + ROUNDED)).any(axis=1))
             if len(rows) == 0:
                 break
-            held, level = near.copy(), near_levels.copy()
-            reached = self._nest(held, level, np.minimum(asked * more, balanced), KICKS)
-            _take(_is_better(reached, times, (balanced, asked)), (best, levels, times), (held, level, reached))
+            held, level = near[rows], near_levels[rows]
+            reached = self._nest(held, level, np.minimum(asked * more, balanced)[rows], KICKS, rows)
+            better = _is_better(reached, times[rows], (balanced[rows], asked[rows]))
+            _take(rows[better], (best, levels, times), (held[better], level[better], reached[better]))
         return best, levels, times
 
     def _widened(self, held: Slots, level: Levels) -> tuple[Slots, Levels]:
@@ -218,9 +221,9 @@ class InTime:
         level = np.where(np.arange(slots) < self.fewest, 0, np.where(self._fill(self.ordered[at], held), at, len(self.tokens)))
         return held, level
 
-    def _nest(self, held: Slots, level: Levels, goals: Floats, kicks: int) -> Floats:
-        """Descend from slots and levels, in place, to ``goals`` [layers, batch sizes] and below; return the times."""
-        times, tokens = np.where(goals > 0, goals, 1.0), np.stack(self.tokens, axis=1)
+    def _nest(self, held: Slots, level: Levels, goals: Floats, kicks: int, rows: Rows | slice = ALL) -> Floats:
+        """Descend from slots and levels of some layers, in place, to ``goals`` [layers, batch sizes]; return the times."""
+        times, tokens = np.where(goals > 0, goals, 1.0), np.stack([each[rows] for each in self.tokens], axis=1)
 
         def nest(some: slice) -> None:
             nest_rows(self.curve, tokens[some], times[some], held[some], level[some], self.per_node, kicks)
@@ -246,9 +249,9 @@ def _is_better(times: Floats, than: Floats, limits: tuple[Floats, ...]) -> Bools
     return better
 
 
-def _take(rows: Bools, into: tuple[NDArray[Any], ...], given: tuple[NDArray[Any], ...]) -> None:
+def _take(rows: Rows, into: tuple[NDArray[Any], ...], given: tuple[NDArray[Any], ...]) -> None:
     for mine, theirs in zip(into, given, strict=True):
-        mine[rows] = theirs[rows]
+        mine[rows] = theirs
 
 
 def _new_best(rows: int, ranks: int, slots: int) -> Best:
