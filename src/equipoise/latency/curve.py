@@ -103,7 +103,7 @@ def slot_moments(curve, mean_tokens):
 
 @native
 def most_tokens(curve, time):
-    """Return a mean of tokens that no slot exceeds that takes ``time`` at most; too much by some 1e-5 of it, or less."""
+    """Return a mean of tokens that no slot exceeds that takes ``time`` at most; too much by some 1e-5 of it at most."""
     table = curve.table
     end = len(table) - 1
     if time >= table[end, 0]:

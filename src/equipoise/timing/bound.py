@@ -101,8 +101,8 @@ def _room(curve, ordered, num_ranks, num_slots, time):
 def raise_by_counting(curve, ordered, num_ranks, num_slots, bound, achieved):
     """Return ``bound``, which replicas and work gave, raised by counting; never above ``achieved``.
 
-    Each k is asked for a little more than the best so far, and only one that has more is asked how much. Those are asked
-    that are multiples of what ranks may hold: where replicas cost much the same, others have nothing to say.
+    Each k is asked for a little more than the best so far, and only one that has more is asked how much. Those are
+    asked that are multiples of what ranks may hold: where replicas cost much the same, others have nothing to say.
     """
     low, sums = min(bound, achieved), np.empty(len(WEIGHTS))
     slots = num_slots // num_ranks

@@ -54,7 +54,7 @@ def _settle(wanted, each, at):
 
 @native
 def _take(wanted, each, held, count):
-    """Return the first of ``wanted`` that is not among ``held``, or the first if all are, and put it in its new place."""
+    """Return the first of ``wanted`` that is not among ``held``, or the first if all are; move it to its new place."""
     at = 0
     while at < len(wanted) - 1 and _has(held, wanted[at]):
         at += 1

@@ -21,8 +21,8 @@ LARGEST = (0.45, 0.35, 0.27, 0.22, 0.18, 0.15)
 """What a replica may cost at most, in bounds on the busiest rank: each gives other counts."""
 
 FEW, WELL = 2, 1.04
-"""So many of these are tried, and one where that comes so near to the bound; but all where ranks have equally many first
-replicas, beside which no large one has room.
+"""So many of these are tried, and one where that comes so near to the bound; but all where ranks have equally many
+first replicas, beside which no large one has room.
 """
 
 CLOSE_ENOUGH = 1.005
@@ -59,7 +59,7 @@ class Asked(NamedTuple):
 
 @native
 def time_rows(curve, ordered, rows, held, times):
-    """Set ``times`` float64 [asked] to the busiest rank's where all of ``held`` int32 [asked, ranks, slots] is active."""
+    """Set ``times`` float64 [asked] to the busiest rank's with all of ``held`` int32 [asked, ranks, slots] active."""
     count, each = np.empty((2, ordered.tokens.shape[1]), np.int64)
     for at in range(len(rows)):
         row = row_of(ordered, rows[at])
@@ -142,7 +142,7 @@ def start_rows(curve, ordered, best, first, max_gap):
 
 @native
 def _try_counts(ranks, curve, ordered, best, row, asked):
-    """Deal and descend with counts from few to many; ``asked`` is the bound, the target, and slots of first replicas."""
+    """Deal and descend with counts from few to many; ``asked`` is bound, target, and slots of first replicas."""
     bound, target, first = asked
     num_ranks, slots = ranks.expert.shape
     ranks.extra[:] = False

@@ -39,7 +39,8 @@ class Nest(NamedTuple):
 
     held int32 [ranks, slots]; level int64 [ranks, slots], the number of batches where it is active in none; load int64
     [batches, ranks]; count int64 [batches, experts], active replicas; each int64 [batches, experts, 3], what each of
-    them costs, would cost with one more, and with one less, which is the last; most int64 [batches], what a rank may come to.
+    them costs, would cost with one more, and with one less, which is the last; most int64 [batches], what a rank may
+    come to.
     """
 
     held: Any
@@ -63,8 +64,8 @@ def nest_rows(curve, tokens, goals, held, level, per_node, kicks):
     """Improve ``held`` int32 and ``level`` int64 [rows, ranks, slots] for ``tokens`` float64 [rows, batches, experts].
 
     ``goals`` float64 [rows, batches], without what is fixed: what the busiest rank may take, above 0; it is set to what
-    it takes. Replicas stay among ``per_node`` consecutive ranks. Where it takes more, descent is left and taken up again
-    so often: ``kicks``.
+    it takes. Replicas stay among ``per_node`` consecutive ranks. Where it takes more, descent is left and taken up
+    again so often: ``kicks``.
     """
     rows, batches, experts = tokens.shape
     num_ranks = held.shape[1]
@@ -146,9 +147,10 @@ def _find_idle(nest, settled, b):
     for h in range(nest.held.shape[0]):
         for t in range(nest.held.shape[1]):
             e = nest.held[h, t]
-            if nest.level[h, t] <= b and nest.count[b, e] > 1 and nest.each[b, e, 0] > best:
-                if _after_less(nest, settled, (h, t), (nest.level[h, t], b + 1)) < TOO_MUCH:
-                    best, found = nest.each[b, e, 0], (h, t)
+            if nest.level[h, t] > b or nest.count[b, e] < 2 or nest.each[b, e, 0] <= best:
+                continue
+            if _after_less(nest, settled, (h, t), (nest.level[h, t], b + 1)) < TOO_MUCH:
+                best, found = nest.each[b, e, 0], (h, t)
     return found
 
 
@@ -278,7 +280,7 @@ def _after(nest, settled, b, kind, slots):
     held, level, load, each, most = nest.held, nest.level, nest.load, nest.each, nest.most
     e, f, after = held[g, s], held[h, t], np.int64(0)
     for c in range(len(most)):
-        if kind == SWAP or kind == EXCHANGE:
+        if kind in (SWAP, EXCHANGE):
             more = (each[c, e, 0] if level[g, s] <= c else 0) - (each[c, f, 0] if level[h, t] <= c else 0)
             own, other = load[c, g] - more, load[c, h] + more
         else:
@@ -324,7 +326,7 @@ def _make(nest, asked, b, step):
         _lift(nest, f, -1)
     if kind == SWAP:
         held[g, s], held[h, t] = f, e
-    if kind == SWAP or kind == EXCHANGE:
+    if kind in (SWAP, EXCHANGE):
         level[g, s], level[h, t] = level[h, t], level[g, s]
     elif kind == SLEEP:
         for c in range(level[g, s], b + 1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,8 +13,8 @@ from equipoise.problem import PlacementProblem
 from equipoise.threads import blocks, for_each
 from equipoise.timing.fill import fill_rows
 from equipoise.timing.layer import Asked, Best, bound_rows, descend_rows, floor_rows, plan_rows, start_rows, time_rows
-from equipoise.timing.nested import nest_rows
 from equipoise.timing.order import Ordered, order_rows
+from equipoise.timing.several import plan_several
 
 __all__ = ["InTime"]
 
@@ -26,10 +26,7 @@ slots a layer, what is near enough is not either, for there that takes longer th
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Rows = NDArray[np.int64]
-Levels = NDArray[np.int64]
 Slots = NDArray[np.int32]
-ALL = slice(None)
-KICKS, RELAXED, ROUNDED = 200, (1.0, 1.005, 1.015, 1.04), 1e-10
 Place = Callable[[PlacementProblem], Slots]
 """The slots [layers, slots] that balance the tokens of a problem."""
 
@@ -61,7 +58,7 @@ class InTime:
         if self.problem.latency.is_proportional:
             return token, np.ones((sizes, *token.shape), np.bool_)
         self.place, self.token = place, token.reshape(len(token), self.problem.cluster.num_ranks, -1)
-        held, active = self._one() if sizes == 1 else self._several()
+        held, active = self._one() if sizes == 1 else plan_several(self)
         return held.reshape(token.shape), active.reshape(sizes, *token.shape)
 
     def bound(self, achieved: Floats, at: int) -> Floats:
@@ -75,10 +72,10 @@ class InTime:
             rows = Ordered(*(each[some] for each in self.ordered[at]))
             bound_rows(self.curve, rows, (cluster.num_ranks, cluster.slots_per_rank), variable[some], bounds[some])
 
-        self._each(bound, len(achieved))
-        return np.minimum(bounds + self.fixed, achieved)
+        self.each(bound, len(achieved))
+        return np.asarray(np.minimum(bounds + self.fixed, achieved))
 
-    def _each(self, work: Callable[[slice], None], number: int) -> None:
+    def each(self, work: Callable[[slice], None], number: int) -> None:
         """Call ``work`` on ``number`` rows, in blocks."""
         for_each(work, blocks(number, self.threads), self.threads)
 
@@ -92,7 +89,7 @@ class InTime:
         best, ranks, most, ordered = _new_best(*self.token.shape), *self.token.shape[1:], self.ordered[at]
         near = NEAR if ranks * most <= MOST_SLOTS else NEAR_ENOUGH
         every: Rows = np.arange(len(self.token))
-        given = self._times(ordered, every, self.token)
+        given = self.times(ordered, every, self.token)
         for slots in range(self.fewest, most + 1):
             floors = self._floors(ordered, every, slots)
             rows = every if slots == most else np.flatnonzero(floors < given)
@@ -113,31 +110,33 @@ class InTime:
             part = Asked(asked.shape, asked.rows[some], asked.given[some], asked.bound[some])
             plan_rows(self.curve, ordered, best, part, self.max_gap)
 
-        self._each(plan, len(asked.rows))
+        self.each(plan, len(asked.rows))
 
     def _descend(self, ordered: Ordered, best: Best, asked: Asked) -> None:
         """Descend from what balances tokens."""
         if len(asked.rows) == 0:
             return
-        token = self._token_with(asked.shape[1], asked.rows)
+        token = self.token_with(asked.shape[1], asked.rows)
 
         def descend(some: slice) -> None:
             part = Asked(asked.shape, asked.rows[some], asked.given[some], asked.bound[some])
             descend_rows(self.curve, ordered, best, part, token[some], self.per_node)
 
-        self._each(descend, len(asked.rows))
+        self.each(descend, len(asked.rows))
 
     def _floors(self, ordered: Ordered, rows: Rows, slots: int) -> Floats:
+        """Return quick bounds for some layers with so many slots a rank."""
         floors, shape = np.empty(len(rows)), (self.token.shape[1], slots)
-        self._each(lambda some: floor_rows(self.curve, ordered, rows[some], shape, floors[some]), len(rows))
+        self.each(lambda some: floor_rows(self.curve, ordered, rows[some], shape, floors[some]), len(rows))
         return floors
 
-    def _times(self, ordered: Ordered, rows: Rows, held: Slots) -> Floats:
+    def times(self, ordered: Ordered, rows: Rows, held: Slots) -> Floats:
+        """Return what the busiest rank of some layers takes where all of ``held`` is active."""
         times = np.empty(len(rows))
-        self._each(lambda some: time_rows(self.curve, ordered, rows[some], held[some], times[some]), len(rows))
+        self.each(lambda some: time_rows(self.curve, ordered, rows[some], held[some], times[some]), len(rows))
         return times
 
-    def _token_with(self, slots: int, rows: Rows) -> Slots:
+    def token_with(self, slots: int, rows: Rows) -> Slots:
         """Return what balances tokens with so many slots a rank, for some layers."""
         if slots == self.token.shape[2]:
             return self.token[rows]
@@ -149,15 +148,15 @@ class InTime:
         """Return slots and active replicas for one batch size."""
         ordered = self.ordered[0]
         held = self._best_active(0).held
-        return held, self._fill(ordered, held)[None]
+        return held, self.fill(ordered, held)[None]
 
-    def _fill(self, ordered: Ordered, held: Slots) -> Bools:
+    def fill(self, ordered: Ordered, held: Slots) -> Bools:
         """Put dormant replicas into the empty slots of ``held``; return which are active."""
         active = np.empty(held.shape, np.bool_)
         fill_rows(ordered, held, active, self.per_node)
         return active
 
-    def _start(self, ordered: Ordered, slots: int) -> Slots:
+    def start(self, ordered: Ordered, slots: int) -> Slots:
         """Return active replicas where as many slots a rank as are needed are for one of each expert."""
         best = _new_best(*self.token.shape[:2], slots)
 
@@ -165,93 +164,9 @@ class InTime:
             part, into = Ordered(*(each[some] for each in ordered)), Best(*(each[some] for each in best))
             start_rows(self.curve, part, into, self.fewest, self.max_gap)
 
-        self._each(start, len(self.token))
-        return best.held
-
-    def _several(self) -> tuple[Slots, Bools]:
-        """Return slots and active replicas for several batch sizes, those of a smaller among those of a larger."""
-        held, level, _ = self._nested(self.token.shape[2])
-        return held, np.asarray(level <= np.arange(len(self.tokens))[:, None, None, None], np.bool_)
-
-    def _nested(self, slots: int) -> tuple[Slots, Levels, Floats]:
-        """Return slots [layers, ranks, slots], the batch from which on each is active, and times [layers, batch sizes].
-
-        None is slower than what balances tokens, all of it active; nor, where descent comes to that, than what fewer
-        slots a rank gave. Of what several starts lead to, what is best against both is taken.
-        """
-        every: Rows = np.arange(len(self.token))
-        token, none = self._token_with(slots, every), len(self.tokens)
-        balanced = np.stack([self._times(each, every, token) for each in self.ordered], axis=1)
-        best, levels, times = token, np.zeros(token.shape, np.int64), balanced.copy()
-        asked, starts = balanced, [(best.copy(), levels.copy())]
-        if slots > self.fewest:
-            fewer, level, before = self._nested(slots - 1)
-            asked = np.minimum(balanced, before)
-            starts.append(self._widened(fewer, level))
-            if not self.problem.is_hierarchical:
-                starts += [self._apart(slots, at) for at in range(none)]
-        near, near_levels, nearest = starts[0][0].copy(), starts[0][1].copy(), balanced.copy()
-        for held, level in starts:
-            reached = self._nest(held, level, asked, 0)
-            for limits, into in (((asked,), (near, near_levels, nearest)), ((balanced, asked), (best, levels, times))):
-                better = _is_better(reached, into[2], limits)
-                _take(np.flatnonzero(better), into, (held[better], level[better], reached[better]))
-        for more in RELAXED:  # what fewer slots took may take somewhat more, where that makes it no slower than balanced
-            rows = np.flatnonzero((times > asked * (1.0 + ROUNDED)).any(axis=1))
-            if len(rows) == 0:
-                break
-            held, level = near[rows], near_levels[rows]
-            reached = self._nest(held, level, np.minimum(asked * more, balanced)[rows], KICKS, rows)
-            better = _is_better(reached, times[rows], (balanced[rows], asked[rows]))
-            _take(rows[better], (best, levels, times), (held[better], level[better], reached[better]))
-        return best, levels, times
-
-    def _widened(self, held: Slots, level: Levels) -> tuple[Slots, Levels]:
-        """Return the same with a slot more on each rank, active in no batch."""
-        wider = np.concatenate([held, np.full((*held.shape[:2], 1), -1, np.int32)], axis=2)
-        self._fill(self.ordered[-1], wider)
-        return wider, np.concatenate([level, np.full((*level.shape[:2], 1), len(self.tokens))], axis=2)
-
-    def _apart(self, slots: int, at: int) -> tuple[Slots, Levels]:
-        """Return a plan for one batch size in which the fewest slots hold one replica of each expert.
-
-        These are active in every batch, the others from that one on.
-        """
-        held = self._start(self.ordered[at], slots)
-        level = np.where(np.arange(slots) < self.fewest, 0, np.where(self._fill(self.ordered[at], held), at, len(self.tokens)))
-        return held, level
-
-    def _nest(self, held: Slots, level: Levels, goals: Floats, kicks: int, rows: Rows | slice = ALL) -> Floats:
-        """Descend from slots and levels of some layers, in place, to ``goals`` [layers, batch sizes]; return the times."""
-        times, tokens = np.where(goals > 0, goals, 1.0), np.stack([each[rows] for each in self.tokens], axis=1)
-
-        def nest(some: slice) -> None:
-            nest_rows(self.curve, tokens[some], times[some], held[some], level[some], self.per_node, kicks)
-
-        self._each(nest, len(held))
-        return times
-
-
-def _is_better(times: Floats, than: Floats, limits: tuple[Floats, ...]) -> Bools:
-    """Return in which layers ``times`` are better, all [layers, batch sizes]: within each limit, then against the last.
-
-    How far the worst batch is over a limit counts first, then the sum of all.
-    """
-    better, equal = np.zeros(len(times), np.bool_), np.ones(len(times), np.bool_)
-    for at, limit in enumerate((*limits, limits[-1])):
-        mine, theirs = (each / np.maximum(limit, 1e-300) for each in (times, than))
-        if at < len(limits):
-            mine, theirs = (np.maximum(each.max(axis=1), 1.0 + ROUNDED) for each in (mine, theirs))
-        else:
-            mine, theirs = mine.sum(axis=1), theirs.sum(axis=1)
-        better |= equal & (mine < theirs)
-        equal &= mine == theirs
-    return better
-
-
-def _take(rows: Rows, into: tuple[NDArray[Any], ...], given: tuple[NDArray[Any], ...]) -> None:
-    for mine, theirs in zip(into, given, strict=True):
-        mine[rows] = theirs
+        self.each(start, len(self.token))
+        held: Slots = best.held
+        return held
 
 
 def _new_best(rows: int, ranks: int, slots: int) -> Best:

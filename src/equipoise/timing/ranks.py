@@ -10,7 +10,10 @@ from equipoise.kernels.native import inlined, native
 from equipoise.latency.curve import slot_moments
 from equipoise.timing.costs import cost
 
-__all__ = ["Ranks", "cost_replicas", "holds", "likely", "new_ranks", "put", "read_ranks", "set_count", "sort_rank", "two_busiest"]
+__all__ = [
+    "Ranks", "cost_replicas", "holds", "likely", "new_ranks", "put", "read_ranks", "set_count", "sort_rank",
+    "two_busiest",
+]  # fmt: skip
 
 SPREADS = 1.5
 """Standard deviations above its mean at which a rank is looked at, for the busiest of one step is above its mean."""
@@ -66,7 +69,7 @@ def read_ranks(ranks, held, curve, scale, ordered):
 
 @native
 def cost_replicas(held, curve, scale, ordered, count, each):
-    """Set ``count`` and ``each`` int64 [experts], by number, to the replicas in ``held`` and what each of them costs."""
+    """Set ``count`` and ``each`` int64 [experts], by number, to replicas in ``held`` and what each of them costs."""
     count[:] = 0
     for g in range(held.shape[0]):
         for s in range(held.shape[1]):
@@ -115,7 +118,7 @@ def sort_rank(ranks, g):
 
 @inlined
 def put(ranks, g, s, e, each):
-    """Put expert ``e`` that costs ``each``, or -1 and 0, into slot ``s`` of rank ``g``, and move the slot to its place."""
+    """Put expert ``e`` that costs ``each``, or -1 and 0, into slot ``s`` of rank ``g``; move the slot to its place."""
     value, expert, extra, load = ranks.value, ranks.expert, ranks.extra, ranks.load
     load[g] += each - value[g, s]
     x = extra[g, s]
