@@ -30,7 +30,7 @@ from equipoise.kernels.native import frozen, native
 from equipoise.latency.curve import most_tokens, slot_time
 from equipoise.timing.costs import least_replicas
 
-__all__ = ["least_busiest", "least_with_company", "raise_by_counting"]
+__all__ = ["CLOSE", "least_busiest", "least_with_company", "raise_by_counting"]
 
 ROUNDS, LEAST_PART = 40, 0.02  # steps between a bound and a time that is possible; of the interval, each at least that
 CLOSE, COUNTED_CLOSE = 1e-4, 2e-3  # relative; where it is so small, nothing is halved

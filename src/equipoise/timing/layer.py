@@ -8,7 +8,7 @@ import numpy as np
 
 from equipoise.kernels.native import native
 from equipoise.latency.curve import slot_time
-from equipoise.timing.bound import least_busiest, least_with_company, raise_by_counting
+from equipoise.timing.bound import CLOSE, least_busiest, least_with_company, raise_by_counting
 from equipoise.timing.costs import scale_of
 from equipoise.timing.deal import count_for, deal
 from equipoise.timing.descent import descend
@@ -151,7 +151,7 @@ def _try_counts(ranks, curve, ordered, best, row, asked):
     while part < 1.0 and not count_for(curve, ordered.tokens, num_ranks, num_ranks * slots, bound * part, ranks.count):
         part = min(1.0, part * 1.3)
     for i in range(len(LARGEST) if first < slots else FEW):
-        time = bound * (part if i == 0 else LARGEST[i]) * (1.0 + 2e-5)
+        time = bound * (part if i == 0 else LARGEST[i]) * (1.0 + 2.5 * CLOSE)
         if not count_for(curve, ordered.tokens, num_ranks, num_ranks * slots, time, ranks.count):
             break
         total = ranks.count.sum()

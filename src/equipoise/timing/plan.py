@@ -156,8 +156,11 @@ class InTime:
         fill_rows(ordered, held, active, self.per_node)
         return active
 
-    def start(self, ordered: Ordered, slots: int) -> Slots:
-        """Return active replicas where as many slots a rank as are needed are for one of each expert."""
+    def start(self, ordered: Ordered, slots: int) -> tuple[Slots, Bools]:
+        """Return active replicas where as many slots a rank as are needed are for one of each expert, -1 elsewhere.
+
+        And in which layers there is such a plan.
+        """
         best = _new_best(*self.token.shape[:2], slots)
 
         def start(some: slice) -> None:
@@ -165,8 +168,7 @@ class InTime:
             start_rows(self.curve, part, into, self.fewest, self.max_gap)
 
         self.each(start, len(self.token))
-        held: Slots = best.held
-        return held
+        return best.held, np.isfinite(best.time)
 
 
 def _new_best(rows: int, ranks: int, slots: int) -> Best:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.timing.nested import nest_rows
+from equipoise.timing.thin import thin_rows
 
 if TYPE_CHECKING:
     from equipoise.timing.plan import InTime
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["plan_several"]
 
 KICKS = 200
-RELAXED = (1.0, 1.005, 1.015, 1.04)
+RELAXED = (1.0, 1.005, 1.015, 1.04, 1.1, 1.25)
 """What a batch may take against fewer slots, so that none is slower than what balances tokens: one after the other."""
 ROUNDED = 1e-10  # relative; a time that is above another by less is not slower
 
@@ -66,7 +67,7 @@ def _plan(in_time: InTime, slots: int) -> Nested:
     if slots > in_time.fewest:
         fewer = _plan(in_time, slots - 1)
         asked = np.minimum(balanced, fewer.times)
-        starts = [best, _widened(in_time, fewer), *_apart(in_time, slots)]
+        starts = [best, _widened(in_time, fewer), *_thinned(in_time, token), *_apart(in_time, token)]
     for start in starts:
         found = _descend(in_time, start.of(every), asked)
         nearest.take(every, _is_better(found.times, nearest.times, (asked,)), found)
@@ -88,7 +89,17 @@ def _widened(in_time: InTime, fewer: Nested) -> Nested:
     return Nested(held, np.concatenate([fewer.level, np.full(shape, len(in_time.tokens))], axis=2), fewer.times)
 
 
-def _apart(in_time: InTime, slots: int) -> list[Nested]:
+def _thinned(in_time: InTime, token: NDArray[np.int32]) -> list[Nested]:
+    """Return what balances tokens with one replica of each expert active in smaller batches, a start for each batch."""
+    starts, none = [], len(in_time.tokens)
+    for later in range(1, none):
+        level = np.empty(token.shape, np.int64)
+        thin_rows(in_time.ordered[0], token, level, later)
+        starts.append(Nested(token, level, np.empty((len(token), none))))
+    return starts
+
+
+def _apart(in_time: InTime, token: NDArray[np.int32]) -> list[Nested]:
     """Return a start for each batch size, in which as few slots as can be hold one replica of each expert.
 
     These are active in every batch, the others from that batch on.
@@ -97,9 +108,11 @@ def _apart(in_time: InTime, slots: int) -> list[Nested]:
         return []
     starts, none = [], len(in_time.tokens)
     for at, ordered in enumerate(in_time.ordered):
-        held = in_time.start(ordered, slots)
+        held, found = in_time.start(ordered, token.shape[2])
+        held[~found] = token[~found]
         level = np.where(in_time.fill(ordered, held), at, none)
         level[:, :, : in_time.fewest] = 0
+        level[~found] = 0
         starts.append(Nested(held, level, np.empty((len(held), none))))
     return starts
 
