@@ -111,11 +111,10 @@ def check_time(problem: PlacementProblem, placement: Placement, shares: Shares, 
 def recount_time(problem: PlacementProblem, placement: Placement, shares: Shares, routed_per_step: float) -> Floats:
     """Return what ``check_time`` does, of a placement and shares that have been checked."""
     assert problem.latency is not None
-    table, values = placement.physical_to_logical, np.asarray(shares)
-    held = table >= 0
+    table = placement.physical_to_logical
     total = problem.load.sum(axis=1, keepdims=True)
-    each = problem.load[np.arange(len(table))[:, None], np.where(held, table, 0)]
-    tokens = np.where(held & (total > 0), each / np.where(total > 0, total, 1.0) * routed_per_step * values, 0.0)
+    each = np.take_along_axis(problem.load, table.astype(np.int64), axis=1)  # of an empty slot, -1, the share is 0
+    tokens = each / np.where(total > 0, total, 1.0) * routed_per_step * np.asarray(shares)
     return problem.latency.expected_rank_time(tokens.reshape(len(table), placement.num_ranks, -1))
 
 

@@ -30,9 +30,11 @@ MOST_ROOT = 70.0  # the table ends at this sqrt(x)
 
 
 class Curve(NamedTuple):
-    """f of one model. floor, base, per_token float; last, the m above, int; table float64 [points, 6].
+    """f of one model.
 
-    The table has f, the expected square of the time, and P(n >= 1), each followed by its slope per step of the table.
+    floor, base, per_token float; last, the m above, int; table float64 [points, 6], times float64 [points, 2].
+    The table has f, the expected square of the time, and P(n >= 1), each followed by its slope per step of the table;
+    ``times`` has f alone, close together, for what is asked most.
     """
 
     floor: float
@@ -40,6 +42,7 @@ class Curve(NamedTuple):
     per_token: float
     last: int
     table: Any
+    times: Any
 
 
 @lru_cache(maxsize=64)
@@ -49,9 +52,11 @@ def curve_of(floor: float, base: float, per_token: float) -> Curve:
     if floor > base:
         last = 2**62 if per_token <= (floor - base) * 2.0**-60 else int((floor - base) / per_token)
     root = min(4.5 + np.sqrt(21.0 + min(last, 1e6)), MOST_ROOT)  # beyond that it is a line, see _summed
-    curve = Curve(floor, base, per_token, last, np.empty((int(np.ceil(root * STEPS)) + 2, 6)))
+    points = int(np.ceil(root * STEPS)) + 2
+    curve = Curve(floor, base, per_token, last, np.empty((points, 6)), np.empty((points, 2)))
     _tabulate(curve)
     curve.table.setflags(write=False)
+    curve.times.setflags(write=False)
     return curve
 
 
@@ -76,16 +81,17 @@ def _tabulate(curve):
         sums = _summed(curve, root * root)
         for column in range(6):
             curve.table[i, column] = sums[column] * (2.0 * root / STEPS if column % 2 else 1.0)
+        curve.times[i] = curve.table[i, :2]
 
 
 @native
 def slot_time(curve, mean_tokens):
     """Return f(mean_tokens), from the table where it can be."""
     at = np.sqrt(mean_tokens) * STEPS
-    if mean_tokens < LEAST or at >= len(curve.table) - 1:
+    if mean_tokens < LEAST or at >= len(curve.times) - 1:
         return _summed(curve, mean_tokens)[0]
     i = int(at)
-    return _between(curve.table, i, at - i, 0)
+    return _between(curve.times, i, at - i, 0)
 
 
 @native
@@ -104,7 +110,7 @@ def slot_moments(curve, mean_tokens):
 @native
 def most_tokens(curve, time):
     """Return a mean of tokens that no slot exceeds that takes ``time`` at most; too much by some 1e-5 of it at most."""
-    table = curve.table
+    table = curve.times
     end = len(table) - 1
     if time >= table[end, 0]:
         return _most_beyond(curve, time) * (1.0 + 1e-6)
@@ -140,7 +146,7 @@ def _most_beyond(curve, time):
         x = (time - curve.base) / curve.per_token
         if x > 64.0 and x - 9.0 * np.sqrt(x) > curve.last:
             return x
-    root = (len(curve.table) - 1.0) / STEPS
+    root = (len(curve.times) - 1.0) / STEPS
     low = high = root * root
     while slot_time(curve, high) <= time and high < 1e15:
         low, high = high, 2.0 * high
@@ -165,7 +171,7 @@ def _between(table, i, t, column):
 @native
 def _summed(curve, x):
     """Return the six columns of the table at a mean of ``x``; a slope is what one token more adds on average."""
-    floor, base, per_token, last, _ = curve
+    floor, base, per_token, last, _, _ = curve
     if x <= 0.0:
         one = max(floor, base + per_token)
         return 0.0, one, 0.0, one * one, 0.0, 1.0
