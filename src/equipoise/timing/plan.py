@@ -127,13 +127,13 @@ class InTime:
     def _floors(self, ordered: Ordered, rows: Rows, slots: int) -> Floats:
         """Return quick bounds for some layers with so many slots a rank."""
         floors, shape = np.empty(len(rows)), (self.token.shape[1], slots)
-        self.each(lambda some: floor_rows(self.curve, ordered, rows[some], shape, floors[some]), len(rows))
+        floor_rows(self.curve, ordered, rows, shape, floors)  # so quick that it is not split over threads
         return floors
 
     def times(self, ordered: Ordered, rows: Rows, held: Slots) -> Floats:
         """Return what the busiest rank of some layers takes where all of ``held`` is active."""
         times = np.empty(len(rows))
-        self.each(lambda some: time_rows(self.curve, ordered, rows[some], held[some], times[some]), len(rows))
+        time_rows(self.curve, ordered, rows, held, times)
         return times
 
     def token_with(self, slots: int, rows: Rows) -> Slots:
