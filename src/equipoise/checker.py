@@ -113,7 +113,7 @@ def recount_time(problem: PlacementProblem, placement: Placement, shares: Shares
     assert problem.latency is not None
     table = placement.physical_to_logical
     total = problem.load.sum(axis=1, keepdims=True)
-    each = np.take_along_axis(problem.load, table.astype(np.int64), axis=1)  # of an empty slot, -1, the share is 0
+    each = problem.load[np.arange(len(table))[:, None], table]  # of an empty slot, -1, the share is 0
     tokens = each / np.where(total > 0, total, 1.0) * routed_per_step * np.asarray(shares)
     return problem.latency.expected_rank_time(tokens.reshape(len(table), placement.num_ranks, -1))
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from equipoise.kernels.native import inlined, native
 
-__all__ = ["Curve", "curve_of", "expected_slot_times", "most_tokens", "slot_moments", "slot_time"]
+__all__ = ["Curve", "curve_of", "expected_slot_times", "moments_of", "most_tokens", "slot_moments", "slot_time"]
 
 STEPS = 64  # of the table, to one of sqrt(x)
 LEAST = 0.25
@@ -84,7 +84,7 @@ def _tabulate(curve):
         curve.times[i] = curve.table[i, :2]
 
 
-@native
+@inlined
 def slot_time(curve, mean_tokens):
     """Return f(mean_tokens), from the table where it can be."""
     at = np.sqrt(mean_tokens) * STEPS
@@ -94,7 +94,7 @@ def slot_time(curve, mean_tokens):
     return _between(curve.times, i, at - i, 0)
 
 
-@native
+@inlined
 def slot_moments(curve, mean_tokens):
     """Return f(mean_tokens), the variance of the time, and the chance that the slot gets any token."""
     at = np.sqrt(mean_tokens) * STEPS
@@ -105,6 +105,12 @@ def slot_moments(curve, mean_tokens):
     t = at - i
     time = _between(curve.table, i, t, 0)
     return time, max(_between(curve.table, i, t, 2) - time * time, 0.0), _between(curve.table, i, t, 4)
+
+
+@native
+def moments_of(curve, mean_tokens):
+    """Return what ``slot_moments`` does, to Python."""
+    return slot_moments(curve, mean_tokens)
 
 
 @native

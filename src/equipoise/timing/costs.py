@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.native import native
+from equipoise.kernels.native import inlined, native
 from equipoise.latency.curve import slot_time
 
 __all__ = ["TOP", "cost", "least_replicas", "scale_of"]
@@ -22,7 +22,7 @@ def scale_of(curve, most_tokens):
     return TOP / time if time > 0.0 else 1.0
 
 
-@native
+@inlined
 def cost(curve, scale, mean_tokens, count):
     """Return what each of ``count`` active replicas of an expert costs."""
     return np.int64(np.rint(slot_time(curve, mean_tokens / count) * scale))

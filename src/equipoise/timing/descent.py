@@ -41,7 +41,7 @@ def descend(ranks, curve, scale, tokens, target, per_node):
     return steps
 
 
-@native
+@inlined
 def _find_swap(ranks, g, enough, per_node):
     """Return (rank, slot of g, slot there) of the swap that leaves the lighter busier rank, or -1: with two pointers.
 
@@ -93,7 +93,7 @@ def _swap(ranks, g, i, h, j):
     put(ranks, h, j, e, u)
 
 
-@native
+@inlined
 def _sleep_or_wake(ranks, curve, scale, tokens, g, per_node):
     """Put a replica of rank ``g`` to sleep, or wake one more of an expert that it holds; return whether that helped."""
     value, expert, extra, load, count = ranks
@@ -138,7 +138,7 @@ def _is_apart(extra):
     return False
 
 
-@native
+@inlined
 def _after(ranks, e, own, more, g):
     """Return the busiest of rank ``g``, which comes to ``own``, and of all others with ``e``, which get ``more``."""
     after = own
@@ -148,7 +148,7 @@ def _after(ranks, e, own, more, g):
     return after
 
 
-@native
+@inlined
 def _lightest_with_room(ranks, g, per_node, apart):
     """Return the lightest rank of the node of ``g`` with room for a replica, or -1."""
     at = -1
@@ -159,7 +159,7 @@ def _lightest_with_room(ranks, g, per_node, apart):
     return at
 
 
-@native
+@inlined
 def _find_room(ranks, g, e, per_node, apart):
     """Return the lightest rank of the node of ``g`` with room for one more replica of ``e``, or -1."""
     at = -1

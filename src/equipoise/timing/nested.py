@@ -273,7 +273,7 @@ def _may_convert(nest, b, slots, best):
     return True
 
 
-@native
+@inlined
 def _after(nest, settled, b, kind, slots):
     """Return the busier of both ranks of a step in all batches that are not settled, ``TOO_MUCH`` if it may not be."""
     g, s, h, t = slots
@@ -294,7 +294,7 @@ def _after(nest, settled, b, kind, slots):
     return after
 
 
-@native
+@inlined
 def _after_less(nest, settled, slot, batches):
     """Return the busiest of all ranks that a replica leaves more to where it sleeps in some batches, as above."""
     g, s = slot

@@ -131,7 +131,7 @@ def put(ranks, g, s, e, each):
     value[g, s], expert[g, s], extra[g, s] = each, e, x
 
 
-@native
+@inlined
 def set_count(ranks, e, count, each):
     """Set how many replicas of ``e`` are active, and what each of them costs from now on."""
     value, expert, load = ranks.value, ranks.expert, ranks.load

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from equipoise.latency.curve import Curve, most_tokens, slot_time
+from equipoise.latency.curve import Curve, moments_of, most_tokens
 
 __all__ = ["count_of", "floor_of", "ordered", "raised"]
 
@@ -35,7 +35,7 @@ def _rest(single: list[float]) -> list[float]:
 def _room(curve: Curve, tokens: list[float], shape: tuple[int, int], time: float) -> float:
     """Return what work leaves of ``time`` on all ranks; -inf where replicas exceed the slots. ``tokens`` descend."""
     num_ranks, num_slots = shape[0], shape[0] * shape[1]
-    rest = _rest([slot_time(curve, each) for each in tokens])
+    rest = _rest([moments_of(curve, each)[0] for each in tokens])
     most, slots, work = most_tokens(curve, time), 0, 0.0
     for i, each in enumerate(tokens):
         if each <= most:
@@ -46,7 +46,7 @@ def _room(curve: Curve, tokens: list[float], shape: tuple[int, int], time: float
         slots += count
         if slots > num_slots:
             break
-        work += count * slot_time(curve, each / count)
+        work += count * moments_of(curve, each / count)[0]
     return num_ranks * time * (1.0 + 1e-9) - work if slots <= num_slots else -math.inf
 
 
@@ -54,7 +54,7 @@ def floor_of(curve: Curve, tokens: list[float], shape: tuple[int, int]) -> float
     """Return the bound by replicas and work, or by the company of the hottest where no slot is spare."""
     num_ranks, slots = shape
     tokens = [tokens[e] for e in ordered(tokens)]
-    single = [slot_time(curve, each) for each in tokens]
+    single = [moments_of(curve, each)[0] for each in tokens]
     rest = _rest(single)
     low = rest[0] / num_ranks * (1.0 - 1e-9)
     high = max(single[0], low)
@@ -102,7 +102,7 @@ MIXTURES = ((0.8, 0.0), (0.7, 0.0), (0.9, 0.0), (1.0, 0.0), (0.75, 0.005), (0.85
 def _too_many(curve: Curve, tokens: list[float], shape: tuple[int, int], k: int, time: float) -> bool:
     """Whether replicas count for more than the ranks hold, by one of the mixtures."""
     num_ranks, spare = shape[0], shape[0] * shape[1] - len(tokens)
-    single = [slot_time(curve, each) for each in tokens]
+    single = [moments_of(curve, each)[0] for each in tokens]
     unsplit = sum(sum(each > i * (time / (k + 1)) for each in single) for i in range(1, k + 2))
     if unsplit <= num_ranks * k:
         return False
@@ -132,7 +132,7 @@ def _too_many(curve: Curve, tokens: list[float], shape: tuple[int, int], k: int,
                 break
             if count * i < fewest:
                 fewest = count * i
-                work = slot_time(curve, tokens[last] / count) if count > 1 else single[last]
+                work = moments_of(curve, tokens[last] / count)[0] if count > 1 else single[last]
                 for x, (a, price) in enumerate(MIXTURES):
                     counted = a * (count * i / k) + (1.0 - a) * (work * count / time)
                     best[x] = min(best[x], counted + price * (count - 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from equipoise.latency.curve import Curve, most_tokens, slot_moments, slot_time
+from equipoise.latency.curve import Curve, moments_of, most_tokens
 from equipoise.timing.reference.bound import count_of, floor_of, ordered, raised
 
 __all__ = ["fill_layer", "plan_layer", "thin_layer"]
@@ -29,13 +29,13 @@ class Layer:
         self.curve, self.number = curve, ordered(tokens)
         self.tokens = [tokens[e] for e in self.number]
         self.num_ranks, self.slots = shape
-        hottest = slot_time(curve, self.tokens[0])
+        hottest = moments_of(curve, self.tokens[0])[0]
         self.scale = 2.0**40 / hottest if hottest > 0.0 else 1.0
         self.count = [1] * len(tokens)
         self.ranks: list[list[Slot]] = []
 
     def cost(self, e: int, count: int) -> int:
-        return round(slot_time(self.curve, self.tokens[e] / count) * self.scale)
+        return round(moments_of(self.curve, self.tokens[e] / count)[0] * self.scale)
 
     def load(self, g: int) -> int:
         return sum(slot.cost for slot in self.ranks[g])
@@ -119,13 +119,13 @@ def _counts(layer: Layer, time: float) -> list[int] | None:
 
 def _work(layer: Layer) -> float:
     """Return what all active replicas cost together."""
-    single = [slot_time(layer.curve, each) for each in layer.tokens]
+    single = [moments_of(layer.curve, each)[0] for each in layer.tokens]
     work = 0.0
     for each in reversed(single):
         work += each
     for e, count in enumerate(layer.count):
         if count > 1:
-            work += count * slot_time(layer.curve, layer.tokens[e] / count) - single[e]
+            work += count * moments_of(layer.curve, layer.tokens[e] / count)[0] - single[e]
     return work
 
 
@@ -256,7 +256,7 @@ def _likely(layer: Layer) -> float:
         for slot in rank:
             if slot.expert >= 0:
                 tokens = layer.tokens[slot.expert] / layer.count[slot.expert]
-                time, variance, chance = slot_moments(layer.curve, tokens)
+                time, variance, chance = moments_of(layer.curve, tokens)
                 mean, spread, full = mean + time, spread + variance, full + (time / chance if chance > 0.0 else 0.0)
         most = max(most, mean, min(full, mean + 1.5 * math.sqrt(spread)))
     return most
@@ -292,5 +292,5 @@ def thin_layer(curve: Curve, tokens: list[float], held: Held, later: int) -> Hel
     for e in [*(e for e in order if len(places[e]) == 1), *(e for e in order if len(places[e]) > 1)]:
         g, s = min(places[e], key=lambda place: loads[place[0]])
         level[g][s] = 0
-        loads[g] += slot_time(curve, tokens[e])
+        loads[g] += moments_of(curve, tokens[e])[0]
     return level

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from equipoise.latency.curve import Curve, slot_time
+from equipoise.latency.curve import Curve, moments_of
 
 __all__ = ["nest_layer"]
 
@@ -28,7 +28,7 @@ class Nest:
     def cost(self, b: int, e: int, more: int = 0) -> int:
         """Return what each active replica costs, or would with so many more."""
         count = max(len(self.active(b, e)) + more, 1)
-        return round(slot_time(self.curve, self.tokens[b][e] / count) * self.scale[b])
+        return round(moments_of(self.curve, self.tokens[b][e] / count)[0] * self.scale[b])
 
     def at(self, b: int, g: int, s: int) -> int:
         return self.cost(b, self.held[g][s]) if self.level[g][s] <= b else 0
