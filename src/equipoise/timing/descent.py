@@ -23,7 +23,7 @@ def descend(ranks, curve, scale, tokens, target, per_node):
 
     Replicas stay among ``per_node`` consecutive ranks.
     """
-    steps, most, before = 0, MOST_STEPS * ranks.value.size, np.int64(2**62)
+    steps, most, before, last = 0, MOST_STEPS * ranks.value.size, np.int64(2**62), 0
     while steps < most:
         g, second = two_busiest(ranks.load)
         if ranks.load[g] <= target:
@@ -32,9 +32,10 @@ def descend(ranks, curve, scale, tokens, target, per_node):
             if ranks.load[g] > before * (1.0 - LITTLE):
                 break
             before = ranks.load[g]
-        h, i, j = _find_swap(ranks, g, max(second, target), per_node)
+        h, i, j = _find_swap(ranks, g, max(second, target), per_node, last)
         if h >= 0:
             _swap(ranks, g, i, h, j)
+            last = h
         elif not _sleep_or_wake(ranks, curve, scale, tokens, g, per_node):
             break
         steps += 1
@@ -42,11 +43,11 @@ def descend(ranks, curve, scale, tokens, target, per_node):
 
 
 @inlined
-def _find_swap(ranks, g, enough, per_node):
+def _find_swap(ranks, g, enough, per_node, last):
     """Return (rank, slot of g, slot there) of the swap that leaves the lighter busier rank, or -1: with two pointers.
 
-    The lightest rank comes first. No further one is looked at where the busier of both comes to ``enough`` or less:
-    another rank is as busy, or nothing more is asked.
+    The lightest rank comes first, then those behind the ``last`` that was swapped with. No further one is looked at
+    where the busier of both comes to ``enough`` or less: another rank is as busy, or nothing more is asked.
     """
     value, expert, extra, load, count = ranks
     slots = value.shape[1]
@@ -56,8 +57,8 @@ def _find_swap(ranks, g, enough, per_node):
     for h in range(begin, begin + per_node):
         if load[h] < load[lightest]:
             lightest = h
-    for at in range(begin - 1, begin + per_node):
-        h = lightest if at < begin else at
+    for at in range(per_node + 1):
+        h = lightest if at == 0 else begin + (last + at) % per_node
         bottom = load[h]
         if h == g or (top + bottom + 1) // 2 >= best:
             continue

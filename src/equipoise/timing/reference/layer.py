@@ -160,7 +160,7 @@ def _deal(layer: Layer) -> None:
 
 def _descend(layer: Layer, target: int) -> None:
     """Swap, or put to sleep or wake a replica, as long as the busiest rank gets faster."""
-    before = 2**62
+    before, last = 2**62, 0
     for step in range(layer.num_ranks * layer.slots):
         loads = [layer.load(g) for g in range(layer.num_ranks)]
         top, g = max(loads), loads.index(max(loads))
@@ -171,9 +171,10 @@ def _descend(layer: Layer, target: int) -> None:
                 break
             before = top
         second = max([load for h, load in enumerate(loads) if h != g], default=-1)
-        swap = _find_swap(layer, loads, g, max(second, target))
+        swap = _find_swap(layer, loads, g, max(second, target), last)
         if swap is not None:
             i, h, j = swap
+            last = h
             one, other = layer.ranks[g][i], layer.ranks[h][j]
             layer.put(g, i, other)
             layer.put(h, j, one)
@@ -181,11 +182,12 @@ def _descend(layer: Layer, target: int) -> None:
             break
 
 
-def _find_swap(layer: Layer, loads: list[int], g: int, enough: int) -> tuple[int, int, int] | None:
-    """Return the swap that leaves the lighter busier rank: of the lightest rank, then of each in turn until enough."""
+def _find_swap(layer: Layer, loads: list[int], g: int, enough: int, last: int) -> tuple[int, int, int] | None:
+    """Return the swap that leaves the lighter busier rank: with the lightest, then those behind the last."""
     top = best = loads[g]
     found = None
-    for h in [loads.index(min(loads)), *range(layer.num_ranks)]:
+    behind = [(last + at) % layer.num_ranks for at in range(1, layer.num_ranks + 1)]
+    for h in [loads.index(min(loads)), *behind]:
         bottom = loads[h]
         if h == g or (top + bottom + 1) // 2 >= best:
             continue
