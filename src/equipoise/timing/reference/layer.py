@@ -35,7 +35,8 @@ class Layer:
         self.ranks: list[list[Slot]] = []
 
     def cost(self, e: int, count: int) -> int:
-        return round(moments_of(self.curve, self.tokens[e] / count)[0] * self.scale)
+        cost: int = round(moments_of(self.curve, self.tokens[e] / count)[0] * self.scale)
+        return cost
 
     def load(self, g: int) -> int:
         return sum(slot.cost for slot in self.ranks[g])

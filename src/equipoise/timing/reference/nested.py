@@ -28,7 +28,8 @@ class Nest:
     def cost(self, b: int, e: int, more: int = 0) -> int:
         """Return what each active replica costs, or would with so many more."""
         count = max(len(self.active(b, e)) + more, 1)
-        return round(moments_of(self.curve, self.tokens[b][e] / count)[0] * self.scale[b])
+        cost: int = round(moments_of(self.curve, self.tokens[b][e] / count)[0] * self.scale[b])
+        return cost
 
     def at(self, b: int, g: int, s: int) -> int:
         return self.cost(b, self.held[g][s]) if self.level[g][s] <= b else 0
