@@ -19,7 +19,7 @@ counting    for some k >= 1, weight 0 < a <= 1 and price q >= 0 of a slot, repli
             For each m that an expert's replicas may have, the fewest replicas with it are the least.
 
 The first two are the mean and the replica bound of tokens; the third says that where all replicas cost the floor, ranks
-hold so many and no more. T is looked for between a T of which one is known to hold, and one that is possible or was achieved.
+hold so many and no more. T is looked for between one that is too short and one that is possible, or was achieved.
 """
 
 from __future__ import annotations
