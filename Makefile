@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# One process for each processor, up to eight; what they share, compiled kernels, is made before.
+PARALLEL := --numprocesses auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-bounds test-engines bench docs example clean
@@ -19,10 +21,11 @@ test: $(VENV)/.development ## Lint, types, tests and the examples in docstrings 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -rs -m "not slow"
+	$(BIN)/equipoise warmup
+	$(BIN)/python -m pytest -rs -m "not slow" $(PARALLEL)
 
 test-slow: $(VENV)/.development ## Run the tests that compile everything again, or look at very many cases.
-	$(BIN)/python -m pytest -rs -m slow
+	$(BIN)/python -m pytest -rs -m slow $(PARALLEL)
 
 test-bounds: $(VENV)/.development ## Run every native kernel with each index checked; compiles all of them anew.
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/.cache/bounds $(BIN)/python -m pytest -m "not slow" \

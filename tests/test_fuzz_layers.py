@@ -35,7 +35,12 @@ def plan_in_a_child(first: int, last: int, effort: str, rows: int, code: str | N
 
 
 def test_small_layers_of_every_kind_get_valid_plans() -> None:
-    plan_in_a_child(0, 450, "balanced", 60)
+    plan_in_a_child(0, 120, "balanced", 60)
+
+
+@pytest.mark.slow
+def test_many_more_small_layers_of_every_kind_get_valid_plans() -> None:
+    plan_in_a_child(120, 570, "balanced", 60)
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ import pytest
 
 import public_calls
 from equipoise.errors import EquipoiseError
-from public_calls import INTERNAL, MODULES, Call, odd
+from public_calls import INTERNAL, MODULES, Call
+from public_values import odd
 
 PAIRS = 20  # calls with two odd arguments, for each public call
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,11 @@ __all__ = [
     "as_numpy",
     "as_windows",
     "check_loads",
+    "check_shape",
+    "check_size",
     "check_table",
     "check_values",
+    "in_parts",
     "is_torch",
     "like",
 ]
@@ -42,7 +46,7 @@ def is_torch(value: Any) -> bool:
 def as_numpy(value: Any, name: str) -> NDArray[Any]:
     """Return ``value`` as a numpy array on the host, or say why that cannot be."""
     if is_torch(value):
-        _check_size(tuple(value.shape), name)
+        check_size(tuple(value.shape), name)
         if value.is_complex():
             raise InvalidInputError(f"{name} holds {str(value.dtype)[6:]} values; it must hold integers or floats.")
         if value.device.type == "meta" or value.is_quantized or value.layout != sys.modules["torch"].strided:
@@ -66,7 +70,7 @@ def as_numpy(value: Any, name: str) -> NDArray[Any]:
         raise InvalidInputError(f"{name} is {shown(value)}; pass an array of integers or floats.") from None
     if array.dtype.kind not in "biuf":
         raise InvalidInputError(f"{name} holds {array.dtype} values; it must hold integers or floats.")
-    _check_size(array.shape, name)  # a view may be larger than any memory
+    check_size(array.shape, name)  # a view may be larger than any memory
     return array
 
 
@@ -98,7 +102,8 @@ def check_table(num_layers: int, num_columns: int, name: str) -> None:
         )
 
 
-def _check_size(shape: tuple[int, ...], name: str) -> None:
+def check_size(shape: tuple[int, ...], name: str) -> None:
+    """Insist that an array of this shape holds no more numbers than are taken at once."""
     if math.prod(shape) > MOST_LOADS:
         raise InvalidInputError(f"{name} has shape {shape}; at most {MOST_LOADS:,} numbers are taken at once.")
 
@@ -125,39 +130,72 @@ def as_windows(value: Any, name: str = "load", axis: str = "window") -> NDArray[
     """
     value = getattr(value, "tokens_per_expert", value)  # LoadStatistics
     array = as_numpy(value, name)
-    if array.ndim not in (2, 3):
-        raise InvalidInputError(
-            f"{name} has shape {array.shape}; it must be (layers, experts) or ({axis}s, layers, experts)."
-        )
-    if array.size == 0:
-        raise InvalidInputError(f"{name} has shape {array.shape}, which is empty; it needs at least one of each.")
-    check_loads(array.shape[0] if array.ndim == 3 else 1, array.shape[-2], array.shape[-1], name)
-    check_values(array, name, axis)
-    # Only now is memory taken for it.
-    array = np.array(array, dtype=np.float64, order="C").reshape(-1, *array.shape[-2:])
+    check_shape(array.shape, name, axis)
+    check_values(in_parts(array), name, axis)
+    plain = array.dtype == np.float64 and array.flags.c_contiguous and array.flags.aligned
+    if not (plain and _is_immutable(array)):
+        array = np.array(array, dtype=np.float64, order="C")  # only now is memory taken for it
+    array = array.reshape(-1, *array.shape[-2:])
     array.setflags(write=False)
     return array
 
 
-def check_values(array: NDArray[Any], name: str, axis: str) -> None:
-    """Insist that every load is finite and not negative, and that the sums over windows and experts are finite too."""
-    windows = array if array.ndim == 3 else array[None]
-    at_once = max(1, CHECKED_AT_ONCE // windows[0].size)
-    total = np.zeros(windows.shape[1])
-    for first in range(0, len(windows), at_once):
-        block = windows[first : first + at_once]
-        wrong = ~(np.isfinite(block) & (block >= 0))
-        if wrong.any():
-            window, layer, expert = (int(i) for i in np.argwhere(wrong)[0])
-            where = f"{axis} {first + window}, " if array.ndim == 3 else ""
-            raise InvalidInputError(
-                f"{name} is {float(block[window, layer, expert])} at {where}layer {layer}, expert {expert}; "
-                "loads must be finite and not negative."
-            )
-        with np.errstate(over="ignore"):
-            total += block.sum(axis=(0, 2), dtype=np.float64)
+def _is_immutable(array: Any) -> bool:
+    """Whether an array is of bytes, as what a file held is: nobody can write to these."""
+    while isinstance(array, np.ndarray) and not array.flags.writeable:
+        array = array.base
+    return isinstance(array, bytes)
+
+
+def in_parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield an array along its first axis, not much at once: checking takes memory for a part."""
+    at_once = max(1, CHECKED_AT_ONCE // array[0].size)
+    for first in range(0, len(array), at_once):
+        yield array[first : first + at_once]
+
+
+def check_shape(shape: tuple[int, ...], name: str, axis: str = "window") -> None:
+    """Insist on the axes of a load, each with something in it, and no more than anybody has; see ``as_windows``."""
+    if len(shape) not in (2, 3):
+        axes = f"(layers, experts) or ({axis}s, layers, experts)"
+        raise InvalidInputError(f"{name} has shape {shape}; it must be {axes}.")
+    if 0 in shape:
+        raise InvalidInputError(f"{name} has shape {shape}, which is empty; it needs at least one of each.")
+    check_loads(shape[0] if len(shape) == 3 else 1, shape[-2], shape[-1], name)
+
+
+def check_values(parts: Iterable[NDArray[Any]], name: str, axis: str) -> None:
+    """Insist that every load is finite and not negative, and that the sums over windows and experts are finite too.
+
+    ``parts`` are a load along its first axis, windows or layers, in order.
+    """
+    first, total = 0, np.zeros(1)
+    for part in parts:
+        is_sound = bool(part.min() >= 0)  # not of a NaN
+        if part.dtype.kind == "f":  # so many whole numbers are no more than float64 can hold
+            with np.errstate(over="ignore", invalid="ignore"):
+                sums = part.sum(axis=(0, 2) if part.ndim == 3 else 1, dtype=np.float64)
+            total = total + sums if part.ndim == 3 else sums
+            is_sound &= bool(np.isfinite(total).all())
+        if not is_sound:
+            _name_the_first_wrong(part, first, name, axis)
+            _check_sums(total, 0 if part.ndim == 3 else first, name)
+        first += len(part)
+
+
+def _name_the_first_wrong(part: NDArray[Any], first: int, name: str, axis: str) -> None:
+    wrong = ~(np.isfinite(part) & (part >= 0))
+    if wrong.any():
+        at = [int(i) for i in np.argwhere(wrong)[0]]
+        value = float(part[tuple(at)])
+        at[0] += first
+        where = ", ".join(f"{word} {i}" for word, i in zip((axis, "layer", "expert")[-len(at) :], at, strict=True))
+        raise InvalidInputError(f"{name} is {value} at {where}; loads must be finite and not negative.")
+
+
+def _check_sums(total: NDArray[np.float64], first: int, name: str) -> None:
     if not np.isfinite(total).all():
-        layer = int(np.argmin(np.isfinite(total)))
+        layer = first + int(np.argmin(np.isfinite(total)))
         raise InvalidInputError(
             f"{name} of layer {layer} sums to more than float64 can hold; divide all loads by 1e10."
         )

@@ -6,13 +6,20 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from equipoise.arguments import flag
 from equipoise.backends import BACKENDS, Backend, choose_backend
+from equipoise.dispatch import Choose
 from equipoise.dispatch.connected import connect_ranks
 from equipoise.placement import Placement
+from equipoise.plan import Plan
 from equipoise.problem import PlacementProblem, as_problem
+from equipoise.provenance import Provenance
 from equipoise.restarts import check_seed
 from equipoise.robust import hedged, start_problem
+from equipoise.robust.back_test import Plans, outlook
 from equipoise.strategies import DEFAULT, Found, Strategy, choose_strategy
 from equipoise.threads import num_threads
 
@@ -114,3 +121,27 @@ class How:
         """Return what the strategy finds for ``problem`` and its placement, without the proof."""
         found = self.find(problem)
         return found, Placement(found.physical_to_logical, problem.cluster.num_ranks, problem.num_logical_experts)
+
+    def again(self, problem: PlacementProblem, layers: NDArray[np.int64]) -> Placement:
+        """Return the placement of some ``layers``, which ``problem`` is of; see ``equipoise.robust.back_test``."""
+        return self.place(problem)[1]
+
+    def finish(
+        self,
+        problem: PlacementProblem,
+        placement: Placement,
+        provenance: Provenance,
+        choose: Choose,
+        *again: Plans,
+        **proof: Any,
+    ) -> Plan:
+        """Return the plan of a placement that was found: its shares, its proof, and what it records of itself.
+
+        ``choose`` gives it shares; ``again`` are ways in which some of its layers are planned again, to say what to
+        expect of a forecast; ``proof`` is as in ``Plan.of``.
+        """
+        if self.connected:
+            provenance = provenance.connected(placement, problem.load)
+        if problem.forecast is not None:
+            provenance = provenance.with_forecast(outlook(problem, *again))
+        return Plan.of(problem, placement, provenance, shares=choose(placement, problem.load), **proof)

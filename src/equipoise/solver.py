@@ -14,7 +14,6 @@ from equipoise.problem import PlacementProblem, as_problem
 from equipoise.provenance import Provenance
 from equipoise.replan.budget import Budget
 from equipoise.replan.in_force import known_lost
-from equipoise.robust.back_test import outlook
 from equipoise.strategies import DEFAULT
 from equipoise.timed import solve_in_time
 
@@ -145,8 +144,4 @@ def solve(
         return replan(problem, current, budget, how, choose)
     found, placement = how.place(problem)
     provenance = Provenance.of(found.strategy, how.seed, found.implementation, found.stages, problem.digest)
-    if how.connected:
-        provenance = provenance.connected(placement, problem.load)
-    if problem.forecast is not None:
-        provenance = provenance.with_forecast(outlook(problem, lambda some, layers: how.place(some)[1]))
-    return Plan.of(problem, placement, provenance, shares=choose(placement, problem.load))
+    return how.finish(problem, placement, provenance, choose, how.again)

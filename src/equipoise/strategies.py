@@ -342,7 +342,8 @@ def _may_group_better(
     return may
 
 
-STRATEGIES: dict[str, type[Any]] = {strategy.name: strategy for strategy in (JointDescent, PrunedRestarts, PlainGreedy)}
+_ROWS = (JointDescent, PrunedRestarts, PlainGreedy)
+STRATEGIES: dict[str, type[Any]] = {strategy.name: strategy for strategy in _ROWS}
 """Frozen dataclasses that are a ``Strategy``, by name."""
 
 

@@ -56,8 +56,11 @@ def test_every_slot_taken_and_one_rank_are_ordinary(run, loads: Path) -> None:
 
 
 def test_a_backend_asked_for_by_name_leaves_out_the_strategies_that_do_not_run_on_it() -> None:
-    assert strategies_to_compare("reference") == (["pruned-restarts"], ["joint-descent", "plain-greedy"])
-    assert strategies_to_compare("numba") == (["plain-greedy", "joint-descent", "pruned-restarts"], [])
+    some, left_out = strategies_to_compare("reference")
+    assert "pruned-restarts" in some
+    assert {"joint-descent", "plain-greedy"} <= set(left_out)
+    every, none = strategies_to_compare("numba")
+    assert (sorted(every), every[0], none) == (sorted([*some, *left_out]), "plain-greedy", [])
 
 
 @pytest.mark.parametrize("command", ["plan", "compare", "slots"])

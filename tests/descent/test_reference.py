@@ -134,7 +134,7 @@ def test_both_plan_many_ranks_alike(slots: int, sigma: float) -> None:
         assert_same(load, eq.Cluster(130, slots), "balanced", 0.001, most=1_000_000)
 
 
-@pytest.mark.parametrize("slots", [2, 3, 4])
+@pytest.mark.parametrize("slots", [2, 3, 4, 17])
 @pytest.mark.parametrize("limit", [3, 50, 1_000, 20_000, 200_000])
 def test_both_end_where_the_steps_end(slots: int, limit: int) -> None:
     load = np.random.default_rng(limit).lognormal(0, 1.5, (3, 9 * slots - 4))

@@ -7,46 +7,21 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from equipoise.replan.levelling import EMPTY, GONE, numba, reference
+from equipoise.replan.levelling import numba, reference
+from replans import random_in_force
 
 
 def instance(seed: int):
-    """Return the arguments of ``descend`` for a small random layer or two: empty slots, a lost rank, two nodes."""
+    """Return the arguments of ``descend`` for small random layers in force, with small loads that tie or large ones."""
     rng = np.random.default_rng(seed)
-    layers, per_node, nodes, slots = (int(rng.integers(1, high)) for high in (3, 4, 3, 5))
-    ranks = per_node * nodes
-    node = np.repeat(np.arange(nodes, dtype=np.int32), per_node)
-    experts = int(rng.integers(nodes, max(nodes + 1, ranks * slots - nodes)))
-    home = np.sort(rng.permutation(experts) % nodes).astype(np.int32)
-    lost = rng.random() < 0.3 and per_node > 1
-    held = np.full((layers, ranks, slots), EMPTY, dtype=np.int32)
-    for row in held:
-        if lost:
-            row[0] = GONE
-        for n in range(nodes):
-            mine = np.flatnonzero(home == n)
-            free = [(g, s) for g in np.flatnonzero(node == n) for s in range(slots) if row[g, s] == EMPTY]
-            if len(free) < len(mine):
-                return None
-            rng.shuffle(free)
-            for k, (g, s) in enumerate(free):
-                if k < len(mine):
-                    row[g, s] = mine[k]
-                elif rng.random() < 0.8 and len(mine):
-                    row[g, s] = rng.choice(mine)
-    was = np.zeros((layers, ranks, experts), dtype=bool)
-    for row in range(layers):
-        for g in range(ranks):
-            for e in held[row, g]:
-                if e >= 0 and rng.random() < 0.9:
-                    was[row, g, e] = True
-            was[row, g, rng.integers(experts)] = True
+    start = random_in_force(rng)
+    if start is None:
+        return None
+    layers, ranks, experts = start.was.shape
     small, large = rng.integers(0, 9, (layers, experts)), rng.random((layers, experts)) ** 3 * 2**40
-    weight = small if rng.random() < 0.5 else large.astype(np.int64)
-    level = weight.sum(axis=1) // ranks
-    taken = [sum(not was[r, g, e] for g in range(ranks) for e in held[r, g] if e >= 0) for r in range(layers)]
-    limit = np.array(taken) + rng.integers(0, 6, layers)
-    return held, was, weight.astype(np.int64), node, np.tile(home, (layers, 1)), level, limit
+    weight = (small if rng.random() < 0.5 else large).astype(np.int64)
+    limit = start.taken + rng.integers(0, 6, layers)
+    return start.held, start.was, weight, start.node, start.home, weight.sum(axis=1) // ranks, limit
 
 
 @settings(max_examples=150)

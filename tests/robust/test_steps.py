@@ -11,42 +11,22 @@ from hypothesis import strategies as st
 
 from equipoise.robust import steps_reference
 from equipoise.robust.reference import objective_of
-from equipoise.robust.steps import EMPTY, MAX, descend
+from equipoise.robust.steps import MAX, descend
+from replans import random_in_force
 
 
 def instance(seed: int) -> tuple[Any, ...] | None:
-    """Return arguments of ``descend`` for one or two small random layers: empty slots, a lost rank, two nodes."""
+    """Return arguments of ``descend`` for small random layers in force, with small rows that tie or large ones."""
     rng = np.random.default_rng(seed)
-    layers, per_node, nodes, slots, errors = (int(rng.integers(1, high)) for high in (3, 4, 3, 5, 5))
-    ranks = per_node * nodes
-    node = np.repeat(np.arange(nodes, dtype=np.int32), per_node)
-    experts = int(rng.integers(nodes, max(nodes + 1, ranks * slots - nodes)))
-    home = np.sort(rng.permutation(experts) % nodes).astype(np.int32)
-    lost = rng.random() < 0.3 and per_node > 1
-    held = np.full((layers, ranks, slots), EMPTY, dtype=np.int32)
-    for layer in held:
-        if lost:
-            layer[0] = EMPTY - 1
-        for n in range(nodes):
-            mine = np.flatnonzero(home == n)
-            free = [(g, s) for g in np.flatnonzero(node == n) for s in range(slots) if layer[g, s] == EMPTY]
-            if len(free) < len(mine):
-                return None
-            rng.shuffle(free)
-            for k, (g, s) in enumerate(free):
-                if k < len(mine) or rng.random() < 0.8:
-                    layer[g, s] = mine[k] if k < len(mine) else rng.choice(mine)
-    was = rng.random((layers, ranks, experts)) < 0.2
-    for at, g, s in np.ndindex(*held.shape):
-        if held[at, g, s] >= 0 and rng.random() < 0.9:
-            was[at, g, held[at, g, s]] = True
-    size = 9 if rng.random() < 0.4 else 60_000
-    rows = rng.integers(0, size, (layers, 1 + errors, experts))
+    start = random_in_force(rng)
+    if start is None:
+        return None
+    layers, ranks, experts = start.was.shape
+    rows = rng.integers(0, 9 if rng.random() < 0.4 else 60_000, (layers, 1 + int(rng.integers(1, 5)), experts))
     rows[:, 1:] -= rows[:, 1:].mean(axis=2, keepdims=True).astype(int)
     level = (rows[:, 0].sum(axis=1) // ranks) ** 2 * ranks
-    taken = [sum(not was[at, g, e] for g in range(ranks) for e in held[at, g] if e >= 0) for at in range(layers)]
-    limit = np.array(taken) + rng.integers(0, 7, layers)
-    return rows.astype(np.int32), held, was, node, np.tile(home, (layers, 1)), level, limit
+    limit = start.taken + rng.integers(0, 7, layers)
+    return rows.astype(np.int32), start.held, start.was, start.node, start.home, level, limit
 
 
 @settings(max_examples=120, deadline=None)

@@ -79,7 +79,7 @@ def test_every_kind_of_file_holds_the_same_steps(kind, tmp_path: Path) -> None:
 
 
 def test_a_large_array_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equipoise.decode.pieces.AT_ONCE", 3 * STEPS[0].nbytes)
+    monkeypatch.setattr("equipoise.decode.numpy.AT_ONCE", 3 * STEPS[0].nbytes)
     np.save(tmp_path / "t.npy", STEPS)
     for path in (tmp_path / "t.npy", npz(tmp_path)):
         assert [len(piece.counts) for piece in eq.Trace.read(path).pieces()] == [3, 3, 1]
@@ -118,7 +118,7 @@ def of_tokens(ids: np.ndarray, step: np.ndarray) -> np.ndarray:
 
 
 def test_tokens_are_counted_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equipoise.decode.pieces.AT_ONCE", 3 * TOKENS[0].nbytes)
+    monkeypatch.setattr("equipoise.decode.numpy.AT_ONCE", 3 * TOKENS[0].nbytes)
     np.savez(tmp_path / "t.npz", routed_experts=TOKENS, step=STEP, num_experts=6)
     trace = eq.Trace.read(tmp_path / "t.npz")
     assert trace.experts_per_token == 2

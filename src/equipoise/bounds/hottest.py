@@ -1,6 +1,6 @@
 """Each count of the hottest expert leaves its ranks too little room, or the others too few ranks.
 
-The proof, and the contract of the code.
+The proof, and the contract of the code and of its plain counterpart in ``hottest_reference.py``.
 
     bound(load, low, achieved, num_ranks, slots_per_rank) -> float64 [layers]
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.bounds.bound import SLOTS, Bound, Floats, open_beyond
-from equipoise.kernels.native import native
+from equipoise.kernels.native import allocating, internal, native
 from equipoise.problem import PlacementProblem
 from equipoise.threads import for_each, num_threads
 
@@ -88,7 +88,7 @@ def _raise(load, achieved, num_ranks, slots, raised):
         raised[layer] = low + step * best
 
 
-@native
+@allocating
 def _impossible(load, num_ranks, slots, busiest, k):
     """Whether theta number ``k`` and some slot price refute that no rank exceeds ``busiest``; ``load`` descends."""
     theta = busiest * k / (2.0 * THETAS)
@@ -115,13 +115,13 @@ def _impossible(load, num_ranks, slots, busiest, k):
     return refuted
 
 
-@native
+@internal
 def _slots(load, share):
     """Return how many slots an expert needs, at the least, for no replica to exceed what ``share`` is one part of."""
     return np.int64(min(max(1.0, np.ceil(load * share)), MANY))
 
 
-@native
+@internal
 def _first_that_fits(load, start, slots, share):
     """Return the first expert from ``start`` on that needs no more than ``slots`` slots."""
     low, high = start, len(load)

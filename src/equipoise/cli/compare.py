@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from equipoise.cli import options
 from equipoise.cli.console import print_json, progress, results, show, show_table
-from equipoise.cli.contenders import NO_BALANCING, in_order, planned, strategies_to_compare, table_of, timed
+from equipoise.cli.contenders import NO_BALANCING, Contender, in_order, planned, strategies_to_compare, table_of, timed
 from equipoise.cli.loads import read_loads, summed
 from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.pages import compare_page
 from equipoise.cli.sharing import connected_one, sharing_of, sharing_table
 from equipoise.cli.warm import warm_up
+
+if TYPE_CHECKING:
+    from equipoise.load import LoadStatistics
+    from equipoise.problem import PlacementProblem
 
 __all__ = ["compare"]
 
@@ -74,22 +78,37 @@ def compare(
     if report is not None:
         options.write_report(report, compare_page(contenders, problem, statistics.source))
     if as_json:
-        print_json(
-            {
-                "source": statistics.source,
-                "num_layers": problem.num_layers,
-                "num_logical_experts": problem.num_logical_experts,
-                "num_ranks": cluster.num_ranks,
-                "num_slots": cluster.num_slots,
-                "num_steps": statistics.num_windows,
-                "is_hierarchical": problem.is_hierarchical,
-                "contenders": [each.to_dict() for each in contenders],
-                **({"shares": sharing} if shares else {}),
-            }
-        )
+        print_json(_report(problem, statistics, contenders, sharing))
         return
-    console = results()
-    where = f", {groups} groups on {nodes} nodes" if problem.is_hierarchical else ""
+    _print(problem, statistics, contenders, timing)
+    if shares:
+        _print_sharing(sharing)
+    if left_out:
+        show(results(), f"Left out, as not to be had on {backend}: {', '.join(left_out)}.")
+
+
+def _report(
+    problem: PlacementProblem, statistics: LoadStatistics, contenders: list[Contender], sharing: list[dict[str, Any]]
+) -> dict[str, Any]:
+    cluster = problem.cluster
+    return {
+        "source": statistics.source,
+        "num_layers": problem.num_layers,
+        "num_logical_experts": problem.num_logical_experts,
+        "num_ranks": cluster.num_ranks,
+        "num_slots": cluster.num_slots,
+        "num_steps": statistics.num_windows,
+        "is_hierarchical": problem.is_hierarchical,
+        "contenders": [each.to_dict() for each in contenders],
+        **({"shares": sharing} if sharing else {}),
+    }
+
+
+def _print(
+    problem: PlacementProblem, statistics: LoadStatistics, contenders: list[Contender], timing: options.Timing | None
+) -> None:
+    console, cluster = results(), problem.cluster
+    where = f", {problem.num_expert_groups} groups on {cluster.num_nodes} nodes" if problem.is_hierarchical else ""
     show(
         console,
         f"{options.count_of(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts -> "
@@ -106,14 +125,15 @@ def compare(
         show(console, options.timing_note(timing))
     if statistics.num_windows > 1:
         show(console, "realised: balancedness of each step by itself, its mean over steps and layers.")
-    if shares:
-        console.print()
-        console.print(sharing_table(sharing))
-        show(
-            console,
-            "\nMean balancedness where replicas get even parts of their expert's tokens, and with\n"
-            "the best shares, which is also what a dispatcher that solves each batch can reach.\n"
-            "The drift is in log space, no weights move. Components: ranks that share experts.",
-        )
-    if left_out:
-        show(console, f"Left out, as not to be had on {backend}: {', '.join(left_out)}.")
+
+
+def _print_sharing(sharing: list[dict[str, Any]]) -> None:
+    console = results()
+    console.print()
+    console.print(sharing_table(sharing))
+    show(
+        console,
+        "\nMean balancedness where replicas get even parts of their expert's tokens, and with\n"
+        "the best shares, which is also what a dispatcher that solves each batch can reach.\n"
+        "The drift is in log space, no weights move. Components: ranks that share experts.",
+    )

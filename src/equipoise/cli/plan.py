@@ -121,7 +121,6 @@ def plan(
             f"with as many groups on each, and --nodes is {nodes}.",
             file=sys.stderr,
         )
-
     if timing is not None:
         problem = timing.asked(problem)
     with progress("planning"):
@@ -138,8 +137,13 @@ def plan(
         print_json(_report(found, statistics, elapsed, max_gap, out))
     else:
         _print(found, statistics, elapsed, out)
+    if max_gap is not None:
+        _exit_if_missed(found, max_gap)
+
+
+def _exit_if_missed(found: Plan, max_gap: float) -> None:
     gap = found.certificate.gap if found.time is None else found.time.gap.max(axis=0)
-    if max_gap is not None and gap.max() > max_gap:
+    if gap.max() > max_gap:
         print(
             f"missed: layer {int(gap.argmax())} has a gap of {ratio(float(gap.max()))}, "
             f"above the --max-gap of {ratio(max_gap)}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -131,18 +132,19 @@ def replan(
     """
     from equipoise.cli.in_force import read_in_force
     from equipoise.files import check_writable
+    from equipoise.how import How
     from equipoise.migration.schedule import MigrationSchedule
-    from equipoise.replan.frontier import frontier
+    from equipoise.replan.budget import Budget
+    from equipoise.replan.frontier import frontier, frontier_and_plan
     from equipoise.replan.in_force import known_lost
-    from equipoise.solver import solve
 
     known = named_model(model)
     if bytes_per_expert is None and known is not None:
         bytes_per_expert = known.bytes_per_expert
     links = _links(intra_node_gbps, inter_node_gbps)
-    limited = max_transfers is not None or max_transfers_total is not None
+    budget = Budget(max_transfers, max_transfers_total)
     if out is not None:
-        if not limited:
+        if not budget.limits_transfers:
             raise InvalidInputError("--out needs a plan to write; say how much may move with --max-transfers.")
         check_writable(out)
     options.check_report(report)
@@ -161,24 +163,13 @@ def replan(
     problem = in_force.problem(load, ranks, slots, nodes, groups_of(known, groups, nodes))
     found, schedule = None, None
     with progress("planning"):
-        curve = frontier(problem, held, lost_ranks=lost, bytes_per_expert=bytes_per_expert, threads=threads)
-        if limited:
-            found = solve(
-                problem,
-                threads=threads,
-                current=held,
-                max_transfers=max_transfers,
-                max_transfers_total=max_transfers_total,
-                lost_ranks=lost,
-            ).named(in_force.layer_ids)
-            schedule = MigrationSchedule(
-                held,
-                found.placement,
-                problem.cluster.num_nodes,
-                lost,
-                bytes_per_expert=bytes_per_expert or 0,
-                threads=threads,
-            )
+        if budget.limits_transfers:
+            budget = dataclasses.replace(budget, lost_ranks=lost)
+            curve, found = frontier_and_plan(problem, held, budget, How.of(threads=threads), bytes_per_expert)
+            found, nodes, size = found.named(in_force.layer_ids), problem.cluster.num_nodes, bytes_per_expert or 0
+            schedule = MigrationSchedule(held, found.placement, nodes, lost, bytes_per_expert=size, threads=threads)
+        else:
+            curve = frontier(problem, held, lost_ranks=lost, bytes_per_expert=bytes_per_expert, threads=threads)
     if found is not None and out is not None:
         found.save(out)
     if report is not None:
@@ -186,6 +177,12 @@ def replan(
     if as_json:
         print_json(_report(curve, found, schedule, links, out))
         return
+    _print(curve, found, schedule, links, out)
+
+
+def _print(
+    curve: Frontier, found: Plan | None, schedule: MigrationSchedule | None, links: LinkSpeeds, out: Path | None
+) -> None:
     print(curve.summary())
     if found is not None and schedule is not None:
         print()

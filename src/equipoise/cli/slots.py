@@ -18,6 +18,7 @@ from equipoise.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from equipoise.capacity import Capacity
+    from equipoise.load import LoadStatistics
     from equipoise.problem import PlacementProblem
 
 __all__ = ["slots"]
@@ -119,12 +120,19 @@ def slots(
     if as_json:
         print_json({"source": statistics.source, **_report(problem, capacity)})
         return
-    where = f", {groups} groups on {nodes} nodes" if problem.is_hierarchical else ""
+    _print(problem, capacity, statistics)
+
+
+def _print(problem: PlacementProblem, capacity: Capacity, statistics: LoadStatistics) -> None:
+    from equipoise.report import describe_answer
+
+    cluster = problem.cluster
+    where = f", {problem.num_expert_groups} groups on {cluster.num_nodes} nodes" if problem.is_hierarchical else ""
     console = results()
     show(
         console,
         f"{options.count_of(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts on "
-        f"{options.count_of(ranks, 'rank')}{where}{summed(statistics.num_windows)}\n",
+        f"{options.count_of(cluster.num_ranks, 'rank')}{where}{summed(statistics.num_windows)}\n",
     )
     _print_table(capacity)
     show(console, "")

@@ -49,6 +49,9 @@ def _tasks() -> Iterator[tuple[str, Callable[[], None]]]:
 
     for strategy in STRATEGIES:
         yield f"plan, {strategy}", lambda strategy=strategy: warm_up([strategy])  # type: ignore[misc]
+    yield "plan for a forecast", lambda: warm_up(["joint-descent"], forecast=True)
+    yield "plan in time", _in_time
+    yield "shares", _shares
     yield "replan", _replan
     yield "slots and bounds", _slots
     yield from tasks([None, *STRATEGIES])
@@ -73,6 +76,35 @@ def _replan() -> None:
             found = solve(problem, current=held, max_transfers=most, lost_ranks=lost)
             MigrationSchedule(held, found.placement, cluster.num_nodes, lost).summary()
             _ = found.placement.logical_to_physical
+
+
+def _in_time() -> None:
+    """Plan in microseconds, for one batch size and for several, with groups and without, and ask about slots."""
+    import numpy as np
+
+    from equipoise.advice import slot_times
+    from equipoise.latency import LatencyModel
+    from equipoise.problem import Cluster, PlacementProblem
+    from equipoise.solver import solve
+
+    load = np.array([[90.0, 4.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0], [0.0] * 8, [5.0, 5.0, 4.0, 3.0, 9.0, 1.0, 1.0, 2.0]])
+    model = LatencyModel.preset("h200")
+    for cluster, groups in ((Cluster(4, 3), None), (Cluster(5, 2), None), (Cluster(4, 3, 2), 4)):
+        for routed in (64.0, (64.0, 4096.0)):
+            solve(PlacementProblem(load, cluster, groups, latency=model, routed_per_step=routed))
+    slot_times(PlacementProblem(load, Cluster(4, 2), latency=model, routed_per_step=(64.0, 4096.0)))
+
+
+def _shares() -> None:
+    """Plan with the best shares for a placement, and with ranks that are connected."""
+    import numpy as np
+
+    from equipoise.problem import Cluster, PlacementProblem
+    from equipoise.solver import solve
+
+    load = np.array([[9.0, 4.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0], [0.0] * 8, [5.0, 5.0, 4.0, 3.0, 9.0, 1.0, 1.0, 2.0]])
+    for cluster, groups in ((Cluster(4, 3), None), (Cluster(4, 3, 2), 4)):
+        solve(PlacementProblem(load, cluster, groups), shares="best", connected=True)
 
 
 def _slots() -> None:

@@ -15,6 +15,7 @@ file                idea
 ``pickle.py``       the part of a pickle that builds plain values
 ``torch.py``        .pt files, with arrays for their tensors
 ``safetensors.py``  .safetensors files, by their header
+``columns.py``      Parquet and Arrow files, by pyarrow where it is installed
 ``tables.py``       lists of lists as arrays, where a document has them
 ==================  =================================================================================
 """

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
@@ -14,15 +15,40 @@ from numpy.typing import NDArray
 from equipoise.decode.source import opened
 from equipoise.errors import FileFormatError, shown
 
-__all__ = ["check_length", "decode_npy", "read_array", "read_header"]
+__all__ = ["LARGE", "Look", "check_length", "decode_npy", "look_through", "read_array", "read_header", "read_rows"]
+
+AT_ONCE = 1 << 24  # bytes of some rows, at least one row
+LARGE = 1 << 26  # bytes
 
 LONGEST_HEADER = 10_000  # bytes; numpy parses no longer one, but would read it
 
 
-def decode_npy(path: Path) -> NDArray[Any]:
+class Look(NamedTuple):
+    """What an array must be, for whoever asks for it; each raises if it is not.
+
+    ``declared`` is asked of shape and type before memory is taken, and so is ``parts`` of what a large one holds, some
+    rows at a time in their order.
+    """
+
+    declared: Callable[[tuple[int, ...], np.dtype[Any]], None]
+    parts: Callable[[Iterator[NDArray[Any]]], None] | None = None
+
+
+def decode_npy(path: Path, look: Look | None = None) -> NDArray[Any]:
     """Return the array in a .npy file, or a ``FileFormatError`` that says how it is damaged."""
     with opened(path) as (stream, size):
+        if look is not None:
+            look_through(stream, size, str(path), look)
+            stream.seek(0)
         return read_array(stream, size, str(path))
+
+
+def look_through(stream: IO[bytes], num_bytes: int, name: str, look: Look) -> None:
+    """Look at the array that ``stream`` holds, as ``read_array`` would read it, without taking memory for it."""
+    shape, fortran_order, dtype, _ = _checked_header(stream, num_bytes, name)
+    look.declared(shape, dtype)
+    if look.parts is not None and num_bytes > LARGE and not fortran_order:
+        look.parts(read_rows(stream, shape, dtype, name))
 
 
 def read_array(stream: IO[bytes], num_bytes: int, name: str) -> NDArray[Any]:
@@ -34,6 +60,39 @@ def read_array(stream: IO[bytes], num_bytes: int, name: str) -> NDArray[Any]:
         If the header is damaged, describes no plain array of numbers, or promises other than so many bytes hold.
         Pickled objects are refused, never run.
     """
+    shape, fortran_order, dtype, promised = _checked_header(stream, num_bytes, name)
+    content = stream.read(promised)
+    if len(content) < promised:
+        raise FileFormatError(f"{name} is truncated; copy or write the file again.")
+    try:
+        return np.frombuffer(content, dtype=dtype).reshape(shape, order="F" if fortran_order else "C")
+    except ValueError:  # of an empty array, an axis may be longer than numpy counts
+        raise FileFormatError(
+            f"{name} has the shape {shown(shape)}, which no array has; write the file again."
+        ) from None
+
+
+def read_rows(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Iterator[NDArray[Any]]:
+    """Yield the rows of an array whose header has been read, as arrays of some rows each.
+
+    Raises
+    ------
+    FileFormatError
+        If the stream ends before.
+    """
+    row = math.prod(shape[1:]) * dtype.itemsize
+    at_once, left = max(1, AT_ONCE // max(row, 1)), shape[0]
+    while left:
+        number = min(at_once, left)
+        content = stream.read(number * row)
+        if len(content) < number * row:
+            raise FileFormatError(f"{name} is truncated; copy or write the file again.")
+        yield np.frombuffer(content, dtype).reshape(number, *shape[1:])
+        left -= number
+
+
+def _checked_header(stream: IO[bytes], num_bytes: int, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Return shape, order, type and bytes of an array, once they are those of a plain array of numbers."""
     shape, fortran_order, dtype, length = read_header(stream, name)
     if dtype.hasobject:
         raise FileFormatError(
@@ -44,16 +103,7 @@ def read_array(stream: IO[bytes], num_bytes: int, name: str) -> NDArray[Any]:
         raise FileFormatError(f"{name} holds {shown(str(dtype))[1:-1]} values; it must hold integers or floats.")
     if len(shape) > 32 or min(shape, default=0) < 0:
         raise FileFormatError(f"{name} has the shape {shown(shape)}, which no array has; write the file again.")
-    promised = check_length(name, shape, dtype, num_bytes - length)
-    content = stream.read(promised)
-    if len(content) < promised:
-        raise FileFormatError(f"{name} is truncated; copy or write the file again.")
-    try:
-        return np.frombuffer(content, dtype=dtype).reshape(shape, order="F" if fortran_order else "C")
-    except ValueError:  # of an empty array, an axis may be longer than numpy counts
-        raise FileFormatError(
-            f"{name} has the shape {shown(shape)}, which no array has; write the file again."
-        ) from None
+    return shape, fortran_order, dtype, check_length(name, shape, dtype, num_bytes - length)
 
 
 def check_length(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], there: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.decode.archive import open_archive
-from equipoise.decode.numpy import check_length, read_header
+from equipoise.decode.numpy import check_length, read_header, read_rows
 from equipoise.decode.source import opened
-from equipoise.errors import FileFormatError, shown
+from equipoise.errors import shown
 from equipoise.limits import LARGEST_TRACE
 
 __all__ = ["Rows", "npy_rows", "npz_rows"]
-
-AT_ONCE = 1 << 24  # bytes of one piece, at least a row
 
 
 @dataclass(frozen=True)
@@ -45,24 +42,13 @@ class Rows:
         if self.key is None:
             with opened(self.path, LARGEST_TRACE) as (stream, _):
                 read_header(stream, str(self.path))
-                yield from self._read(stream, str(self.path))
+                yield from read_rows(stream, self.shape, self.dtype, str(self.path))
         else:
             where = f"{self.path}: {shown(self.key)[1:-1]}"
             with open_archive(self.path, LARGEST_TRACE) as archive, archive.open(f"{self.key}.npy", where) as stream:
                 read_header(stream, where)
-                yield from self._read(stream, where)
+                yield from read_rows(stream, self.shape, self.dtype, where)
                 stream.read(1)  # at the end, the checksum is looked at
-
-    def _read(self, stream: IO[bytes], where: str) -> Iterator[NDArray[Any]]:
-        row = math.prod(self.shape[1:]) * self.dtype.itemsize
-        at_once, left = max(1, AT_ONCE // max(row, 1)), self.shape[0]
-        while left:
-            number = min(at_once, left)
-            content = stream.read(number * row)
-            if len(content) < number * row:
-                raise FileFormatError(f"{where} is truncated; copy or write the file again.")
-            yield np.frombuffer(content, self.dtype).reshape(number, *self.shape[1:])
-            left -= number
 
 
 def npy_rows(path: Path) -> Rows | None:

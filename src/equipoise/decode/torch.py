@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,12 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.decode.archive import open_archive
+from equipoise.decode.numpy import LARGE, read_rows
 from equipoise.decode.pickle import Unpickler
 from equipoise.decode.source import opened
 from equipoise.errors import FileFormatError, shown
 from equipoise.limits import MOST_DEPTH, MOST_VALUES
 
-__all__ = ["LEGACY", "decode_torch"]
+__all__ = ["LEGACY", "Rows", "Tensor", "decode_torch", "outline_torch"]
+
+Rows = Callable[["Tensor"], Iterator[NDArray[Any]]]
+Look = Callable[[Any, Rows], None]
 
 # What a file from before 1.6 starts with, after the signs of a pickle.
 LEGACY = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
@@ -58,6 +63,17 @@ class Tensor:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     type: Type
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its numbers."""
+        return np.dtype(np.float32 if self.type.is_bfloat16 else self.type.name)
+
+    def is_all_of(self, size: int) -> bool:
+        """Whether its rows are, one after the other, the ``size`` bytes of its storage."""
+        whole, behind = math.prod(self.shape), [math.prod(self.shape[axis + 1 :]) for axis in range(len(self.shape))]
+        plain = self.offset == 0 and list(self.strides) == behind and not self.type.is_bfloat16
+        return plain and whole * self.dtype.itemsize == size
 
     def view(self, content: bytes, order: str) -> NDArray[Any]:
         """Return the array that it is of the bytes of its storage, without a copy but for bfloat16."""
@@ -108,8 +124,12 @@ NAMES: dict[str, Any] = {
 """All that a file may name, and what it stands for: sparse, quantised and other tensors are none of a load's."""
 
 
-def decode_torch(path: Path) -> Any:
+def decode_torch(path: Path, look: Look = lambda document, rows: None) -> Any:
     """Return what a .pt file holds, with arrays for its tensors.
+
+    ``look(document, rows)`` is asked before memory is taken for the numbers, with a ``Tensor`` in place of each array,
+    and raises where that is not what is wanted. ``rows(tensor)`` yields the rows of a large one, some at a time; of
+    another, and of one that is only a part of what was saved with it, nothing.
 
     Raises
     ------
@@ -119,11 +139,28 @@ def decode_torch(path: Path) -> Any:
     with opened(path) as (stream, size):
         if stream.read(2) != b"PK":
             stream.seek(0)
-            return _decode_legacy(stream, size, str(path))
-    return _decode_zip(path, size)
+            return _decode_legacy(stream, size, str(path), look)
+    return _decode_zip(path, size, look)
 
 
-def _decode_zip(path: Path, size: int) -> Any:
+def outline_torch(path: Path) -> Any:
+    """Return what a .pt file holds, with a ``Tensor`` for each array: its numbers are not read. Errors are the same."""
+    found: list[Any] = []
+
+    def look(document: Any, rows: Rows) -> None:
+        found.append(document)
+        raise _EnoughError
+
+    with suppress(_EnoughError):
+        decode_torch(path, look)
+    return found[0]
+
+
+class _EnoughError(Exception):
+    """What was asked for is known."""
+
+
+def _decode_zip(path: Path, size: int, look: Look) -> Any:
     with open_archive(path) as archive:
         mains = [name for name in archive.sizes if name == "data.pkl" or name.endswith("/data.pkl")]
         if len(mains) != 1:
@@ -140,10 +177,20 @@ def _decode_zip(path: Path, size: int) -> Any:
         content = read(mains[0])
         document = _unpickler(io.BytesIO(content), len(content), size, str(path)).load()
         big = f"{folder}byteorder" in archive.sizes and read(f"{folder}byteorder") == b"big"
-        return Plain(str(path), size, lambda key: read(f"{folder}data/{key}"), ">" if big else "<").of(document)
+        order = ">" if big else "<"
+
+        def rows(tensor: Tensor) -> Iterator[NDArray[Any]]:
+            name = f"{folder}data/{tensor.storage.key}"
+            if archive.sizes.get(name, 0) > LARGE and tensor.is_all_of(archive.sizes[name]):
+                where = f"{path}: {shown(name)[1:-1]}"
+                with archive.open(name, where, packed=False) as stream:
+                    yield from read_rows(stream, tensor.shape, np.dtype(order + tensor.type.name), where)
+
+        look(document, rows)
+        return Plain(str(path), size, lambda key: read(f"{folder}data/{key}"), order).of(document)
 
 
-def _decode_legacy(stream: IO[bytes], size: int, name: str) -> Any:
+def _decode_legacy(stream: IO[bytes], size: int, name: str, look: Look) -> Any:
     begin = stream.read(32)
     if LEGACY not in begin:
         raise FileFormatError(f"{name} was not written by torch.save.")
@@ -151,6 +198,7 @@ def _decode_legacy(stream: IO[bytes], size: int, name: str) -> Any:
     types: dict[str | int, Type] = {}
     unpickler = _unpickler(stream, size, size, name, types)
     _, machine, document, keys = (unpickler.load() for _ in range(4))
+    look(document, lambda tensor: iter(()))
     big = isinstance(machine, dict) and machine.get("little_endian") is False
     contents: dict[str | int, bytes] = {}
     try:

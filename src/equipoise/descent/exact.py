@@ -57,7 +57,7 @@ def search_all(layer, steps):
     steps = max(min(steps, (facts[MOST] - facts[STEPS]) // STEP), 0)
     limits[LIMIT], limits[LEFT] = facts[REACHED], steps
     tree = Tree(weight, number, left, each, items, chosen, load, used, best, limits)
-    e = 0
+    e = np.int64(0)
     number[0], left[0] = 0, num_slots
     while e >= 0 and limits[LEFT] > 0 and limits[LIMIT] > facts[TARGET]:
         limits[LEFT] -= 1
@@ -84,7 +84,7 @@ def _place_all(tree, target):
     items, chosen, load, used, limits = tree.items, tree.chosen, tree.load, tree.used, tree.limits
     load[:] = 0
     used[:] = 0
-    i = 0
+    i = np.int64(0)
     chosen[0] = -1
     while i >= 0 and limits[LEFT] > 0 and limits[LIMIT] > target:
         limits[LEFT] -= 1

@@ -27,7 +27,7 @@ FIRST_STAGE: Final = 10  # from here on: how often each of STAGES acted
 SWAPS, PAIRS, CHAINS, REDEALT, RELAXED, SQUEEZED, FITTED, TRADED, PAIRED, EXACT = range(10, 20)
 NUM_FACTS: Final = FIRST_STAGE + len(STAGES)
 
-NEVER: Final = 2**62
+NEVER: Final = np.int64(2**62)  # a literal would be a type of its own to numba, and compiled for once more
 
 
 def new_facts(floor: NDArray[np.int64], effort: str, without: tuple[str, ...] = ()) -> NDArray[np.int64]:

@@ -37,7 +37,7 @@ from equipoise.descent.layer import (
 from equipoise.descent.squeeze import deal_again, squeeze
 from equipoise.descent.swaps import improve
 from equipoise.descent.trade import trade
-from equipoise.kernels.native import allocating, internal, native
+from equipoise.kernels.native import internal, native, spliced
 
 __all__ = ["search_rows"]
 
@@ -64,7 +64,7 @@ def search_rows(by_load, bits, max_gap, facts, held, stop):
         write_layer(layer, by_load[row], bits, facts[row], held[row])
 
 
-@internal
+@spliced
 def _search(layer, max_gap):
     """Improve the best placement of a layer."""
     weight, facts = layer.weight, layer.facts
@@ -82,7 +82,7 @@ def _search(layer, max_gap):
     if facts[REACHED] > facts[TARGET] and _worth_squeezing(num_ranks, slots):
         _finish(layer)
     if small and spare and not skips(layer, TRADED):
-        trade(layer, facts[TARGET], 0, tuning.SMALL_TRADES)
+        trade(layer, facts[TARGET], np.int64(0), np.int64(tuning.SMALL_TRADES))
     few = num_ranks * slots <= tuning.FEW and slots <= len(weight)
     if facts[REACHED] > facts[TARGET] and few and not skips(layer, EXACT):
         search_all(layer, tuning.EXACT_STEPS[facts[EFFORT]])
@@ -94,7 +94,7 @@ def _worth_squeezing(num_ranks, slots):
     return 3 < slots <= tuning.MOST_SLOTS and num_ranks * slots <= tuning.LARGE
 
 
-@internal
+@spliced
 def _relax(layer, aim, effort):
     """Start again from other counts; keep what is better than the best."""
     facts = layer.facts
@@ -122,7 +122,7 @@ def _relax(layer, aim, effort):
             facts[SQUEEZED] += keep(layer)
 
 
-@allocating
+@spliced
 def _finish(layer):
     """Polish the best placement, then what fitted starts lead to, then the best of all."""
     facts, best = layer.facts, layer.best
@@ -170,7 +170,7 @@ def _polish(layer, row):
         trade(layer, target - room // tuning.TRADE_BELOW, squeezed_below, trades)
 
 
-@internal
+@spliced
 def _deal(layer, deals):
     """Squeeze the best placement, deal two replicas of each rank again, level and squeeze that, other two each time."""
     facts, slots = layer.facts, layer.best.shape[1]

@@ -26,7 +26,7 @@ from equipoise.descent.layer import (
 from equipoise.descent.sorting import bits_for, sort_ascending
 from equipoise.descent.swaps import improve
 from equipoise.descent.tuning import FEW, PAIRING_TRIES
-from equipoise.kernels.native import allocating, internal, native
+from equipoise.kernels.native import allocating, internal, native, spliced
 from equipoise.kernels.separate.numba import separate
 
 __all__ = ["pair", "pair_rows", "search_counts"]
@@ -34,10 +34,10 @@ __all__ = ["pair", "pair_rows", "search_counts"]
 GRID = 96
 DOWN = 0.5  # of the way from the heaviest pair reached to what cannot be: the next T
 LOOKS = 24  # receivers that a move is chosen from
-FEWER, NOW, MORE = range(3)
+FEWER, NOW, MORE = map(np.int64, range(3))
+FIRST = np.int64(0)  # row
 FORBIDDEN = 1000  # a replica above T itself weighs as much as that many deficits
 CLIP = 4000  # a deficit counts at most so much, so that the sum of squares fits into 32 bits
-NOTHING = np.zeros(GRID, np.int32)
 
 
 @native
@@ -51,7 +51,7 @@ def pair_rows(by_load, bits, max_gap, facts, held, stop):
         write_layer(layer, by_load[row], bits, facts[row], held[row])
 
 
-@internal
+@spliced
 def _pair_layer(layer, max_gap):
     """Keep the best of the pairings that the effort and every smaller one find; smaller ones may have to part fewer.
 
@@ -109,7 +109,7 @@ def pair(layer, replicas):
     return heaviest
 
 
-@allocating
+@spliced
 def search_counts(layer, max_gap, tries):
     """Improve the counts as far as the search gets, at most ``tries`` values of T; return the slots moved.
 
@@ -124,13 +124,15 @@ def search_counts(layer, max_gap, tries):
     for _ in range(tries):
         if reached <= bound * (1.0 + max_gap) or reached <= failed * 1.001 or not goes_on(layer, 0):
             break
-        trial[:] = replicas
+        for e in range(len(replicas)):
+            trial[e] = replicas[e]
         goal = reached - DOWN * (reached - failed)
         moves = _reach(layer, goal, trial)
         heaviest = np.float64(pair(layer, trial))
         if heaviest < reached:
             reached = heaviest
-            replicas[:] = trial
+            for e in range(len(replicas)):
+                replicas[e] = trial[e]
             moved += moves
         if heaviest > goal * (1.0 + 1.0 / GRID):
             failed = max(failed, min(goal, reached))
@@ -181,12 +183,12 @@ def _best_move(deficit, num_ranks, replicas, steps, without):
     givers = _find_givers(replicas, steps, without, giver)
     name, hope = np.empty(experts, np.int64), np.empty(experts, np.int64)  # of receivers
     best = _squared(deficit)
-    count, last = 0, -1
+    count, last = 0, np.int64(-1)
     for a in range(experts):
         if replicas[a] >= num_ranks or (last >= 0 and _are_equal(steps, a, last)):
             continue  # experts of about one load change the same, and the first of them will do
         last = a
-        if _change(deficit, steps, a, MORE, trial, 0):
+        if _change(deficit, steps, a, MORE, trial, FIRST):
             name[count], hope[count] = a, _squared_sum(trial, without, givers)
             count += hope[count] < best
     best_a = best_b = -1
@@ -199,7 +201,7 @@ def _best_move(deficit, num_ranks, replicas, steps, without):
             break
         a, count = name[at], count - 1
         name[at], hope[at] = name[count], hope[count]
-        _change(deficit, steps, a, MORE, trial, 0)
+        _change(deficit, steps, a, MORE, trial, FIRST)
         for k in range(givers):
             after = _squared_sum(trial, without, k)
             if giver[k] != a and (after < best or (after == best and a < best_a)):
@@ -207,13 +209,14 @@ def _best_move(deficit, num_ranks, replicas, steps, without):
     return best_a, best_b
 
 
-@internal
+@allocating
 def _find_givers(replicas, steps, without, giver):
     """Set who can give a replica up, and what that changes; behind them, the least change at each theta."""
-    givers = 0
+    givers = np.int64(0)
+    nothing = np.zeros(GRID, np.int32)
     for b in range(len(replicas)):
         if replicas[b] > 1:
-            _change(NOTHING, steps, b, FEWER, without, givers)
+            _change(nothing, steps, b, FEWER, without, givers)
             giver[givers] = b
             givers += 1
     without[givers] = 0

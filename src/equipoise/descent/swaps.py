@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 MANY = 128  # ranks; with fewer, single swaps cost less than dealing again
+PAIR, PAIR_OF_MANY, FEW_SLOTS = 20, 45, 16  # steps for each pair of a rank with few slots, and with more
 
 
 @internal
@@ -140,6 +141,7 @@ def swap_pairs(layer, target):
     value, load, order = ranks.value, ranks.load, ranks.order
     num_ranks, slots = value.shape
     bits = bits_for(slots)
+    steps = (PAIR if slots <= FEW_SLOTS else PAIR_OF_MANY) * len(sums[1])
     g = order[num_ranks - 1]
     top = best = load[g]
     best_h = np.int64(-1)
@@ -149,7 +151,7 @@ def swap_pairs(layer, target):
         h = order[place]
         bottom = load[h]
         difference = top - bottom
-        if best <= target or best <= bottom + (difference + 1) // 2 or not goes_on(layer, 20 * len(sums[1])):
+        if best <= target or best <= bottom + (difference + 1) // 2 or not goes_on(layer, steps):
             break
         half = difference // 2
         pair_sums(value[h], bits, sums[1], layer.scratch.spare)

@@ -34,7 +34,7 @@ def trade(layer, target, near, most):
     excess, found = np.empty(TRIED), np.empty((TRIED, 3), np.int64)
     tenure = np.full((2, len(layer.weight)), -TENURE)  # the steps when each expert last gained, and last lost
     restore(layer, best)
-    tried = step = 0
+    tried = step = np.int64(0)
     while facts[REACHED] > target and tried < most and goes_on(layer, 0):
         number = _find_trades(layer, target, step, tenure, excess, found)
         if number == 0:
@@ -108,7 +108,7 @@ def _find_trades(layer, target, step, tenure, excess, found):
         if load[g] > target:
             for e in expert[g]:
                 wanted[e] = True
-    before, number = _excess(ranks, target), 0
+    before, number = _excess(ranks, target), np.int64(0)
     for b in range(experts):
         if replicas[b] < 2 or step < tenure[GAINED, b] + TENURE or weight[b] > target * (replicas[b] - 1):
             continue
@@ -130,7 +130,7 @@ def _find_trades(layer, target, step, tenure, excess, found):
             for h in where[start[a] : start[a + 1]]:
                 there = load[h] + (more - less if marked[h] == b else 0)
                 after += _squared(there + own - once, target) - _squared(there, target)
-            least, at = np.inf, -1
+            least, at = np.inf, np.int64(-1)
             for h in where[start[b] : start[b + 1]]:
                 if not holds(expert, h, a):
                     given = after + _squared(load[h] - less + own, target) - _squared(load[h] + more - less, target)

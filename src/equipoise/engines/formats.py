@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from equipoise.arguments import as_instance, as_path
+from equipoise.arrays import check_size
 from equipoise.decode.json import decode_json
-from equipoise.decode.numpy import decode_npy
+from equipoise.decode.numpy import Look, decode_npy
 from equipoise.decode.source import opened, reading
 from equipoise.decode.torch import decode_torch
 from equipoise.decode.yaml import decode_yaml
@@ -189,7 +190,7 @@ def read_plan(path: str | os.PathLike[str]) -> Plan | None:
 _DECODERS: dict[str, Callable[[Path], Any]] = {
     "JSON": decode_json,
     "torch": decode_torch,
-    ".npy": decode_npy,
+    ".npy": lambda path: decode_npy(path, Look(lambda shape, dtype: check_size(shape, str(path)))),
     "YAML": decode_yaml,
 }
 

@@ -3,6 +3,10 @@
 Fast-math would let the compiler reorder sums, and the plan would depend on the processor.
 
 Compiled code is kept on disk, see ``cache``; NUMBA_CACHE_DIR names another folder than the package's own.
+
+Compiling is what a first plan waits for, so: kernels hand each other ``np.int64(0)`` and not ``0``, as a literal is a
+type of its own, for which all that it is handed to is compiled once more; arrays are copied by loops, as assigning one
+to another compiles the text of an error, which takes seconds; and what only kernels call is not ``native``.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.kernels.cache import keep
+from equipoise.kernels.garbage import pause_while_compiling
 
 __all__ = ["allocating", "frozen", "inlined", "internal", "native", "spliced"]
 
@@ -72,3 +77,6 @@ def _compile(function: Callable[..., Any], **more: Any) -> Callable[..., Any]:
     compiled: Callable[..., Any] = numba.njit(function, **options)
     keep(compiled)
     return compiled
+
+
+pause_while_compiling()

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import inlined, native
+from equipoise.kernels.native import inlined, internal, native
 
 __all__ = ["Curve", "curve_of", "expected_slot_times", "moments_of", "most_tokens", "slot_moments", "slot_time"]
 
@@ -131,7 +131,7 @@ def most_tokens(curve, time):
     return root * root * (1.0 + 1e-6)
 
 
-@native
+@internal
 def _step_at(table, i, time):
     """Return a part of the step from row ``i`` of the table to the next in which ``time`` is reached, or a bit more.
 
@@ -145,7 +145,7 @@ def _step_at(table, i, time):
     return t if _between(table, i, t, 0) >= time else 1.0
 
 
-@native
+@internal
 def _most_beyond(curve, time):
     """Return the same where it lies beyond the table: on the line that the curve is, well above the floor."""
     if curve.per_token > 0.0:
@@ -174,7 +174,7 @@ def _between(table, i, t, column):
     )
 
 
-@native
+@internal
 def _summed(curve, x):
     """Return the six columns of the table at a mean of ``x``; a slope is what one token more adds on average."""
     floor, base, per_token, last, _, _ = curve

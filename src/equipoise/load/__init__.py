@@ -20,7 +20,7 @@ file                  idea
 ``folders.py``        several files as one load
 ``doubts.py``         placements that were taken for loads, and axes in another order
 ``recorded_files.py``  what our own plug-ins keep while an engine runs
-``tensorrt_llm_...``  TensorRT-LLM's folders of statistics
+``tensorrt_llm_files.py``  TensorRT-LLM's folders of statistics
 ``draws.py``          random numbers that are the same under every numpy
 ``generate.py``       loads that look like real ones, and the drift of a given one
 ====================  =======================================================================

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.arrays import as_numpy, as_windows
+from equipoise.arrays import as_numpy, check_shape, check_size, check_values, in_parts
 from equipoise.errors import FileFormatError, listed, shown
 from equipoise.load.doubts import placement_by_keys
 from equipoise.load.sglang_files import is_recording, read_recording
 from equipoise.load.statistics import LoadStatistics
 
-__all__ = ["COUNT_KEYS", "LAYOUTS", "Layout", "choose_key", "from_array", "from_document"]
+__all__ = ["COUNT_KEYS", "LAYOUTS", "Layout", "check_declared", "choose_key", "from_array", "from_document"]
 
 COUNT_KEYS = ("logical_count", "counts", "load")  # the names that are taken without asking
 _SHAPES = "(layers, experts) or (steps, layers, experts)"
@@ -93,13 +93,21 @@ def no_keys(path: Path, key: str) -> FileFormatError:
     return FileFormatError(f"{path} holds one array without keys; leave out key={shown(key)}.")
 
 
+def check_declared(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
+    """Insist on what an array must be to be a load, as a file declares it, whatever its numbers are."""
+    check_size(shape, name)
+    if dtype.kind == "b":
+        raise FileFormatError(f"{name} holds booleans; loads must be counts of tokens.")
+    check_shape(shape, name, axis="step")
+
+
 def from_array(array: Any, path: Path, place: str = "") -> LoadStatistics:
     """Return the statistics of one array or tensor read from ``path``; ``place`` is its key, if it has one."""
     name = f"{path}: {place or 'the array'}"
     values = as_numpy(array, name)
-    if values.dtype.kind == "b":
-        raise FileFormatError(f"{name} holds booleans; loads must be counts of tokens.")
-    return LoadStatistics(as_windows(values, name, axis="step"), source=str(path))
+    check_declared(values.shape, values.dtype, name)
+    check_values(in_parts(values), name, axis="step")
+    return LoadStatistics(values, source=str(path))
 
 
 def _from_values(value: Any, path: Path, place: str) -> LoadStatistics:

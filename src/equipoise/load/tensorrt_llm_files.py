@@ -96,15 +96,18 @@ def _num_experts(path: Path) -> int:
 
 def _read_rank(path: Path, experts: int) -> dict[tuple[int, int], NDArray[Any]]:
     found: dict[tuple[int, int], NDArray[Any]] = {}
-    for name, values in decode_safetensors(path).items():
-        place = _KEY.fullmatch(name)
-        if place is None:
+
+    def look(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        if _KEY.fullmatch(name) is None:
             raise FileFormatError(f"{path} has the key {shown(name)}; keys are '<iteration>_<layer>', such as '100_3'.")
-        if values.shape != (experts,) or values.dtype.kind not in "iu" or values.min() < 0:
-            raise FileFormatError(
-                f"{path}: {name} has shape {values.shape} and type {values.dtype}; it must hold {experts} counts."
-            )
-        found[int(place[1]), int(place[2])] = values
+        if shape != (experts,) or dtype.kind not in "iu":
+            raise FileFormatError(f"{path}: {name} has shape {shape} and type {dtype}; it must hold {experts} counts.")
+
+    for name, values in decode_safetensors(path, look).items():
+        if values.min() < 0:
+            raise FileFormatError(f"{path}: {name} holds {values.min()}; it must hold {experts} counts, none negative.")
+        iteration, layer = name.split("_")
+        found[int(iteration), int(layer)] = values
     if not found:
         raise FileFormatError(f"{path} holds no counts; record at least one iteration.")
     return found

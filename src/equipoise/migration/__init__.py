@@ -4,6 +4,7 @@
 file                  idea
 ====================  =======================================================================
 ``rounds.py``         the rounds of one layer: which slot gets its expert from where, and when
+``rounds_reference.py``  the same in plain Python
 ``schedule.py``       the rounds of all layers, their bytes and their time
 ``tables.py``         what each rank tells the others when the process group no longer can
 ``peers.py``          how ranks agree, when all are well and when some are gone

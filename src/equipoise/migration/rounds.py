@@ -1,4 +1,13 @@
-"""The rounds of one layer: which slot gets its expert from where, and when. Native."""
+"""The rounds of one layer: which slot gets its expert from where, and when. Native; the contract.
+
+    schedule_layers(old, new, experts, links, table, length, restore)
+
+``old`` and ``new`` int32 [layers, slots], ``experts`` of which each has a slot in ``new``; -1 is an empty slot, and in
+``new`` one that may hold anything. Filled are ``table`` int32 [layers, rows, 4], the transfers in order as in
+``COLUMNS``, ``length`` int64 [layers], how many, and ``restore`` bool [layers, slots], whose experts no slot of
+``old`` holds. What a round may do, and who sends to whom, is promised by ``MigrationSchedule``; of choices that are
+equally good the lowest slot is taken. ``rounds_reference.py`` is the plain version, and makes the same transfers.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from equipoise.kernels.native import inlined, native
+from equipoise.kernels.native import allocating, inlined, native, spliced
 
 __all__ = ["COLUMNS", "Links", "join_layers", "schedule_layers"]
 
@@ -52,10 +61,7 @@ class State(NamedTuple):
 
 @native
 def schedule_layers(old, new, experts, links, table, length, restore):
-    """Fill each layer's ``table`` [rows, 4] with its transfers in order, and mark what to ``restore`` [slots].
-
-    ``old`` and ``new`` int32 [layers, slots], ``length`` int64 [layers], how many transfers each layer has.
-    """
+    """Fill each layer's ``table`` with its transfers in order, and mark what to ``restore``; see the contract."""
     for layer in range(len(old)):
         length[layer] = _schedule_layer(old[layer], new[layer], experts, links, table[layer], restore[layer])
 
@@ -72,7 +78,7 @@ def join_layers(table, length, columns):
             at += 1
 
 
-@native
+@spliced
 def _schedule_layer(old, new, experts, links, table, restore):
     """Fill the table of one layer; return how many transfers there are."""
     slots, ranks = len(old), links.ranks
@@ -92,7 +98,7 @@ def _schedule_layer(old, new, experts, links, table, restore):
             restore[x] = state.copies[new[x]] == 0
             state.pending[x] = not restore[x]
             state.waiting[x // state.slots_per_rank] += state.pending[x]
-    row = number = 0
+    row = number = np.int64(0)
     while state.waiting.sum() > 0:
         end = _fill_round(state, row, number)
         assert end > row
@@ -102,7 +108,7 @@ def _schedule_layer(old, new, experts, links, table, restore):
     return row
 
 
-@native
+@allocating
 def _fill_round(state, start, number):
     """Put transfers into a round until no more fits; return where it ends in the table.
 
@@ -115,7 +121,7 @@ def _fill_round(state, start, number):
     state.going[:] = 0
     state.sends[:] = 0
     state.receives[:] = 0
-    order = np.argsort(-state.waiting, kind="mergesort")  # the ranks with most to receive choose first
+    order = _most_waiting_first(state.waiting)
     marked = np.zeros(len(state.new), dtype=np.bool_)
     row = start
     while True:
@@ -123,16 +129,29 @@ def _fill_round(state, start, number):
         for r in order:
             for x in range(r * state.slots_per_rank, (r + 1) * state.slots_per_rank):
                 if state.pending[x] and not state.written[x]:
-                    row = _fill_slot(state, r, x, False, start, row, number)
+                    row = _fill_slot(state, r, x, np.bool_(False), start, row, number)
         if row > before:
             continue
         _mark_circles(state, marked)
         for r in order:
             for x in range(r * state.slots_per_rank, (r + 1) * state.slots_per_rank):
                 if marked[x]:
-                    row = _fill_slot(state, r, x, True, start, row, number)
+                    row = _fill_slot(state, r, x, np.bool_(True), start, row, number)
         if row == before:
             return row
+
+
+@allocating
+def _most_waiting_first(waiting):
+    """Return the ranks, those with most to receive first, others as they come."""
+    order = np.empty(len(waiting), dtype=np.int64)
+    for r in range(len(waiting)):
+        at = r
+        while at > 0 and waiting[order[at - 1]] < waiting[r]:
+            order[at] = order[at - 1]
+            at -= 1
+        order[at] = r
+    return order
 
 
 @inlined
@@ -196,7 +215,7 @@ def _finish_round(state, start, end):
     state.written[:] = False
     for r in range(len(state.waiting)):  # free once its expert has a slot, and its rank has what it wants
         e = state.content[slots + r]
-        if e >= 0 and state.copies[e] > 1 and _local_need(state, e, -1, r) < 0:
+        if e >= 0 and state.copies[e] > 1 and _local_need(state, e, np.int64(-1), r) < 0:
             state.copies[e] -= 1
             state.content[slots + r] = -1
 
@@ -244,7 +263,7 @@ def _source(state, e, r):
     return best
 
 
-@native
+@allocating
 def _mark_circles(state, marked):
     """Mark one slot in each circle of slots that wait for each other, where a spare is free.
 
@@ -308,7 +327,7 @@ def _local_need(state, e, x, r):
     return needs
 
 
-@native
+@allocating
 def _sort_round(part, slots, slots_per_rank):
     """Order a round: copies into spares, then other copies within a rank, then the rest; otherwise as it was."""
     kept = part.copy()
@@ -319,5 +338,6 @@ def _sort_round(part, slots, slots_per_rank):
             s = y // slots_per_rank if y < slots else y - slots
             mine = 0 if x >= slots else (1 if s == x // slots_per_rank else 2)
             if mine == kind:
-                part[at] = kept[k]
+                for column in range(kept.shape[1]):
+                    part[at, column] = kept[k, column]
                 at += 1

@@ -16,6 +16,7 @@ file              idea
 ``counters.py``   what happened, as plain numbers and as Prometheus gauges
 ``planning.py``   a plan and its schedule, made in a thread beside the engine, and what is expected of it
 ``settings.py``   what a balancer is told, checked before it begins
+``movers.py``     who moves what, and what the ranks of a group find together
 ``balancer.py``   the loop: record, plan in the background, weigh, migrate or wait
 ``sharded.py``    one plan made by many ranks, each some of the layers
 ================  =========================================================================

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,10 @@ from equipoise.migration.schedule import LinkSpeeds, MigrationSchedule
 from equipoise.migration.weights import check_restore
 from equipoise.online.counters import Counters
 from equipoise.online.counts import as_expert_counts
+from equipoise.online.movers import Movers
 from equipoise.online.planning import TOKEN, Planning, look_ahead
 from equipoise.online.policy import Outlook, Policy, TokenGain
-from equipoise.online.settings import Movers, Settings, as_in_force, as_ranks, check_window
+from equipoise.online.settings import Settings, as_in_force, as_ranks, check_window
 from equipoise.online.window import SlidingSum, Window, load_of
 from equipoise.placement import Placement
 from equipoise.plan import Plan
@@ -148,7 +148,7 @@ class Balancer:
         self._told, self.cluster = told, cluster
         self.shares: Shares | None = getattr(placement, "shares", None) if shares == "best" else None
         self.placement = as_in_force(placement, cluster, told.num_expert_groups)
-        self._movers = Movers(self.placement, peers, weights, restore)
+        self._movers = Movers(self.placement, peers, weights, restore, timeout=told.timeout)
         self._bytes = told.bytes_per_expert or self._movers.bytes_per_expert
         self._window: Window = SlidingSum(told.check_every) if window is None else window
         check_window(self._window)
@@ -215,7 +215,8 @@ class Balancer:
         if self._migration is not None:
             return self._move()
         if self._planning is not None:
-            return self._weigh() if self._all_ready() else False
+            ready = self._movers.all_of(not self._planning.thread.is_alive(), self.placement)
+            return self._weigh() if ready else False
         if self.counters.steps >= self._next_check:
             self._begin_planning()
         return False
@@ -248,7 +249,7 @@ class Balancer:
         table = held.reshape(len(held), -1)
         placement = Placement(table, self.cluster.num_ranks, self.placement.num_logical_experts)
         restore = self._movers.restore if restore is None else restore
-        self._movers = Movers(placement, peers, weights, restore, lost)
+        self._movers = Movers(placement, peers, weights, restore, lost, self._told.timeout)
         self._route_by(placement)
         self._migration, self._planning, self._over, self._next_check = None, None, None, self.counters.steps
         self._forecast = None  # which windows the ranks that are left have all seen, nobody needs to know
@@ -262,7 +263,7 @@ class Balancer:
         self._next_check = self.counters.steps + self._told.check_every
         shape = (self.placement.num_layers, self.placement.num_logical_experts)
         try:
-            load = self._add_up(shape) if self._movers.peers is not None else load_of(self._window, shape)
+            load = self._movers.add_up(lambda: load_of(self._window, shape), self.placement)
         except InvalidInputError as error:  # a window of the caller's own may return anything
             self._fail(str(error))
             if self._movers.peers is not None:
@@ -292,36 +293,6 @@ class Balancer:
         self._forecast = forecast(load) if self._forecast is None else self._forecast.update(load)
         return self._forecast
 
-    def _add_up(self, shape: tuple[int, int]) -> NDArray[np.float64]:
-        """Return the sum of all ranks' windows, once all of them have a load of this shape: sums wait for all ranks."""
-        load, wrong, failure = None, None, None
-        try:
-            load = load_of(self._window, shape)
-        except Exception as error:  # the others wait for an answer, whatever it is
-            wrong, failure = str(error) if isinstance(error, InvalidInputError) else repr(error), error
-        peers, names = self._movers.peers, self._names()
-        told = self._together(lambda seconds: peers.gather(wrong, seconds))
-        trouble = [f"rank {name}: {text}" for name, text in zip(names, told, strict=True) if text is not None]
-        if trouble:
-            raise InvalidInputError(f"{' '.join(trouble)} Nothing was added up.") from failure
-        total: NDArray[np.float64] = self._together(lambda seconds: peers.add_up(load, seconds))
-        return total
-
-    def _all_ready(self) -> bool:
-        assert self._planning is not None
-        ready, peers = not self._planning.thread.is_alive(), self._movers.peers
-        return ready if peers is None else bool(self._together(partial(peers.all_of, ready)))
-
-    def _together(self, collective: Callable[[float], Any]) -> Any:
-        """Return what all ranks find together, or raise that ranks are lost; the placement in force stays."""
-        return self._movers.peers.together(collective, self._told.timeout, self.placement, self._names())
-
-    def _names(self) -> list[int]:
-        """Return what the cluster calls the ranks of the group."""
-        alive = [rank for rank in range(self.cluster.num_ranks) if rank not in self._movers.lost]
-        size = self._movers.peers.size
-        return alive if len(alive) == size else list(range(size))
-
     def _weigh(self) -> bool:
         planning, self._planning = self._planning, None
         assert planning is not None
@@ -338,9 +309,7 @@ class Balancer:
                 check_restore(self._movers.restore, schedule)
             except InvalidInputError as error:
                 return self._fail(str(error))
-        seconds = self._step_seconds()
-        if self._movers.peers is not None:
-            seconds = self._together(partial(self._movers.peers.from_first, seconds))
+        seconds = self._movers.from_first(self._step_seconds(), self.placement)
         links, shares = self._told.links, planning.shares
         outlook = look_ahead(self.placement, planning.problem, plan, schedule, links, seconds, shares)
         self.counters.checks += 1

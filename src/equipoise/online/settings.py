@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from equipoise.arguments import as_ranks, count
 from equipoise.dispatch import choose_shares
 from equipoise.errors import InvalidInputError, shown
-from equipoise.migration.peers import check_peers, check_timeout
+from equipoise.migration.peers import check_timeout
 from equipoise.migration.schedule import LinkSpeeds
-from equipoise.migration.weights import check_restore, check_tensors
 from equipoise.online.policy import Policy
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, check_counts
 
-__all__ = ["Movers", "Settings", "as_in_force", "as_ranks", "check_window"]
+__all__ = ["Settings", "as_in_force", "as_ranks", "check_window"]
 
 
 @dataclass(frozen=True)
@@ -53,40 +51,6 @@ class Settings:
                 checked[name] = count(getattr(self, name), name)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-
-
-@dataclass(frozen=True)
-class Movers:
-    """Who moves what: this rank's tensors, the other ranks, and whence to load what no rank holds.
-
-    ``lost`` are the ranks that are gone, which ``peers`` leaves out.
-    """
-
-    placement: Placement
-    peers: Any
-    weights: Sequence[Sequence[Any]] | None
-    restore: Any
-    lost: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_restore(self.restore)
-        if self.peers is not None:
-            check_peers(self.peers)
-        if self.weights is None:
-            return
-        if self.peers is None:
-            raise InvalidInputError("weights are given and peers are not; pass peers=Peers(), with whom to move them.")
-        check_tensors(self.weights, self.placement.num_layers, self.placement.slots_per_rank)
-        left = self.placement.num_ranks - len(self.lost)
-        if self.peers.size != left:
-            raise InvalidInputError(
-                f"weights lie on {left} ranks and the process group has {self.peers.size}; pass a group of these ranks."
-            )
-
-    @property
-    def bytes_per_expert(self) -> int:
-        """Of one layer; 0 without weights."""
-        return sum(own[0].numel() * own.element_size() for own in self.weights[0]) if self.weights else 0
 
 
 def as_in_force(placement: Any, cluster: Any, num_expert_groups: int | None) -> Placement:

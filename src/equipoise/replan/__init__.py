@@ -12,8 +12,10 @@ file                  idea
 ``settle.py``         level enough with few transfers, quickly: what engines ask for by default
 ``pairs/``            the steps of that: contract, reference, native
 ``curves.py``         levelling the ranks within a budget, and what else the budget admits
+``foreseen.py``       the same against the errors of a forecast
 ``levelling/``        the steps by which ranks are levelled: contract, reference, native
 ``frontier.py``       what each budget would buy
+``refresh.py``        new shares for a plan in force, without moving weights
 ``match_ranks.py``    ranks are alike: the one that holds most of a set of experts gets it
 ``keep_slots.py``     an expert that stays on its rank keeps its slot
 ====================  =======================================================================

@@ -68,6 +68,7 @@ class Curves:
         self.tolerance = budget.tolerance
         self.anew_from = anew_matters_from(start.problem)
         self.slots_per_rank = start.problem.cluster.slots_per_rank
+        self.has_looked = False
         self.anew: Anew | None = None
         self.busiest = np.empty(0, dtype=np.int64)  # of each layer made anew
         self.is_worth = np.empty(0, dtype=np.bool_)  # of each, whether that is light enough to be looked at
@@ -86,14 +87,17 @@ class Curves:
     def look_anew(self, curve: Int64s) -> None:
         """Make a plan anew of the layers that ``curve`` leaves above the mean; it must reach to ``anew_from``.
 
-        Which layers these are depends on no limit: so what a limit admits, a larger one admits too.
+        Which layers these are depends on no limit: so what a limit admits, a larger one admits too, and once is enough.
         """
+        if self.has_looked:
+            return
         mean = self.left.weight.sum(axis=1) // len(self.start.alive)
         by_then = curve[:, self.anew_from]
         layers = np.flatnonzero((by_then > mean + mean // LEVEL) & (by_then > raised(mean, self.tolerance)))
         self.look_at(layers)
         if self.anew is not None:
             self.is_worth = pays(self.busiest, by_then[layers], self.tolerance)
+        self.has_looked = True
 
     def look_at(self, layers: Int64s) -> None:
         """Make a plan anew of ``layers``."""
@@ -173,13 +177,13 @@ def anew_matters_from(problem: PlacementProblem) -> int:
 
 
 @part
-def within(start: InForce, budget: Budget, how: How, closed: NDArray[np.bool_] | None = None) -> Within:
+def within(curves: Curves, budget: Budget, closed: NDArray[np.bool_] | None = None) -> Within:
     """Return the best that was found within the limits on transfers; see ``equipoise.replan.replan``.
 
     Of a limit on all layers, those that are ``closed``, bool [layers], get no more than their experts need.
     """
-    problem, curves = start.problem, Curves(start, how, budget)
-    left = curves.left
+    start, left = curves.start, curves.left
+    problem = start.problem
     if not budget.complete:
         check_nothing_is_dropped(start, left, budget)
     most, total = clamped(problem, left, budget)

@@ -13,15 +13,17 @@ from equipoise.arguments import count
 from equipoise.arrays import as_numpy
 from equipoise.errors import InvalidInputError
 from equipoise.how import How
+from equipoise.plan import Plan
 from equipoise.problem import PlacementProblem, as_problem
 from equipoise.replan.budget import Budget
 from equipoise.replan.curves import Curves
 from equipoise.replan.foreseen import Ahead, is_foreseen
 from equipoise.replan.in_force import InForce, known_lost
 from equipoise.replan.levelling.numba import MAX
+from equipoise.replan.replan import replan
 from equipoise.robust.scenarios import expected_balancedness
 
-__all__ = ["Frontier", "frontier"]
+__all__ = ["Frontier", "frontier", "frontier_and_plan"]
 
 Floats = NDArray[np.float64]
 
@@ -147,7 +149,27 @@ def frontier(
     start = InForce.of(problem, current, known_lost(current, lost_ranks, restored_ranks))
     if is_foreseen(problem):
         return Frontier(*_foreseen(start, How.of(threads=threads)), bytes_per_expert)
-    curves = Curves(start, How.of(threads=threads))
+    return _followed(Curves(start, How.of(threads=threads)), bytes_per_expert)
+
+
+def frontier_and_plan(
+    problem: PlacementProblem, current: Any, budget: Budget, how: How, bytes_per_expert: int | None = None
+) -> tuple[Frontier, Plan]:
+    """Return what each budget of transfers would buy, and the plan within one: what is made anew serves for both.
+
+    The same as ``frontier``, whose plans made anew are those of ``how``, and ``solve(current=...)``.
+    """
+    start = InForce.of(problem, current, budget.lost_ranks)
+    if is_foreseen(problem):
+        return Frontier(*_foreseen(start, how), bytes_per_expert), replan(problem, current, budget, how)
+    curves = Curves(start, how, budget)
+    plan = replan(problem, current, budget, how, curves=curves)
+    return _followed(curves, bytes_per_expert), plan
+
+
+def _followed(curves: Curves, bytes_per_expert: int | None) -> Frontier:
+    """Return the frontier that the curves make of a placement in force."""
+    start, problem = curves.start, curves.start.problem
     _, curve, _ = curves.descend(problem.cluster.num_slots)
     curves.look_anew(curve)
     curve, used = curves.joined(curve)

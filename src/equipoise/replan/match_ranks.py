@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from equipoise.errors import IndivisibleError, shown
 from equipoise.kernels.assignment.numba import assign
-from equipoise.kernels.native import native
+from equipoise.kernels.native import internal, native
 from equipoise.problem import count
 from equipoise.replan.keep_slots import slot_tables
 from equipoise.threads import for_each, num_threads
@@ -137,7 +137,7 @@ def _match(new, old, slots_per_rank, ranks_per_node, experts, rename_nodes, matc
                     matched[layer, to + s] = new[layer, at + s]
 
 
-@native
+@internal
 def _compare(new, node, first, slots_per_rank, last, before, wanted, stay):
     """Set ``stay`` for the ranks of a new ``node`` and the old ranks from ``first``, whose chains are given.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from equipoise.errors import InfeasibleError, InvalidPlacementError
 from equipoise.fixed_point import to_fixed_point
 from equipoise.kernels.assignment.numba import assign
-from equipoise.kernels.native import native
+from equipoise.kernels.native import internal, native
 from equipoise.replan.in_force import InForce, as_placement, check_lost_ranks
 from equipoise.replan.levelling import EMPTY, GONE
 from equipoise.threads import part
@@ -198,9 +198,11 @@ def _fit(old, weight, node, home, held, was, transfers):
             for s in range(slots):
                 if held[layer, g, s] >= 0:
                     load[g] += weight[layer, held[layer, g, s]] // copies[held[layer, g, s]]
-        for e in np.argsort(-weight[layer], kind="mergesort"):
-            if copies[e] > 0:
-                continue
+        for _ in range(missing):
+            e = np.int64(-1)
+            for f in range(experts):  # the heaviest first, ties to the lowest
+                if copies[f] == 0 and (e < 0 or weight[layer, f] > weight[layer, e]):
+                    e = f
             best, best_g, best_s = np.int64(0), -1, -1
             for g in range(ranks):
                 if node[g] != home[layer, e]:
@@ -226,7 +228,7 @@ def _fit(old, weight, node, home, held, was, transfers):
             transfers[layer] += not was[layer, best_g, e]
 
 
-@native
+@internal
 def _squeeze_in(e, slots, copies, empty_only):
     """Give ``e`` an empty slot of a rank, or the slot of the expert with most copies, unless the rank holds it."""
     at, most = -1, 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +19,13 @@ from equipoise.problem import PlacementProblem
 from equipoise.provenance import Provenance
 from equipoise.replan.anew import plan_anew
 from equipoise.replan.budget import Budget
-from equipoise.replan.curves import Within, emptied, within
+from equipoise.replan.curves import Curves, Within, emptied, within
 from equipoise.replan.foreseen import foresee, is_foreseen
 from equipoise.replan.in_force import InForce
 from equipoise.replan.keep_slots import reorder
 from equipoise.replan.remainder import count_kept, count_transfers
 from equipoise.replan.settle import settle
-from equipoise.robust.back_test import Plans, outlook
+from equipoise.robust.back_test import Plans
 from equipoise.robust.scenarios import expected_busiest
 from equipoise.threads import part
 
@@ -61,7 +60,9 @@ class Next:
     recorded: Any
 
 
-def next_placement(problem: PlacementProblem, current: Any, budget: Budget, how: How) -> Next:
+def next_placement(
+    problem: PlacementProblem, current: Any, budget: Budget, how: How, curves: Curves | None = None
+) -> Next:
     """Decide where the experts live next, given where they live now.
 
     Parameters
@@ -71,6 +72,8 @@ def next_placement(problem: PlacementProblem, current: Any, budget: Budget, how:
         What is in force; see ``equipoise.replan.in_force``.
     budget : Budget
     how : How
+    curves : Curves, optional
+        Of these, if more is asked of them than the next placement, so that they plan anew once: see ``frontier``.
 
     Returns
     -------
@@ -110,56 +113,61 @@ def next_placement(problem: PlacementProblem, current: Any, budget: Budget, how:
 
     Last, whatever stays on its rank keeps its slot, and layers stay as they are where the budget says so.
     """
-    start = InForce.of(problem, current, budget.lost_ranks)
-    find = _way(problem, budget)
-    anew = plan_anew(start, np.arange(problem.num_layers), how) if find is None else None
-    if anew is not None:
-        held, transfers, recorded, implementation = anew.held, anew.transfers, anew.strategy, anew.implementation
+    start = InForce.of(problem, current, budget.lost_ranks) if curves is None else curves.start
+    foreseen = is_foreseen(problem)
+    with_steps = foreseen or budget.limits_transfers or budget.tolerance is not None
+    whole = None if with_steps else plan_anew(start, np.arange(problem.num_layers), how)
+    if whole is not None:
+        found = Within(whole.held, whole.transfers, whole)
+    elif foreseen:
+        found = foresee(start, budget, how)
+    elif budget.tolerance is not None and not budget.limits_transfers:
+        found = settle(start, budget, how)
     else:
-        find = within if find is None else find
-        levelled = find(start, budget, how)
-        held, transfers, recorded, implementation = levelled.held, levelled.transfers, budget, "numba"
-        if how.connected and budget.limits_transfers:
-            held, transfers = _connect_with_the_rest(start, held, transfers, budget, how)
-        if levelled.anew is not None:
-            recorded = dataclasses.replace(budget, anew=levelled.anew.parameters)
-            implementation = levelled.anew.implementation
-    table = _in_their_slots(held, start)
-    stays = np.zeros(problem.num_layers, dtype=np.bool_)
+        curves = Curves(start, how, budget) if curves is None else curves
+        found = within(curves, budget)
+    if how.connected and budget.limits_transfers:
+        found = _connect_with_the_rest(start, found, budget, how)
+    table, stays = _in_their_slots(found.held, start), np.zeros(problem.num_layers, dtype=np.bool_)
     if budget.keeps_layers and start.is_as_asked:
-        stays = _which_stay(start, table, budget)
-        shared_out = find is within and budget.max_layers is not None and budget.max_transfers_total is not None
-        if shared_out and stays.any():
-            levelled = within(start, budget, how, stays)  # what layers that stay were given goes to the others
-            again = _in_their_slots(levelled.held, start)
-            again[stays], table[stays] = (start.placement.physical_to_logical[stays] for _ in range(2))
-            if _tokens(start, again) < _tokens(start, table):
-                held, transfers, table = levelled.held, levelled.transfers, again
-                stays |= _which_stay(start, table, budget)
-        table[stays] = start.placement.physical_to_logical[stays]
-    if budget.keeps_layers and anew is not None:
-        recorded = dataclasses.replace(budget, anew=anew.parameters)
-    stages = {"transfers": int(transfers[~stays].sum())}
+        found, table, stays = _keep_layers(start, found, table, budget, curves)
+    stages = {"transfers": int(found.transfers[~stays].sum())}
     if start.hierarchical:  # elsewhere nothing must leave its slot
-        stages["emptied"] = int(emptied(start, held)[~stays].sum())
+        stages["emptied"] = int(emptied(start, found.held)[~stays].sum())
+    recorded: Any = budget
+    if found.anew is not None:
+        alone = whole is not None and not budget.keeps_layers
+        recorded = found.anew.strategy if alone else dataclasses.replace(budget, anew=found.anew.parameters)
+    implementation = "numba" if found.anew is None else found.anew.implementation
     placement = Placement(table, problem.cluster.num_ranks, problem.num_logical_experts)
     return Next(start, placement, stays, stages, implementation, recorded)
 
 
-def _way(problem: PlacementProblem, budget: Budget) -> Callable[[InForce, Budget, How], Within] | None:
-    """Return how the placement in force is changed, None where all is planned anew."""
-    if is_foreseen(problem):
-        return foresee
-    if budget.limits_transfers:
-        return within
-    return None if budget.tolerance is None else settle
+def _keep_layers(
+    start: InForce, found: Within, table: Ints, budget: Budget, curves: Curves | None
+) -> tuple[Within, Ints, Bools]:
+    """Let layers stay as they are where the budget says so; return what was found, the slots, and which layers stay.
+
+    With a limit on all layers, those that change share what the others had of it, by ``curves``, if that is better.
+    """
+    kept = start.placement.physical_to_logical
+    stays = _which_stay(start, table, budget)
+    shares = budget.max_layers is not None and budget.max_transfers_total is not None
+    if curves is not None and shares and stays.any():
+        others = within(curves, budget, stays)
+        again = _in_their_slots(others.held, start)
+        again[stays], table[stays] = kept[stays], kept[stays]
+        if _tokens(start, again) < _tokens(start, table):
+            found, table = others, again
+            stays |= _which_stay(start, table, budget)
+    table[stays] = kept[stays]
+    return found, table, stays
 
 
 @part
-def _connect_with_the_rest(
-    start: InForce, held: Ints, transfers: NDArray[np.int64], budget: Budget, how: How
-) -> tuple[Ints, NDArray[np.int64]]:
+def _connect_with_the_rest(start: InForce, found: Within, budget: Budget, how: How) -> Within:
     """Connect ranks by what is left of the limits on transfers, which a swap takes two of; no rank gets busier."""
+    held, transfers = found.held, found.transfers
     left = np.full(len(held), NO_LIMIT)
     if budget.max_transfers is not None:
         left = np.maximum(min(budget.max_transfers, NO_LIMIT) - transfers, 0)
@@ -170,7 +178,7 @@ def _connect_with_the_rest(
     table, _ = connect_ranks(start.problem, table, 0.0, left // 2, how.threads)
     connected = np.where(held >= 0, table.reshape(held.shape), held)
     arrived = (connected >= 0).sum(axis=(1, 2)) - count_kept(connected, start.slots).sum(axis=1)
-    return connected, arrived
+    return Within(connected, arrived, found.anew)
 
 
 @part
@@ -235,20 +243,22 @@ def _busiest(problem: PlacementProblem, table: Ints, rank_load: NDArray[np.float
     return busiest
 
 
-def replan(problem: PlacementProblem, current: Any, budget: Budget, how: How, choose: Choose = keep_even) -> Plan:
+def replan(
+    problem: PlacementProblem,
+    current: Any,
+    budget: Budget,
+    how: How,
+    choose: Choose = keep_even,
+    curves: Curves | None = None,
+) -> Plan:
     """Return the next placement, see ``next_placement``, with the shares that ``choose`` gives it, and its proof."""
-    found = next_placement(problem, current, budget, how)
+    found = next_placement(problem, current, budget, how, curves)
     placement, lost = found.placement, [rank for rank in found.start.lost if rank < problem.cluster.num_ranks]
     # A plan that moves little is far from the bounds that take longest to find; the quick ones say as much.
     quick = budget.limits_transfers or bool((placement.physical_to_logical < 0).any())
     provenance = Provenance.of(found.recorded, how.seed, found.implementation, found.stages, problem.digest)
-    if how.connected:
-        provenance = provenance.connected(placement, problem.load)
-    if problem.forecast is not None:
-        anew: list[Plans] = [] if found.start.lost else [lambda some, layers: how.place(some)[1]]
-        provenance = provenance.with_forecast(outlook(problem, _as_before(found, how), *anew))
-    shares = choose(placement, problem.load)
-    return Plan.of(problem, placement, provenance, quick=quick, lost_ranks=lost, shares=shares)
+    ways: list[Plans] = [_as_before(found, how), *([] if found.start.lost else [how.again])]
+    return how.finish(problem, placement, provenance, choose, *ways, quick=quick, lost_ranks=lost)
 
 
 def _as_before(found: Next, how: How) -> Plans:

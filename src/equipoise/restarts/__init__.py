@@ -31,6 +31,7 @@ file                  idea
 ``settings.py``       how widely to search
 ``counter.py``        randomness without state; ``counter_torch.py`` on tensors
 ``reference.py``      reads as the specification; ``numba.py``, ``torch.py`` and ``triton.py`` are held to it
+``refine.py``         the exchanges of ``numba.py``
 ``pack.py``           run the implementation that was asked for
 ``tensors.py``        what surrounds packing, on tensors
 ``on_device.py``      from tensors to tensors: nothing leaves the device

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import native
+from equipoise.kernels.native import allocating, internal, native
 from equipoise.restarts import counter
+from equipoise.restarts.refine import MAX, refine, shift_of
 from equipoise.restarts.settings import Settings
 from equipoise.threads import for_each, num_threads
 
@@ -22,7 +23,6 @@ __all__ = ["pack"]
 
 Int64s = NDArray[np.int64]
 
-MAX = np.int64(2**63 - 1)
 MASK = np.uint64(counter.MASK)
 MIX_1, MIX_2 = np.uint64(counter.MIX_1), np.uint64(counter.MIX_2)
 RESTART_STEP, ITEM_STEP = np.uint64(counter.RESTART_STEP), np.uint64(counter.ITEM_STEP)
@@ -104,7 +104,7 @@ def _merge(kept: Int64s) -> Int64s:
     return np.array(list(found.values())[: kept.shape[2]], dtype=np.int64)
 
 
-@native
+@internal
 def _mix(value: Any) -> Any:
     value ^= value >> S16
     value = (value * MIX_1) & MASK
@@ -113,7 +113,7 @@ def _mix(value: Any) -> Any:
     return value ^ (value >> S16)
 
 
-@native
+@allocating
 def _counters(order: Any) -> Any:
     """Return the counter of each item, in the order given."""
     out = np.empty(len(order), dtype=np.uint64)
@@ -122,7 +122,7 @@ def _counters(order: Any) -> Any:
     return out
 
 
-@native
+@allocating
 def _new_scratch(items, packs):
     return Scratch(
         np.empty(items, dtype=np.float64), np.empty(items, dtype=np.int64), np.empty(items, dtype=np.int64),
@@ -131,7 +131,7 @@ def _new_scratch(items, packs):
     )  # fmt: skip
 
 
-@native
+@internal
 def _sort_keys(rows, counters, restart, scratch):
     """Fill ``by_key`` with positions in ``order``, by descending perturbed weight, ties to the lowest item."""
     order, weight, n = rows.order, rows.weight, len(rows.order)
@@ -172,14 +172,14 @@ def _sort_keys(rows, counters, restart, scratch):
         by_key[j + 1] = position
 
 
-@native
+@internal
 def _greedy(weight, num_packs, mean, limit, scratch):
     """Pack the items in the order of ``by_key`` and return heaviest - lightest pack.
 
     Returns MAX instead, and leaves the rest unpacked, once the result is sure to reach ``limit``.
     """
     by_key, packed, size, pack_of = scratch.by_key, scratch.packed, scratch.size, scratch.pack_of
-    n, shift = len(by_key), _shift(num_packs)
+    n, shift = len(by_key), shift_of(num_packs)
     room = n // num_packs
     heaviest, lightest = np.int64(0), MAX
     pack_mask = np.int64((1 << shift) - 1)
@@ -212,7 +212,7 @@ def _greedy(weight, num_packs, mean, limit, scratch):
     return heaviest - lightest
 
 
-@native
+@internal
 def _fingerprint(item_hash, by_key, pack_of, num_packs, sums):
     """Return a number that restarts share when they put the same weights together."""
     sums[:] = 0
@@ -226,7 +226,7 @@ def _fingerprint(item_hash, by_key, pack_of, num_packs, sums):
     return np.int64(((high & (MASK >> np.uint64(1))) << S32) | (low & MASK))
 
 
-@native
+@allocating
 def _hash_weights(weight):
     """Return 44 random bits for each item of a sorted row, the same for equal weights."""
     out = np.empty(len(weight), dtype=np.uint64)
@@ -239,16 +239,7 @@ def _hash_weights(weight):
     return out
 
 
-@native
-def _shift(num_packs):
-    """Return the bits that a pack number takes."""
-    shift = 0
-    while (1 << shift) < num_packs:
-        shift += 1
-    return shift
-
-
-@native
+@internal
 def _stream(key, restart):
     return _mix((key + ((np.uint64(restart) * RESTART_STEP) & MASK)) & MASK)
 
@@ -280,7 +271,8 @@ def _score(rows, num_packs, first, last, kept):
             continue
         count = min(count + 1, len(imbalances))
         for j in range(count - 1, at, -1):
-            kept[:, j] = kept[:, j - 1]
+            for column in range(len(kept)):
+                kept[column, j] = kept[column, j - 1]
         imbalances[at], restart_of[at], prints[at] = imbalance, restart, print_
 
 
@@ -308,7 +300,7 @@ def _finish(rows, num_packs, survivors, how, pack_index, rank_in_pack):
             members[p, size[p]] = order[by_key[i]]
             load[p] += weight[by_key[i]]
             size[p] += 1
-        _refine(by_item, members, load, _shift(num_packs), swaps, min(extremes, num_packs))
+        refine(by_item, members, load, swaps, min(extremes, num_packs))
         imbalance = load.max() - load.min()
         if imbalance < smallest:
             smallest = imbalance
@@ -316,109 +308,3 @@ def _finish(rows, num_packs, survivors, how, pack_index, rank_in_pack):
                 for place in range(room):
                     pack_index[members[p, place]] = p
                     rank_in_pack[members[p, place]] = place
-
-
-@native
-def _refine(weight, members, load, shift, swaps, extremes):
-    """Exchange items between heavy and light packs, best first, until none levels them or ``swaps`` are done."""
-    num_packs, room = members.shape
-    ascending = np.empty((num_packs, room), dtype=np.int64)  # each pack's items by (weight, item)
-    for p in range(num_packs):
-        for place in range(room):
-            _insert(weight, ascending[p], place, members[p, place])
-    heavy, light = np.empty(extremes, dtype=np.int64), np.empty(extremes, dtype=np.int64)
-    packed_heavy, packed_light = np.empty(num_packs, dtype=np.int64), np.empty(num_packs, dtype=np.int64)
-    for _ in range(swaps):
-        for p in range(num_packs):
-            packed_light[p] = (load[p] << shift) | p
-            packed_heavy[p] = (load[p] << shift) | (num_packs - 1 - p)
-        above, below = MAX, np.int64(-1)
-        mask = np.int64((1 << shift) - 1)
-        for k in range(extremes):
-            top, bottom = np.int64(-1), MAX
-            for p in range(num_packs):
-                top = max(top, packed_heavy[p] if packed_heavy[p] < above else np.int64(-1))
-                bottom = min(bottom, packed_light[p] if packed_light[p] > below else MAX)
-            above, below = top, bottom
-            heavy[k], light[k] = num_packs - 1 - (top & mask), bottom & mask
-        best_gain = 0.0
-        best_a = best_b = best_u = best_v = np.int64(-1)
-        for a in heavy:
-            for b in light:
-                difference = load[a] - load[b]
-                if difference <= 0 or np.float64(difference) * np.float64(difference) * 0.25 < best_gain * 0.999999:
-                    continue  # no exchange gains more than half the difference, squared
-                u, v = _nearest_swap(weight, ascending[a], ascending[b], difference)
-                if u >= 0:
-                    d = weight[u] - weight[v]
-                    gain = np.float64(d) * np.float64(difference - d)
-                    if gain > best_gain:
-                        best_gain, best_a, best_b, best_u, best_v = gain, a, b, u, v
-        if best_a < 0:
-            return
-        _replace(weight, members[best_a], ascending[best_a], best_u, best_v)
-        _replace(weight, members[best_b], ascending[best_b], best_v, best_u)
-        load[best_a] -= weight[best_u] - weight[best_v]
-        load[best_b] += weight[best_u] - weight[best_v]
-
-
-@native
-def _insert(weight, ascending, count, item):
-    """Insert ``item`` into the first ``count`` entries of ``ascending``, kept by (weight, item)."""
-    at = count
-    while at > 0 and (
-        weight[ascending[at - 1]] > weight[item]
-        or (weight[ascending[at - 1]] == weight[item] and ascending[at - 1] > item)
-    ):
-        ascending[at] = ascending[at - 1]
-        at -= 1
-    ascending[at] = item
-
-
-@native
-def _replace(weight, members, ascending, old, new):
-    """Put ``new`` in the place of ``old`` in one pack."""
-    room = len(members)
-    for place in range(room):
-        if members[place] == old:
-            members[place] = new
-    at = 0
-    while ascending[at] != old:
-        at += 1
-    for place in range(at, room - 1):
-        ascending[place] = ascending[place + 1]
-    _insert(weight, ascending, room - 1, new)
-
-
-@native
-def _nearest_swap(weight, a, b, difference):
-    """Return the items (u, v) of two ascending packs whose difference is nearest to half of ``difference``.
-
-    Only exchanges with 0 < w_u - w_v < difference count; (-1, -1) if there is none. One pass over
-    both packs: as u grows, so does the v that suits it.
-    """
-    room = len(a)
-    best = MAX
-    best_u = best_v = np.int64(-1)
-    j = below = 0  # b[j]: the first with twice its weight at least the target; b[below]: first of the weight before
-    for i in range(room):
-        u = a[i]
-        if i > 0 and weight[u] == weight[a[i - 1]]:
-            continue  # the lowest item of a weight stands for all
-        target = 2 * weight[u] - difference
-        while j < room and 2 * weight[b[j]] < target:
-            if j == 0 or weight[b[j]] != weight[b[j - 1]]:
-                below = j
-            j += 1
-        for side in range(2):
-            at = j if side else below
-            if at == room or (side == 0 and j == 0):
-                continue
-            v = b[at]
-            d = weight[u] - weight[v]
-            if d <= 0 or d >= difference:
-                continue
-            off = abs(2 * d - difference)
-            if off < best or (off == best and (u < best_u or (u == best_u and v < best_v))):
-                best, best_u, best_v = off, u, v
-    return best_u, best_v

@@ -15,7 +15,10 @@ file                  idea
 ``score.py``          single steps by a dispatch rule
 ``walk.py``           all settings side by side
 ``recommend.py``      which setting, how sure, and the flags for it
-``result.py``         what comes of it
+``result.py``         what comes of it, a noun
+``outcome.py``        from what a walk recorded to that
+``summary.py``        a replay in lines, ``page.py`` as a page
+``drift.py``          how a load drifts, ``drift_page.py`` as a page
 ``replay.py``         ``equipoise.replay``: from arguments to the result
 ====================  =======================================================================
 """

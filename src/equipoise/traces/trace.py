@@ -198,7 +198,7 @@ class Trace:
         first = 0
         for piece in self.steps.read():
             if piece.tokens is None:
-                check_values(piece.counts, f"{self.source}, from step {first} on, a load", "step")
+                check_values([piece.counts], f"{self.source}, from step {first} on, a load", "step")
             first += len(piece.counts)
             yield piece
 

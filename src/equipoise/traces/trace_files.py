@@ -31,7 +31,7 @@ from equipoise.decode.archive import open_archive
 from equipoise.decode.numpy import read_array
 from equipoise.decode.pieces import Rows, npy_rows, npz_rows
 from equipoise.decode.source import opened, reading
-from equipoise.decode.torch import decode_torch
+from equipoise.decode.torch import outline_torch
 from equipoise.errors import FileFormatError, shown
 from equipoise.limits import LARGEST_TRACE, MOST_LAYERS, MOST_SLOTS
 from equipoise.load import read_load
@@ -225,7 +225,7 @@ def _is_folder_of_dumps(path: Path, _: bytes) -> bool:
 
 
 def _is_rank_file(path: Path) -> bool:
-    document = decode_torch(path)
+    document = outline_torch(path)
     return isinstance(document, dict) and is_recording(document)
 
 
@@ -239,7 +239,7 @@ def _is_recorded(path: Path, head: bytes) -> bool:
 def _read_recorded(asked: Asked) -> Trace | None:
     """Return tokens, where recordings have them; None leaves counts to the other readers."""
     files = _dumps(asked.path) if asked.path.is_dir() else [asked.path]
-    if asked.key is not None or not holds_tokens(decode_torch(files[0])):
+    if asked.key is not None or not holds_tokens(outline_torch(files[0])):
         return None
     return Trace(read_tokens(files), str(asked.path))
 

@@ -71,6 +71,6 @@ def _part(rest: list[tuple[int, int]], left: Held, dealt: list[int], each: list[
                     after = max(after, other + each[dealt[j]] if j < k else 0)
                     break
             else:
-                return NEVER
+                return int(NEVER)
         after = max(after, load + each[dealt[k]])
     return after

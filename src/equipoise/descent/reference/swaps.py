@@ -61,7 +61,7 @@ def exchange(layer: Layer, target: int, size: int) -> bool:
             break
         if size == 1:
             layer.spend(6 * len(mine))
-        elif not layer.goes_on(20 * len(mine)):
+        elif not layer.goes_on((20 if layer.slots <= 16 else 45) * len(mine)):
             break
         for d, u, v in _near_half(mine, layer.parts(h, size), top - bottom):
             heavier = max(top - d, bottom + d)

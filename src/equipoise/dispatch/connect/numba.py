@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from equipoise.dispatch.connect import CUTS, GAP, POURS
 from equipoise.dispatch.waterfill.numba import _pour
-from equipoise.kernels.native import frozen, inlined, native
+from equipoise.kernels.native import allocating, frozen, inlined, internal, native
 
 __all__ = ["connect"]
 
@@ -46,7 +46,7 @@ def _connect(table, load, factors, limits, swaps):
         table[layer] = slots
 
 
-@native
+@allocating
 def _read(held, load, num_ranks):
     """Return a copy of the slots, what each replica carries by even shares, and what each rank does."""
     slots, count = held.copy(), _count(held, len(load))
@@ -60,7 +60,7 @@ def _read(held, load, num_ranks):
     return slots, each, carried
 
 
-@native
+@allocating
 def _count(slots, experts):
     count = np.zeros(experts, np.int64)
     for e in slots:
@@ -104,7 +104,7 @@ def _swap(state, shape, s, t, step):
     slots[s], slots[t] = slots[t], slots[s]
 
 
-@native
+@allocating
 def _label(state, width, label):
     """Set the component of each rank, named by its lowest rank, and return how many there are."""
     slots, _, carried, count, _ = state
@@ -131,7 +131,7 @@ def _label(state, width, label):
     return number
 
 
-@native
+@allocating
 def _join(state, shape):
     """Swap a replica into another component wherever that leaves fewer of them; return how many are left."""
     slots, _, carried, count, _ = state
@@ -155,7 +155,7 @@ def _join(state, shape):
     return number
 
 
-@native
+@allocating
 def _new_cuts(scenarios, state):
     """Return sets of ranks for each scenario, at first all ranks, with what must be carried among them."""
     _, _, carried, count, _ = state
@@ -169,19 +169,21 @@ def _new_cuts(scenarios, state):
     return inside, outside, total, np.full((number, CUTS), len(carried)), np.zeros(number, np.int64)
 
 
-@native
+@internal
 def _add_cut(cuts, k, tight, state, width, tokens):
     """Keep a set of ranks for scenario k, in place of its oldest, and return what the ranks must carry on average."""
     inside, outside, total, size, oldest = cuts
     slots, _, _, count, _ = state
     c = oldest[k]
     oldest[k] = (c + 1) % CUTS
-    inside[k, c] = tight
     outside[k, c] = 0
     for s in range(len(slots)):
         if slots[s] >= 0 and not tight[s // width]:
             outside[k, c, slots[s]] += 1
-    total[k, c], size[k, c] = 0.0, tight.sum()
+    total[k, c], size[k, c] = 0.0, 0
+    for g in range(len(tight)):
+        inside[k, c, g] = tight[g]
+        size[k, c] += tight[g]
     for e in range(len(count)):
         if count[e] > 0 and outside[k, c, e] == 0:
             total[k, c] += tokens[e]
@@ -223,7 +225,7 @@ def _least(cuts, scenarios, state, shape, pair, best):
     return whole
 
 
-@native
+@internal
 def _follow(cuts, scenarios, slots, width, s, t):
     """Bring the sets up to date for a swap that is about to be made."""
     inside, outside, total, _, _ = cuts
@@ -236,7 +238,7 @@ def _follow(cuts, scenarios, slots, width, s, t):
             outside[k, c, b] -= step
 
 
-@native
+@allocating
 def _pour_all(cuts, scenarios, state, width, work, best):
     """Return what the busiest ranks of all scenarios carry together, or at least ``best``, and how many were poured.
 
@@ -257,7 +259,7 @@ def _pour_all(cuts, scenarios, state, width, work, best):
     return whole, len(scenarios)
 
 
-@native
+@allocating
 def _widen(state, shape, scenarios, number):
     """Swap replicas wherever that leaves the busiest ranks of all scenarios together less, with their best shares."""
     slots, _, carried, count, _ = state

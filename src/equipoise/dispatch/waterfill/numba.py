@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.dispatch.waterfill import LEAST_GAIN, LOOK_EVERY, SWEEPS
-from equipoise.kernels.native import frozen, native
+from equipoise.kernels.native import allocating, frozen, native
 
 __all__ = ["pour"]
 
@@ -40,7 +40,7 @@ def _pour(table, load, gap, shares, tight):
         _share_out(table[layer], graph, shares[layer], carried.max() >= even * (1.0 - LEAST_GAIN))
 
 
-@native
+@allocating
 def _join(slots, load, num_ranks):
     """Return which ranks each replicated expert joins, in compressed rows, and what all ranks carry with even shares.
 
@@ -88,7 +88,7 @@ def _join(slots, load, num_ranks):
     return first, expert, rank, copies, flow, carried, fixed
 
 
-@native
+@allocating
 def _sweep(first, expert, rank, flow, carried, load, backward):
     """Pour every replicated expert anew over its ranks."""
     number = len(expert)
@@ -116,7 +116,7 @@ def _sweep(first, expert, rank, flow, carried, load, backward):
             carried[rank[i]] = level if at < wet else below[at]
 
 
-@native
+@allocating
 def _look(graph, load, order, low, tight):
     """Return the most that one of the sets of the k busiest ranks must carry on average, and mark the set.
 
@@ -152,7 +152,7 @@ def _look(graph, load, order, low, tight):
     return low
 
 
-@native
+@allocating
 def _push(first, rank, flow, carried, limits, tight):
     """Push tokens along shortest paths until no rank is above the bound, which rises where there is no path."""
     low, gap = limits
@@ -189,7 +189,7 @@ def _push(first, rank, flow, carried, limits, tight):
             g = rank[leaves[g]]
 
 
-@native
+@allocating
 def _find_path(first, rank, flow, carried, joins, path, low):
     """Return the nearest rank below ``low`` from the busiest, or -1, and how many ranks of the queue were reached.
 
@@ -219,7 +219,7 @@ def _find_path(first, rank, flow, carried, joins, path, low):
     return -1, seen
 
 
-@native
+@allocating
 def _share_out(slots, graph, shares, evenly):
     """Set what each slot gets of its expert: by the flow of its rank, and evenly where that is asked or none is."""
     first, expert, rank, copies, flow, carried, _ = graph

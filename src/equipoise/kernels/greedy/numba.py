@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import native
+from equipoise.kernels.native import internal, native
 
 __all__ = ["pack"]
 
@@ -45,7 +45,7 @@ def _pack(by_weight, bits, num_packs, pack_index, rank_in_pack):
             _sift(heap)
 
 
-@native
+@internal
 def _sift(heap):
     """Let the first key sink until no child is lower."""
     key, at, child = heap[0], 0, 1

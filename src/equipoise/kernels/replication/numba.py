@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import native
+from equipoise.kernels.native import internal, native
 
 __all__ = ["replicate"]
 
@@ -41,7 +41,7 @@ def _replicate(weight, most, physical_to_logical, replica_count):
             _sift(heap, load, 0)
 
 
-@native
+@internal
 def _sift(heap, load, at):
     """Let the expert at ``at`` sink until no child is larger, or equal with a lower id."""
     expert = heap[at]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from equipoise.kernels.native import inlined, native
+from equipoise.kernels.native import allocating, inlined
 from equipoise.replan.levelling import EMPTY
 
 __all__ = ["EACH", "FEWER", "MORE", "Layer", "change_replicas", "new_layer", "note_changed", "over", "put"]
@@ -56,7 +56,7 @@ class Layer(NamedTuple):
     cap: Any
 
 
-@native
+@allocating
 def new_layer(held, was, weight, node, home, level, limit):
     """Return the layer, all noted, with room for the ranks that hold an expert after up to ``limit`` transfers."""
     ranks, slots = held.shape
@@ -175,7 +175,7 @@ def note_changed(layer):
         if layer.changed[r]:
             layer.changed[r] = False
             for s in range(layer.held.shape[1]):
-                e = layer.held[r, s]
+                e = np.int64(layer.held[r, s])
                 if e >= 0:
                     _note(layer, e)
 

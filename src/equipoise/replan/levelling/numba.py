@@ -78,13 +78,13 @@ def _descend(layer, limit, curve):
         if kind == NOTHING or spent + _cost(kind, i, g, j, h, layer) > limit:
             break
         if kind == EXCHANGE:
-            u, v = held[h, i], held[g, j]
+            u, v = np.int64(held[h, i]), np.int64(held[g, j])
             spent += put(layer, h, i, v) + put(layer, g, j, u)
         else:
-            a, b = i, held[g, j]
-            change_replicas(layer, a, 1)
+            a, b = i, np.int64(held[g, j])
+            change_replicas(layer, a, np.int64(1))
             if b >= 0:
-                change_replicas(layer, b, -1)
+                change_replicas(layer, b, np.int64(-1))
             spent += put(layer, g, j, a)
         most = max(most, spent)
         note_changed(layer)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from equipoise.kernels.native import inlined, native
+from equipoise.kernels.native import allocating, inlined
 from equipoise.replan.levelling import EMPTY, GONE
 from equipoise.replan.levelling.layer import EACH, FEWER, MORE, over
 
@@ -42,7 +42,7 @@ class View(NamedTuple):
     burden: Any
 
 
-@native
+@allocating
 def new_view(ranks, slots):
     """Return room for a view."""
     steps = ranks * slots + ranks
@@ -119,7 +119,7 @@ def _promise_lends(h, layer, view):
             fall = max(fall, (layer.unit[EACH, a] - layer.unit[MORE, a]) * layer.on[h, a])
     number, first, view.promise[0] = 0, 0, REFUSED
     for m in range(layer.num_many[0]):
-        b = layer.many[m]
+        b = np.int64(layer.many[m])
         rise = (layer.unit[FEWER, b] - layer.unit[EACH, b]) * layer.on[h, b]
         if rise > 0 and rise >= fall:
             continue  # h would end no lighter
@@ -254,12 +254,12 @@ def best_shed(h, best, layer, view):
             r = layer.where[b, k]
             after = layer.load[r] + layer.on[r, b] * (layer.unit[FEWER, b] - layer.unit[EACH, b])
             for s in range(len(view.expert) if r != h else 0):
-                a = layer.held[r, s]
+                a = np.int64(layer.held[r, s])
                 if a < 0 or after - layer.on[r, a] * (layer.unit[EACH, a] - layer.unit[MORE, a]) >= layer.load[h]:
                     continue
                 score = _shed(a, i, burden, h, best, layer, view)
                 if score > best or (score == best and best_i == i and a < best_a):
-                    best, best_i, best_a = score, i, np.int64(a)
+                    best, best_i, best_a = score, i, a
     for i in range(len(view.expert)):
         if view.expert[i] >= 0:
             layer.ease[view.expert[i]] -= REFUSED

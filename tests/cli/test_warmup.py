@@ -1,0 +1,106 @@
+"""After ``equipoise warmup`` nothing is compiled any more, and what it compiles it compiles for one set of types."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+
+SMALL = "--ranks 4 --slots 20"
+TIME = "--gpu h200 --tokens-per-rank"
+COMMANDS = (
+    f"plan loads.npy {SMALL} --out plan.json",
+    "plan loads.npy --ranks 4 --slots 16",  # no spare slots
+    "plan loads.npy --ranks 16 --slots 32",
+    "plan loads.npy --ranks 6 --slots 18",
+    "plan loads.npy --ranks 2 --slots 24",
+    f"plan loads.npy {SMALL} --nodes 2 --groups 4",
+    f"plan loads.npy {SMALL} --strategy pruned-restarts --set restarts=64 --backend numba",
+    f"plan loads.npy {SMALL} --set effort=thorough",
+    f"plan steps.npy {SMALL} --forecast",
+    f"plan loads.npy {SMALL} {TIME} 64",
+    f"plan loads.npy {SMALL} {TIME} 4,64,256",
+    f"plan loads.npy {SMALL} {TIME} 4 --nodes 2 --groups 4",
+    f"plan loads.npy {SMALL} --shares best --connected",
+    f"replan later.npy {SMALL} --current plan.json",
+    f"replan later.npy {SMALL} --current plan.json --max-transfers 3 --bytes-per-expert 44000000",
+    f"replan later.npy {SMALL} --current plan.json --lost-ranks 1 --max-transfers 9",
+    "slots loads.npy --ranks 4",
+    f"slots loads.npy --ranks 4 {TIME} 4,64",
+    f"compare loads.npy {SMALL}",
+    f"compare loads.npy {SMALL} {TIME} 64",
+    "evaluate later.npy --placement plan.json",
+    f"replay steps.npy {SMALL}",
+)
+TYPES = """
+from collections import Counter
+from numba.core import event
+
+class Compiled(event.Listener):
+    def on_start(self, e):
+        function = e.data["dispatcher"].py_func
+        if function.__module__.startswith("equipoise."):
+            print(f"{function.__module__}.{function.__name__}", e.data["args"], sep="\\t")
+
+    def on_end(self, e):
+        pass
+
+with event.install_listener("numba:compile", Compiled()):
+    from equipoise.cli import main
+    main()
+"""
+CHEAP = {"goes_on", "skips", "replica_cost", "holds", "may_take"}  # a line or two, and told a constant
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "kernels"), "NO_COLOR": "1", "COLUMNS": "80"}
+    return subprocess.run(
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=1500, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return a folder with compiled kernels, loads and steps, and what was compiled with which types."""
+    folder = tmp_path_factory.mktemp("warm")
+    (folder / "kernels").mkdir(mode=0o700)
+    rng = np.random.default_rng(0)
+    steps = rng.poisson(rng.gamma(0.5, 400, (1, 3, 16)), (24, 3, 16))
+    np.save(folder / "steps.npy", steps)
+    np.save(folder / "loads.npy", steps.sum(axis=0))
+    np.save(folder / "later.npy", steps.sum(axis=0) * rng.uniform(0.5, 2, (3, 16)))
+    done = run(folder, "-c", TYPES, "warmup")
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_nothing_is_compiled_after_it_whatever_is_asked_for(warm: tuple[Path, str]) -> None:
+    folder, _ = warm
+    compiled = []
+    for command in COMMANDS:
+        done = run(folder, "-m", "equipoise", *command.split())
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        if "compiling kernels" in done.stderr:
+            compiled.append(command)
+    assert compiled == []
+
+
+def test_no_kernel_is_compiled_twice_for_what_is_the_same_to_its_author(warm: tuple[Path, str]) -> None:
+    """A literal, or a number of another width, is one more type to numba, and all that it is passed to is compiled."""
+    kinds = defaultdict(set)
+    for line in warm[1].splitlines():
+        name, _, types = line.partition("\t")
+        if types and name.rsplit(".", 1)[1] not in CHEAP:
+            alike = re.sub(r"Literal\[int\]\([-\d]+\)|\bu?int\d+\b(?=[,)])", "int64", types)
+            alike = re.sub(r"Literal\[bool\]\(\w+\)", "bool", alike)
+            kinds[name, alike].add(types)
+    assert kinds
+    assert [name for (name, _), types in kinds.items() if len(types) > 1] == []
