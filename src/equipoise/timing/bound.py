@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.native import frozen, native
+from equipoise.kernels.native import allocating, frozen
 from equipoise.latency.curve import most_tokens, slot_time
 from equipoise.timing.costs import least_replicas
 
@@ -42,7 +42,7 @@ PRICES = frozen(np.array([0.0, 0.0, 0.0, 0.0, 0.005, 0.0, 0.05]), np.float64)
 """Weights a and prices q that are tried, a mixture each."""
 
 
-@native
+@allocating
 def least_busiest(curve, ordered, num_ranks, num_slots):
     """Return a bound on the busiest rank's expected time, without what is fixed, by replicas and work.
 
@@ -70,7 +70,7 @@ def least_busiest(curve, ordered, num_ranks, num_slots):
     return low
 
 
-@native
+@allocating
 def least_with_company(ordered, num_ranks, slots):
     """Return a bound for ``slots`` a rank of which none is spare: all are active, and the hottest has company."""
     if num_ranks * slots > len(ordered.tokens):
@@ -78,7 +78,7 @@ def least_with_company(ordered, num_ranks, slots):
     return (ordered.single[0] + ordered.rest[len(ordered.tokens) - slots + 1]) * (1.0 - SAFE)
 
 
-@native
+@allocating
 def _room(curve, ordered, num_ranks, num_slots, time):
     """Return what work leaves of ``time`` on all ranks, below 0 if that is not possible; -inf if there are no slots."""
     most, slots, work = most_tokens(curve, time), 0, 0.0
@@ -97,7 +97,7 @@ def _room(curve, ordered, num_ranks, num_slots, time):
     return num_ranks * time * (1.0 + SAFE) - work if slots <= num_slots else -np.inf
 
 
-@native
+@allocating
 def raise_by_counting(curve, ordered, num_ranks, num_slots, bound, achieved):
     """Return ``bound``, which replicas and work gave, raised by counting; never above ``achieved``.
 
@@ -126,7 +126,7 @@ def raise_by_counting(curve, ordered, num_ranks, num_slots, bound, achieved):
     return low
 
 
-@native
+@allocating
 def _counts_for_too_many(curve, ordered, shape, time, sums):
     """Whether replicas count for more than the ranks hold in ``time``; ``shape`` is ranks, slots and k."""
     num_ranks, num_slots, k = shape
@@ -136,7 +136,7 @@ def _counts_for_too_many(curve, ordered, shape, time, sums):
     return sums.max() > num_ranks * (1.0 + SAFE)
 
 
-@native
+@allocating
 def _counts_unsplit(single, k, unit):
     """Return the sum of m over experts whose only replica costs ``single`` float64 [experts], descending.
 
@@ -157,7 +157,7 @@ def _counts_unsplit(single, k, unit):
     return total
 
 
-@native
+@allocating
 def _count(curve, ordered, spare, k, time, sums):
     """Set ``sums`` float64 [mixtures] to what replicas count for at least, as in the third argument.
 

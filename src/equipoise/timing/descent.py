@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.native import inlined, native
+from equipoise.kernels.native import allocating, inlined
 from equipoise.timing.costs import cost
 from equipoise.timing.ranks import holds, put, set_count, two_busiest
 
@@ -17,7 +17,7 @@ MOST_STEPS = 1  # for each slot of a layer
 LITTLE = 2.0**-9  # of the busiest rank: as many steps as there are ranks that gain less are the last
 
 
-@native
+@allocating
 def descend(ranks, curve, scale, tokens, target, per_node):
     """Improve ``ranks`` until the busiest costs no more than ``target`` or nothing helps it; return the steps taken.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.native import native
+from equipoise.kernels.native import allocating, native
 from equipoise.timing.order import row_of
 
 __all__ = ["fill_rows"]
@@ -42,7 +42,7 @@ def fill_rows(ordered, held, active, per_node):
                         held[row, g, s] = _take(wanted[:number], each, held[row, g], count)
 
 
-@native
+@allocating
 def _settle(wanted, each, at):
     """Move what stands at a place forward, to behind what is as much or more."""
     e, tokens = wanted[at], each[at]
@@ -52,7 +52,7 @@ def _settle(wanted, each, at):
     wanted[at], each[at] = e, tokens
 
 
-@native
+@allocating
 def _take(wanted, each, held, count):
     """Return the first of ``wanted`` that is not among ``held``, or the first if all are; move it to its new place."""
     at = 0
@@ -70,7 +70,7 @@ def _take(wanted, each, held, count):
     return e
 
 
-@native
+@allocating
 def _is_there(held, e):
     """Whether some rank of a node holds expert ``e``."""
     for g in range(len(held)):  # noqa: SIM110  (a loop that numba compiles to a few instructions)
@@ -79,7 +79,7 @@ def _is_there(held, e):
     return False
 
 
-@native
+@allocating
 def _has(held, e):
     for each in held:  # noqa: SIM110  (a loop that numba compiles to a few instructions)
         if each == e:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from equipoise.kernels.native import native
+from equipoise.kernels.native import allocating, native
 from equipoise.latency.curve import slot_time
 from equipoise.timing.bound import CLOSE, least_busiest, least_with_company, raise_by_counting
 from equipoise.timing.costs import scale_of
@@ -81,7 +81,7 @@ def floor_rows(curve, ordered, rows, shape, floors):
         floors[at] = _floor(curve, row_of(ordered, rows[at]), shape)
 
 
-@native
+@allocating
 def _floor(curve, ordered, shape):
     num_ranks, slots = shape
     least = least_busiest(curve, ordered, num_ranks, num_ranks * slots)
@@ -140,7 +140,7 @@ def start_rows(curve, ordered, best, first, max_gap):
         _try_counts(ranks, curve, layer, best, row, (bound, target, first))
 
 
-@native
+@allocating
 def _try_counts(ranks, curve, ordered, best, row, asked):
     """Deal and descend with counts from few to many; ``asked`` is bound, target, and slots of first replicas."""
     bound, target, first = asked
@@ -167,7 +167,7 @@ def _try_counts(ranks, curve, ordered, best, row, asked):
             break
 
 
-@native
+@allocating
 def _work(curve, ordered, count):
     """Return what all active replicas cost together."""
     work = ordered.rest[0]
@@ -191,7 +191,7 @@ def bound_rows(curve, ordered, shape, achieved, bounds):
             bounds[at] = raise_by_counting(curve, row, num_ranks, num_ranks * slots, bounds[at], achieved[at])
 
 
-@native
+@allocating
 def _keep(ranks, curve, scale, ordered, best, row):
     """Keep the active replicas if they are worth more than the best so far and no slower than the limit."""
     time = ranks.load.max() / scale

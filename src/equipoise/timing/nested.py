@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from equipoise.kernels.native import inlined, native
+from equipoise.kernels.native import allocating, inlined, native
 from equipoise.timing.costs import TOP, cost
 from equipoise.timing.ranks import holds
 
@@ -82,7 +82,7 @@ def nest_rows(curve, tokens, goals, held, level, per_node, kicks):
             goals[row, b] *= load[b].max() / TOP
 
 
-@native
+@allocating
 def _read(nest, asked):
     """Set counts, costs and loads from slots and levels."""
     batches, num_ranks = nest.load.shape
@@ -101,7 +101,7 @@ def _read(nest, asked):
                     nest.load[b, g] += nest.each[b, nest.held[g, s], 0]
 
 
-@native
+@allocating
 def _cost(nest, asked, b, e):
     """Set what replicas of ``e`` cost in batch ``b``; one less than one is as many."""
     for more in range(-1, 2):
@@ -109,7 +109,7 @@ def _cost(nest, asked, b, e):
         nest.each[b, e, more] = cost(asked.curve, asked.scale[b], asked.tokens[b, e], count)
 
 
-@native
+@allocating
 def _descend(nest, asked, per_node, worst_only):
     """Make steps until none helps any batch, or the one that is worst off."""
     batches = len(nest.most)
@@ -140,7 +140,7 @@ def _descend(nest, asked, per_node, worst_only):
             _make(nest, asked, b, (kind, g, s, h, t))
 
 
-@native
+@allocating
 def _find_idle(nest, settled, b):
     """Return rank and slot of the replica that may sleep and leaves its rank most time in batch ``b``, or -1."""
     best, found = np.int64(0), (-1, -1)
@@ -154,7 +154,7 @@ def _find_idle(nest, settled, b):
     return found
 
 
-@native
+@allocating
 def _wander(nest, asked, per_node, kicks):
     """Leave a descent that ends above what is asked by kicks, and take up another; keep the best that is come by.
 
@@ -178,7 +178,7 @@ def _wander(nest, asked, per_node, kicks):
     _restore(nest, best)
 
 
-@native
+@allocating
 def _kick(nest, asked, per_node, draw):
     """Help the busiest rank by one of its slots and one other rank, whatever that does to other batches."""
     settled, b, g = np.ones(len(nest.most), np.bool_), 0, 0
@@ -195,20 +195,20 @@ def _kick(nest, asked, per_node, draw):
         _make(nest, asked, b, (kind, g, s, h, t))
 
 
-@native
+@allocating
 def _copy(nest):
     held, level, load, count, each, most = nest
     return Nest(held.copy(), level.copy(), load.copy(), count.copy(), each.copy(), most.copy())
 
 
-@native
+@allocating
 def _restore(nest, saved):
     """Set all of ``nest`` to what was saved."""
     nest.held[:], nest.level[:], nest.load[:] = saved.held, saved.level, saved.load
     nest.count[:], nest.each[:] = saved.count, saved.each
 
 
-@native
+@allocating
 def _find(nest, settled, b, g, ranks):
     """Return the kind of step that helps rank ``g`` in batch ``b`` most, its slot, and the other rank and slot.
 
@@ -315,7 +315,7 @@ def _after_less(nest, settled, slot, batches):
     return after
 
 
-@native
+@allocating
 def _make(nest, asked, b, step):
     """Make a step, and bring counts, costs and loads up to date."""
     kind, g, s, h, t = step
@@ -349,7 +349,7 @@ def _make(nest, asked, b, step):
         _lift(nest, f, 1)
 
 
-@native
+@allocating
 def _lift(nest, e, sign):
     """Add what all active replicas of ``e`` cost to their ranks, or take it away."""
     held, level, load, each = nest.held, nest.level, nest.load, nest.each

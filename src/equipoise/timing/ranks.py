@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from equipoise.kernels.native import inlined, native
+from equipoise.kernels.native import allocating, inlined
 from equipoise.latency.curve import slot_moments
 from equipoise.timing.costs import cost
 
@@ -34,7 +34,7 @@ class Ranks(NamedTuple):
     count: Any
 
 
-@native
+@allocating
 def new_ranks(num_ranks, slots, experts):
     """Return room for layers of one shape."""
     return Ranks(
@@ -46,7 +46,7 @@ def new_ranks(num_ranks, slots, experts):
     )
 
 
-@native
+@allocating
 def read_ranks(ranks, held, curve, scale, ordered):
     """Make every replica in ``held`` int32 [ranks, slots] active; no slot is an extra one.
 
@@ -67,7 +67,7 @@ def read_ranks(ranks, held, curve, scale, ordered):
         sort_rank(ranks, g)
 
 
-@native
+@allocating
 def cost_replicas(held, curve, scale, ordered, count, each):
     """Set ``count`` and ``each`` int64 [experts], by number, to replicas in ``held`` and what each of them costs."""
     count[:] = 0
@@ -147,7 +147,7 @@ def set_count(ranks, e, count, each):
             sort_rank(ranks, g)
 
 
-@native
+@allocating
 def likely(ranks, curve, ordered):
     """Return a measure of what the busiest rank of one step takes, in microseconds.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.native import native
+from equipoise.kernels.native import allocating, native
 from equipoise.timing.order import row_of
 
 __all__ = ["thin_rows"]
@@ -34,7 +34,7 @@ def thin_rows(ordered, held, level, later):
                     load[g] += layer.single[i]
 
 
-@native
+@allocating
 def _lightest(held, e, load):
     """Return the rank and slot of expert ``e`` where ``load`` is least, the first of equals."""
     g, s = -1, -1
