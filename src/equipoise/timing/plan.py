@@ -18,7 +18,7 @@ from equipoise.timing.several import plan_several
 
 __all__ = ["InTime"]
 
-NEAR, NEAR_ENOUGH, MOST_SLOTS = 1.001, 1.01, 128
+NEAR, NEAR_ENOUGH, MOST_SLOTS = 1.001, 1.02, 128
 """Bounds: what is no further from one is not looked for among plans of tokens with fewer slots; with more than so many
 slots a layer, what is near enough is not either, for there that takes longer than all else.
 """
