@@ -50,9 +50,11 @@ def test_a_layer_is_planned_as_by_plain_python_with_ever_more_slots(curve: Curve
             floors = np.empty(1)
             floor_rows(curve, ordered, np.zeros(1, np.int64), (ranks, each), floors)
             given = np.array([best.time[0] * 1.1])
-            asked = Asked((ranks, each), np.zeros(1, np.int64), given, floors)
+            asked = Asked((ranks, each), np.zeros(1, np.int64), given, floors, each < slots)
             plan_rows(curve, ordered, best, asked, 0.001)
-            held, time, worth, bound = plan_layer(curve, tokens.tolist(), (ranks, each), found, given[0], 0.001)
+            held, time, worth, bound = plan_layer(
+                curve, tokens.tolist(), (ranks, each), found, (given[0], each < slots), 0.001
+            )
             assert [[e for e in rank if e >= 0] for rank in best.held[0].tolist()] == (held or [[]] * ranks)
             assert (best.time[0], best.worth[0], asked.bound[0]) == (time, worth, bound)
             found = held, time, worth

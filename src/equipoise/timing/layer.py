@@ -48,13 +48,15 @@ class Asked(NamedTuple):
     """What some rows are asked for.
 
     shape, ranks and slots a rank; rows int64 [asked], which rows they are; given float64 [asked], a time of the busiest
-    rank that is at hand; bound float64 [asked], one on any plan.
+    rank that is at hand; bound float64 [asked], one on any plan; by_time, whether the fastest plan is kept, whatever
+    it is worth: no plan with more slots may be slower.
     """
 
     shape: Any
     rows: Any
     given: Any
     bound: Any
+    by_time: Any
 
 
 @native
@@ -98,15 +100,14 @@ def plan_rows(curve, ordered, best, asked, max_gap):
     ranks = new_ranks(num_ranks, slots, ordered.tokens.shape[1])
     for at in range(len(asked.rows)):
         row = asked.rows[at]
-        layer = row_of(ordered, row)
+        layer, bound = row_of(ordered, row), asked.bound[at]
         if best.time[row] < np.inf:
-            bound = asked.bound[at]
             asked.bound[at] = raise_by_counting(curve, layer, num_ranks, num_ranks * slots, bound, best.time[row])
         enough = asked.bound[at] * (1.0 + max_gap)
         if best.time[row] > enough:
             best.limit[row] = min(asked.given[at], best.time[row])
             target = np.int64(enough * scale_of(curve, layer.tokens[0]))
-            _try_counts(ranks, curve, layer, best, row, (asked.bound[at], target, slots))
+            _try_counts(ranks, curve, layer, best, row, (bound, target, slots, asked.by_time))
 
 
 @native
@@ -137,13 +138,13 @@ def start_rows(curve, ordered, best, first, max_gap):
         layer = row_of(ordered, row)
         bound = _floor(curve, layer, (num_ranks, slots))
         target = np.int64(bound * (1.0 + max_gap) * scale_of(curve, layer.tokens[0]))
-        _try_counts(ranks, curve, layer, best, row, (bound, target, first))
+        _try_counts(ranks, curve, layer, best, row, (bound, target, first, False))
 
 
 @allocating
 def _try_counts(ranks, curve, ordered, best, row, asked):
     """Deal and descend with counts from few to many; ``asked`` is bound, target, and slots of first replicas."""
-    bound, target, first = asked
+    bound, target, first, by_time = asked
     num_ranks, slots = ranks.expert.shape
     ranks.extra[:] = False
     scale = scale_of(curve, ordered.tokens[0])
@@ -162,7 +163,10 @@ def _try_counts(ranks, curve, ordered, best, row, asked):
             break  # and more replicas are more work
         deal(ranks, curve, scale, ordered, first)
         descend(ranks, curve, scale, ordered.tokens, target, num_ranks)
-        _keep(ranks, curve, scale, ordered, best, row)
+        if by_time and ranks.load.max() / scale < best.time[row]:
+            best.worth[row] = np.inf
+        if not by_time or best.worth[row] == np.inf:
+            _keep(ranks, curve, scale, ordered, best, row)
         if ranks.load.max() <= (target if first < slots else max(target, np.int64(bound * WELL * scale))):
             break
 

@@ -93,13 +93,14 @@ class InTime:
         for slots in range(self.fewest, most + 1):
             floors = self._floors(ordered, every, slots)
             rows = every if slots == most else np.flatnonzero(floors < given)
-            asked = Asked((ranks, slots), rows, given[rows], floors[rows])
+            asked = Asked((ranks, slots), rows, given[rows], floors[rows], slots < most)
             if not self.problem.is_hierarchical:
                 self._plan(ordered, best, asked)
             open_ = self.problem.is_hierarchical | (
                 best.time[rows] > (given[rows] if slots == most else asked.bound * near)
             )
-            self._descend(ordered, best, Asked(asked.shape, rows[open_], given[rows][open_], asked.bound[open_]))
+            left = Asked(asked.shape, rows[open_], given[rows][open_], asked.bound[open_], asked.by_time)
+            self._descend(ordered, best, left)
         self.known[at] = asked.bound  # those of all layers, for all slots, come last
         return best
 
@@ -107,7 +108,7 @@ class InTime:
         """Plan beside ``best``."""
 
         def plan(some: slice) -> None:
-            part = Asked(asked.shape, asked.rows[some], asked.given[some], asked.bound[some])
+            part = Asked(asked.shape, asked.rows[some], asked.given[some], asked.bound[some], asked.by_time)
             plan_rows(self.curve, ordered, best, part, self.max_gap)
 
         self.each(plan, len(asked.rows))
@@ -119,7 +120,7 @@ class InTime:
         token = self.token_with(asked.shape[1], asked.rows)
 
         def descend(some: slice) -> None:
-            part = Asked(asked.shape, asked.rows[some], asked.given[some], asked.bound[some])
+            part = Asked(asked.shape, asked.rows[some], asked.given[some], asked.bound[some], asked.by_time)
             descend_rows(self.curve, ordered, best, part, token[some], self.per_node)
 
         self.each(descend, len(asked.rows))

@@ -72,17 +72,20 @@ def plan_layer(
     tokens: list[float],
     shape: tuple[int, int],
     found: tuple[Held, float, float],
-    given: float,
+    asked: tuple[float, bool],
     max_gap: float,
 ) -> tuple[Held, float, float, float]:
-    """Return the active replicas, their time and worth, and a bound; ``found`` is what fewer slots gave, or inf."""
-    held, time, worth = found
-    bound = floor_of(curve, tokens, shape)
+    """Return the active replicas, their time and worth, and a bound; ``found`` is what fewer slots gave, or inf.
+
+    ``asked`` is a time that is at hand, and whether the fastest is kept whatever it is worth.
+    """
+    (given, by_time), (held, time, worth) = asked, found
+    bound = proved = floor_of(curve, tokens, shape)
     if time < math.inf:
-        bound = raised(curve, tokens, shape, bound, time)
-    enough = bound * (1.0 + max_gap)
+        proved = raised(curve, tokens, shape, bound, time)
+    enough = proved * (1.0 + max_gap)
     if time <= enough:
-        return held, time, worth, bound
+        return held, time, worth, proved
     limit, before = min(given, time), 0
     part = LARGEST[0]
     while part < 1.0 and _counts(Layer(curve, tokens, shape), bound * part) is None:
@@ -101,14 +104,16 @@ def plan_layer(
         _deal(layer)
         _descend(layer, target)
         reached = layer.most() / layer.scale
-        if reached <= limit and reached < worth:
+        if by_time and reached < time:
+            worth = math.inf
+        if reached <= limit and reached < worth and (not by_time or worth == math.inf):
             value = reached + 0.5 * (_likely(layer) - reached)
             if value < worth:
                 time, worth = reached, value
                 held = [[layer.number[slot.expert] for slot in rank if slot.expert >= 0] for rank in layer.ranks]
         if layer.most() <= max(target, int(bound * 1.04 * layer.scale)):
             break
-    return held, time, worth, bound
+    return held, time, worth, proved
 
 
 def _counts(layer: Layer, time: float) -> list[int] | None:
