@@ -1,9 +1,10 @@
 """What plans in time are worth: sampled step times, gaps to the bound, and how long planning takes.
 
-    python benchmarks/step_time.py LOADS [--layers 3:]
+    python benchmarks/step_time.py LOADS [--first-layer 3] [--together]
 
 LOADS is a load of 256 experts, such as a recorded one of DeepSeek-V3. Each plan is checked, and its time recounted,
-before anything is measured.
+before anything is measured. Planning is in processor time of the token plan for the same slots, one thread each, with
+warm kernels; of one plan for all batch sizes (``--together``) it is not measured.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +25,7 @@ from equipoise.load import read_load
 MODEL = eq.LatencyModel(fixed=19.6, floor=11.7, base=4.2, per_token=0.063)
 SHAPES = ((32, (8, 9)), (64, (4, 5)))
 TOKENS = (4, 16, 32, 64, 96, 128, 256)
-TOP_K, STEPS, REPEATS = 8, 200, 9
+TOP_K, STEPS, REPEATS = 8, 200, 60
 
 Floats = NDArray[np.float64]
 
@@ -38,15 +40,15 @@ def sampled(placement: eq.Placement, shares: Floats, mean: Floats) -> Floats:
     return times
 
 
-def fastest(run: Callable[[], object]) -> float:
-    """Return the least of a few run times in seconds, after one that compiles."""
-    run()
-    took = []
+def ratio(run: Callable[[], object], than: Callable[[], object]) -> float:
+    """Return the least processor time of one call in that of the other; the two take turns."""
+    least = [np.inf, np.inf]
     for _ in range(REPEATS):
-        start = time.perf_counter()
-        run()
-        took.append(time.perf_counter() - start)
-    return min(took)
+        for at, call in enumerate((run, than)):
+            start = time.process_time()
+            call()
+            least[at] = min(least[at], time.process_time() - start)
+    return least[0] / least[1]
 
 
 def main() -> None:
@@ -62,11 +64,10 @@ def main() -> None:
         clusters = [eq.Cluster(ranks, slots) for slots in sizes]
         tokens = [eq.solve(eq.PlacementProblem(load, cluster)) for cluster in clusters]
         routed = [each * ranks * TOP_K for each in TOKENS]
-        balanced = fastest(lambda cluster=clusters[-1]: eq.solve(eq.PlacementProblem(load, cluster)))
+        balance = partial(eq.solve, eq.PlacementProblem(load, clusters[-1]), threads=1)
         asked = [eq.PlacementProblem(load, clusters[-1], latency=MODEL, routed_per_step=size) for size in routed]
         if given.together:
-            every = eq.PlacementProblem(load, clusters[-1], latency=MODEL, routed_per_step=routed)
-            shared = eq.solve(every)
+            shared = eq.solve(eq.PlacementProblem(load, clusters[-1], latency=MODEL, routed_per_step=routed))
         for size, problem, each in zip(routed, asked, TOKENS, strict=True):
             mean = problem.mean_tokens(size)
             old = [sampled(plan.placement, eq.Shares.even(plan.placement).values, mean) for plan in tokens]
@@ -80,7 +81,7 @@ def main() -> None:
             assert (expected <= alone * (1 + 1e-9)).all()
             new = sampled(plan.placement, shares.values, mean)
             best = np.minimum(*old).mean()
-            took = fastest(lambda problem=(every if given.together else problem): eq.solve(problem)) / balanced
+            took = np.nan if given.together else ratio(partial(eq.solve, problem, threads=1), balance)
             olds = " / ".join(f"{time.mean():.1f}" for time in old)
             print(
                 f"{clusters[-1].num_slots:>5}  {each:>6}  {olds:>20}  {best:>12.1f}  {expected.mean():>17.1f}  "

@@ -115,6 +115,7 @@ MODULES = (
 
 INTERNAL = {
     "equipoise.bounds": {"Bound", "raise_floor"},
+    "equipoise.checker": {"recount_time"},
     "equipoise.engines.layered": {"fill_layers", "refuse_duplicates", "shifted"},
     "equipoise.engines.planning": {"Next"},
     "equipoise.engines.vllm_ascend": {"is_map", "read_map", "register", "write_map"},

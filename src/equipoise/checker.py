@@ -14,7 +14,7 @@ from equipoise.kernels.recount import DOUBLED, EMPTY, MISSING, TORN, UNEVEN
 from equipoise.placement import Placement
 from equipoise.problem import PlacementProblem, as_problem
 
-__all__ = ["check_placement", "check_time"]
+__all__ = ["check_placement", "check_time", "recount_time"]
 
 Floats = NDArray[np.float64]
 
@@ -105,11 +105,16 @@ def check_time(problem: PlacementProblem, placement: Placement, shares: Shares, 
     check_placement(problem, placement, allow_empty=True, shares=shares)
     if problem.latency is None:
         raise InvalidInputError("problem has no latency model; pass PlacementProblem(..., latency=..., ...).")
-    table, values = placement.physical_to_logical, np.asarray(shares)
-    held = table >= 0
+    return recount_time(problem, placement, shares, routed)
+
+
+def recount_time(problem: PlacementProblem, placement: Placement, shares: Shares, routed_per_step: float) -> Floats:
+    """Return what ``check_time`` does, of a placement and shares that have been checked."""
+    assert problem.latency is not None
+    table = placement.physical_to_logical
     total = problem.load.sum(axis=1, keepdims=True)
-    each = problem.load[np.arange(len(table))[:, None], np.where(held, table, 0)]
-    tokens = np.where(held & (total > 0), each / np.where(total > 0, total, 1.0) * routed * values, 0.0)
+    each = problem.load[np.arange(len(table))[:, None], table]  # of an empty slot, -1, the share is 0
+    tokens = each / np.where(total > 0, total, 1.0) * routed_per_step * np.asarray(shares)
     return problem.latency.expected_rank_time(tokens.reshape(len(table), placement.num_ranks, -1))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from equipoise.dispatch import choose_shares
-from equipoise.errors import InvalidInputError
+from equipoise.errors import InvalidInputError, shown
 from equipoise.how import How
 from equipoise.placement import Placement
 from equipoise.plan import Plan
@@ -47,7 +47,7 @@ def solve(
         two thirds of a standard deviation of the errors, then swaps that lower the expected square of rank loads; see
         ``equipoise.robust``. Its certificate is for the load that is expected.
         With a latency model, the expected time of the busiest rank is minimised, see ``equipoise.timed``, and the
-        strategy balances what that starts from.
+        strategy balances what that starts from. Of a forecast it is the time of what is expected, whatever its errors.
     strategy : str
         A name in ``equipoise.strategies.STRATEGIES``.
     seed : int, default 0
@@ -121,22 +121,27 @@ def solve(
     lost = known_lost(current, lost_ranks, restored_ranks)
     budget = Budget(max_transfers, max_transfers_total, min_gain, max_layers, lost_ranks=lost)
     choose = choose_shares(shares)
+    if current is None and budget != Budget():
+        raise InvalidInputError(
+            "max_transfers, max_transfers_total, min_gain, max_layers and lost_ranks count from a placement in force; "
+            "pass current=placement."
+        )
     if problem.latency is not None:
-        if current is not None or shares != "even":
+        if current is not None:
             raise InvalidInputError(
-                "a latency model plans anew, with even shares among active replicas; leave current and shares out, or "
-                "pose the problem without latency."
+                "current is given, and a latency model plans anew; leave current out and order what moves by "
+                "MigrationSchedule(current, plan.placement), or re-plan problem.in_tokens, which is without latency."
+            )
+        if shares != "even":
+            raise InvalidInputError(
+                f"shares is {shown(shares)}, and a latency model gives even ones to active replicas; leave shares out, "
+                "or pose the problem without latency."
             )
         return solve_in_time(problem, how)
     if current is not None:
         from equipoise.replan.replan import replan
 
         return replan(problem, current, budget, how, choose)
-    if budget != Budget():
-        raise InvalidInputError(
-            "max_transfers, max_transfers_total, min_gain, max_layers and lost_ranks count from a placement in force; "
-            "pass current=placement."
-        )
     found, placement = how.place(problem)
     provenance = Provenance.of(found.strategy, how.seed, found.implementation, found.stages, problem.digest)
     return how.finish(problem, placement, provenance, choose, how.again)

@@ -20,7 +20,7 @@ from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import PlacementProblem, as_problem
 from equipoise.provenance import Provenance
-from equipoise.timing import certify_time
+from equipoise.timing.certificate import certify_checked
 
 __all__ = ["solve_in_time"]
 
@@ -36,11 +36,13 @@ def solve_in_time(problem: PlacementProblem, how: How) -> Plan:
     Notes
     -----
     With one batch size no layer is slower, in expectation, than the plan that ``how`` finds for tokens, nor by more
-    than 0.1 % than what this finds with fewer slots a rank. With several, no layer is slower at any size than the
-    token plan with all replicas active; it may be slower than a plan for that size alone. Where slots cost nothing but
-    by their tokens, the plan is that of tokens, bit for bit, and all replicas are active.
+    than 0.1 % than what this finds with fewer slots a rank; in layers of more than 128 slots by 2 %, for
+    there a plan for tokens with fewer slots is looked at only where a bound leaves so much. With several, no layer
+    is slower at any size than the token plan with all replicas active; nor than with fewer slots, as far as descent
+    comes to both: see ``equipoise.timing.several``. Where slots cost nothing but by their tokens, the plan is that of
+    tokens, bit for bit, and all replicas are active.
     """
-    from equipoise.timing.plan import plan_in_time
+    from equipoise.timing.plan import InTime
 
     if as_problem(problem).latency is None:
         raise InvalidInputError("problem has no latency model; pass PlacementProblem(..., latency=..., ...).")
@@ -50,18 +52,19 @@ def solve_in_time(problem: PlacementProblem, how: How) -> Plan:
     def place(asked: PlacementProblem) -> NDArray[np.int32]:
         return tokens.physical_to_logical if asked.cluster == problem.cluster else how.find(asked).physical_to_logical
 
-    max_gap = float(getattr(how.strategy, "max_gap", MAX_GAP))
-    table, active = plan_in_time(problem, place, max_gap, how.threads)
+    in_time = InTime(problem, float(getattr(how.strategy, "max_gap", MAX_GAP)), how.threads)
+    table, active = in_time.plan(place)
     placement = Placement(table, problem.cluster.num_ranks, problem.num_logical_experts)
-    shares = [_even_among(placement, each) for each in active]
+    shares = tuple(_even_among(placement, each) for each in active)
     provenance = Provenance.of(tokens.strategy, how.seed, tokens.implementation, tokens.stages, problem.digest)
     plan = Plan.of(problem.in_tokens, placement, provenance, shares=None if active.all() else shares[-1])
-    return replace(plan, shares=shares[-1], time=certify_time(problem, placement, shares))
+    time = certify_checked(problem, placement, shares, in_time.bound)
+    return replace(plan, shares=shares[-1], time=time)
 
 
 def _even_among(placement: Placement, active: NDArray[np.bool_]) -> Shares:
     """Return even shares among the replicas that are ``active`` [layers, slots]."""
-    table = placement.physical_to_logical
-    cell = np.arange(len(table))[:, None] * placement.num_logical_experts + table
-    count = np.bincount(cell[active], minlength=len(table) * placement.num_logical_experts)
-    return Shares(np.where(active, 1.0 / np.maximum(count[cell], 1), 0.0), placement)
+    table, experts = placement.physical_to_logical, placement.num_logical_experts
+    cell = np.arange(len(table))[:, None] * experts + table
+    count = np.bincount(cell.ravel(), active.ravel(), minlength=len(table) * experts)
+    return Shares(active / np.maximum(count, 1.0)[cell], placement)

@@ -7,7 +7,7 @@ import pytest
 
 from equipoise import Cluster, LatencyModel, PlacementProblem
 from equipoise.testing import brute_force_time, random_load
-from equipoise.timing.plan import bound_times
+from equipoise.timing.plan import InTime
 
 SHAPES = (
     (1, 1, 2),
@@ -35,22 +35,23 @@ def test_no_plan_takes_less_than_the_bound(shape: tuple[int, int, int], model: L
     experts, ranks, slots = shape
     load = random_load(16, experts, np.random.default_rng(experts + 10 * ranks + 100 * slots))
     problem = PlacementProblem(load, Cluster(ranks, slots), latency=model, routed_per_step=BATCHES)
-    for size, best in zip(problem.batch_sizes, brute_force_time(problem), strict=True):
-        bound = bound_times(problem, best * 1.5 + 1.0, size)
-        assert (bound <= best * (1 + 1e-7)).all(), (size, bound - best)
+    in_time = InTime(problem, 0.0, 1)
+    for at, best in enumerate(brute_force_time(problem)):
+        bound = in_time.bound(best * 1.5 + 1.0, at)
+        assert (bound <= best * (1 + 1e-7)).all(), (problem.batch_sizes[at], bound - best)
 
 
 def test_counting_closes_what_work_leaves_open() -> None:
     """Nine experts that cost the floor on eight ranks: some rank holds two, whatever the mean says."""
     model = LatencyModel(0, 10, 0, 0.001)
     problem = PlacementProblem(np.ones((1, 9)), Cluster(8, 2), latency=model, routed_per_step=9000)
-    assert bound_times(problem, np.array([20.0]), 9000.0)[0] == pytest.approx(20.0, rel=1e-2)
+    assert InTime(problem, 0.0, 1).bound(np.array([20.0]), 0)[0] == pytest.approx(20.0, rel=1e-2)
 
 
 def test_a_layer_without_tokens_takes_what_is_fixed() -> None:
     problem = PlacementProblem(np.zeros((1, 4)), Cluster(2, 3), latency=MODELS[0], routed_per_step=100)
     assert brute_force_time(problem) == pytest.approx(19.6)
-    assert bound_times(problem, np.array([19.6]), 100.0) == pytest.approx([19.6])
+    assert InTime(problem, 0.0, 1).bound(np.array([19.6]), 0) == pytest.approx([19.6])
 
 
 def test_brute_force_knows_what_a_dormant_replica_is_worth() -> None:

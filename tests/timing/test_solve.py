@@ -155,9 +155,10 @@ def test_awkward_problems_are_ordinary_ones(load: object, ranks: int, slots: int
     assert (busiest(problem, plan) <= all_active(problem) * (1 + 1e-9)).all()
 
 
-def test_expert_groups_stay_whole_on_their_nodes() -> None:
+@pytest.mark.parametrize("routed", [(50.0, 3000.0), 10.0, 400.0])
+def test_expert_groups_stay_whole_on_their_nodes(routed: object) -> None:
     for problem in random_problems(12, seed=3, most_ranks=6, most_slots=5):
-        asked = dataclasses.replace(problem, latency=H200, routed_per_step=(50.0, 3000.0))
+        asked = dataclasses.replace(problem, latency=H200, routed_per_step=routed)
         plan = eq.solve(asked)  # checked before it is returned
         assert (busiest(asked, plan) <= all_active(asked) * (1 + 1e-9)).all()
 
@@ -225,8 +226,23 @@ def test_half_a_question_is_refused(more: dict[str, object], words: str) -> None
 def test_what_is_in_force_cannot_be_planned_on_in_time_yet() -> None:
     problem = in_time(SMALL, 4, 8, 900)
     plan = eq.solve(problem)
-    with pytest.raises(InvalidInputError, match="plans anew"):
+    with pytest.raises(InvalidInputError, match=r"plans anew.*MigrationSchedule"):
         eq.solve(problem, current=plan)
+    with pytest.raises(InvalidInputError, match="leave shares out"):
+        eq.solve(problem, shares="best")
+    with pytest.raises(InvalidInputError, match="pass current"):
+        eq.solve(problem, max_transfers=3)
+
+
+def test_of_a_forecast_the_time_is_that_of_what_is_expected() -> None:
+    forecast = eq.forecast(np.random.default_rng(1).pareto(1.0, (6, 2, 12)) * 100)
+    problem = in_time(forecast, 4, 4, [60, 4000])
+    plan = eq.solve(problem)
+    assert (busiest(problem, plan) <= all_active(problem) * (1 + 1e-9)).all()
+    known = problem.without_forecast
+    assert plan.time is not None
+    for size, took in zip(plan.time.routed_per_step, plan.time.max_rank_time, strict=True):
+        assert (check_time(known, plan.placement, plan.shares_for(size), size).max(axis=1) == took).all()
 
 
 def test_the_summary_says_what_the_busiest_rank_takes_and_how_far_that_may_be_from_the_best() -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from equipoise.kernels.native import inlined, internal, native
 
-__all__ = ["Curve", "curve_of", "expected_slot_times", "most_tokens", "slot_moments", "slot_time"]
+__all__ = ["Curve", "curve_of", "expected_slot_times", "moments_of", "most_tokens", "slot_moments", "slot_time"]
 
 STEPS = 64  # of the table, to one of sqrt(x)
 LEAST = 0.25
@@ -30,9 +30,11 @@ MOST_ROOT = 70.0  # the table ends at this sqrt(x)
 
 
 class Curve(NamedTuple):
-    """f of one model. floor, base, per_token float; last, the m above, int; table float64 [points, 6].
+    """f of one model.
 
-    The table has f, the expected square of the time, and P(n >= 1), each followed by its slope per step of the table.
+    floor, base, per_token float; last, the m above, int; table float64 [points, 6], times float64 [points, 2].
+    The table has f, the expected square of the time, and P(n >= 1), each followed by its slope per step of the table;
+    ``times`` has f alone, close together, for what is asked most.
     """
 
     floor: float
@@ -40,6 +42,7 @@ class Curve(NamedTuple):
     per_token: float
     last: int
     table: Any
+    times: Any
 
 
 @lru_cache(maxsize=64)
@@ -48,10 +51,12 @@ def curve_of(floor: float, base: float, per_token: float) -> Curve:
     last = 0
     if floor > base:
         last = 2**62 if per_token <= (floor - base) * 2.0**-60 else int((floor - base) / per_token)
-    root = min(4.5 + np.sqrt(16.0 + min(last, 1e6)), MOST_ROOT)
-    curve = Curve(floor, base, per_token, last, np.empty((int(np.ceil(root * STEPS)) + 2, 6)))
+    root = min(4.5 + np.sqrt(21.0 + min(last, 1e6)), MOST_ROOT)  # beyond that it is a line, see _summed
+    points = int(np.ceil(root * STEPS)) + 2
+    curve = Curve(floor, base, per_token, last, np.empty((points, 6)), np.empty((points, 2)))
     _tabulate(curve)
     curve.table.setflags(write=False)
+    curve.times.setflags(write=False)
     return curve
 
 
@@ -76,19 +81,20 @@ def _tabulate(curve):
         sums = _summed(curve, root * root)
         for column in range(6):
             curve.table[i, column] = sums[column] * (2.0 * root / STEPS if column % 2 else 1.0)
+        curve.times[i] = curve.table[i, :2]
 
 
-@internal
+@inlined
 def slot_time(curve, mean_tokens):
     """Return f(mean_tokens), from the table where it can be."""
     at = np.sqrt(mean_tokens) * STEPS
-    if mean_tokens < LEAST or at >= len(curve.table) - 1:
+    if mean_tokens < LEAST or at >= len(curve.times) - 1:
         return _summed(curve, mean_tokens)[0]
     i = int(at)
-    return _between(curve.table, i, at - i, 0)
+    return _between(curve.times, i, at - i, 0)
 
 
-@internal
+@inlined
 def slot_moments(curve, mean_tokens):
     """Return f(mean_tokens), the variance of the time, and the chance that the slot gets any token."""
     at = np.sqrt(mean_tokens) * STEPS
@@ -101,10 +107,16 @@ def slot_moments(curve, mean_tokens):
     return time, max(_between(curve.table, i, t, 2) - time * time, 0.0), _between(curve.table, i, t, 4)
 
 
-@internal
+@native
+def moments_of(curve, mean_tokens):
+    """Return what ``slot_moments`` does, to Python."""
+    return slot_moments(curve, mean_tokens)
+
+
+@native
 def most_tokens(curve, time):
-    """Return a mean of tokens that no slot exceeds that takes ``time`` at most; too much by 2e-6 of it, or less."""
-    table = curve.table
+    """Return a mean of tokens that no slot exceeds that takes ``time`` at most; too much by some 1e-5 of it at most."""
+    table = curve.times
     end = len(table) - 1
     if time >= table[end, 0]:
         return _most_beyond(curve, time) * (1.0 + 1e-6)
@@ -115,21 +127,32 @@ def most_tokens(curve, time):
             low = middle
         else:
             high = middle
-    below, above = 0.0, 1.0
-    for _ in range(16):
-        t = 0.5 * (below + above)
-        if _between(table, low, t, 0) <= time:
-            below = t
-        else:
-            above = t
-    root = (low + above) / STEPS
+    root = (low + _step_at(table, low, time)) / STEPS
     return root * root * (1.0 + 1e-6)
 
 
 @internal
+def _step_at(table, i, time):
+    """Return a part of the step from row ``i`` of the table to the next in which ``time`` is reached, or a bit more.
+
+    The curve is near a line there, so two steps by its slope come to 1e-5 of the step; where not, all of it is taken.
+    """
+    begin, end = table[i, 0], table[i + 1, 0]
+    t = min((time - begin) / (end - begin), 1.0) if end > begin else 1.0
+    for _ in range(2):
+        t += (time - _between(table, i, t, 0)) / (end - begin) if end > begin else 0.0
+    t = min(max(t + 2e-5, 0.0), 1.0)
+    return t if _between(table, i, t, 0) >= time else 1.0
+
+
+@internal
 def _most_beyond(curve, time):
-    """Return the same where it lies beyond the table."""
-    root = (len(curve.table) - 1.0) / STEPS
+    """Return the same where it lies beyond the table: on the line that the curve is, well above the floor."""
+    if curve.per_token > 0.0:
+        x = (time - curve.base) / curve.per_token
+        if x > 64.0 and x - 9.0 * np.sqrt(x) > curve.last:
+            return x
+    root = (len(curve.times) - 1.0) / STEPS
     low = high = root * root
     while slot_time(curve, high) <= time and high < 1e15:
         low, high = high, 2.0 * high
@@ -154,7 +177,7 @@ def _between(table, i, t, column):
 @internal
 def _summed(curve, x):
     """Return the six columns of the table at a mean of ``x``; a slope is what one token more adds on average."""
-    floor, base, per_token, last, _ = curve
+    floor, base, per_token, last, _, _ = curve
     if x <= 0.0:
         one = max(floor, base + per_token)
         return 0.0, one, 0.0, one * one, 0.0, 1.0

@@ -4,11 +4,14 @@
 file              idea
 ================  ============================================================================
 ``plan.py``       from a problem to slots and active replicas; which kernels run on which layers
+``order.py``      experts by descending tokens, and what an only replica of each takes
 ``layer.py``      one layer after the other: counts from few to many, the best that is found
 ``deal.py``       a first placement: the costliest replica first, each to the lightest rank
 ``descent.py``    swaps, and replicas that fall asleep or wake, each of which helps the busiest rank
-``polish.py``     swaps for several batch sizes at once
-``subset.py``     the active replicas of smaller batches, among those of a larger
+``fill.py``       dormant replicas for slots that no active one needs
+``several.py``    one placement for several batch sizes: starts, and which of what they lead to is taken
+``nested.py``     descent for several batch sizes at once, with active sets inside each other
+``thin.py``       a start of it: one replica of each expert for small batches
 ``bound.py``      the proved bound, its argument and domain
 ``ranks.py``      the active replicas of a layer while it is planned
 ``costs.py``      the expected time of a replica as a whole number

@@ -19,101 +19,58 @@ counting    for some k >= 1, weight 0 < a <= 1 and price q >= 0 of a slot, repli
             For each m that an expert's replicas may have, the fewest replicas with it are the least.
 
 The first two are the mean and the replica bound of tokens; the third says that where all replicas cost the floor, ranks
-hold so many and no more. T is found by bisection between a T of which one is known to hold, and what was achieved.
+hold so many and no more. T is looked for between one that is too short and one that is possible, or was achieved.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
 
-from equipoise.kernels.native import native
-from equipoise.latency.curve import most_tokens, slot_moments, slot_time
+from equipoise.kernels.native import allocating, frozen
+from equipoise.latency.curve import most_tokens, slot_time
 from equipoise.timing.costs import least_replicas
 
-__all__ = ["Sorted", "least_busiest", "least_with_company", "new_sorted", "raise_by_counting", "sort_experts"]
+__all__ = ["CLOSE", "least_busiest", "least_with_company", "raise_by_counting"]
 
-ROUNDS, COUNTED_ROUNDS = 24, 7  # halvings of the interval between a bound and what was achieved
-CLOSE, COUNTED_CLOSE = 1e-5, 2e-3  # relative; where it is so small, nothing is halved
+ROUNDS, LEAST_PART = 40, 0.02  # steps between a bound and a time that is possible; of the interval, each at least that
+CLOSE, COUNTED_CLOSE = 1e-4, 2e-3  # relative; where it is so small, nothing is halved
 SAFE = 1e-9  # relative; what is counted against a plan is counted so much lower
-MOST_COUNTED = 40
-BITS = 17  # of an expert's number
+MOST_COUNTED, MULTIPLES = 40, 5
 TOKENS_ALIKE, TIMES_ALIKE = 1.1, 1.002  # experts so near to each other count as the smallest of them
-MIXTURES = ((0.8, 0.0), (0.7, 0.0), (0.9, 0.0), (1.0, 0.0), (0.75, 0.005), (0.85, 0.0), (0.9, 0.05))
-"""Weights a and prices q that are tried."""
+WEIGHTS = frozen(np.array([0.8, 0.7, 0.9, 1.0, 0.75, 0.85, 0.9]), np.float64)
+PRICES = frozen(np.array([0.0, 0.0, 0.0, 0.0, 0.005, 0.0, 0.05]), np.float64)
+"""Weights a and prices q that are tried, a mixture each."""
 
 
-class Sorted(NamedTuple):
-    """Experts by descending mean of tokens.
-
-    expert int64 [experts]; tokens float64 [experts]; single, spread, full float64 [experts], of an only replica the
-    expected time, its variance and what it is where a token comes; rest float64 [experts + 1], the sum of ``single``
-    from each on.
-    """
-
-    expert: Any
-    tokens: Any
-    single: Any
-    spread: Any
-    full: Any
-    rest: Any
-
-
-@native
-def new_sorted(experts):
-    """Return room for the experts of a layer."""
-    return Sorted(
-        np.empty(experts, np.int64),
-        np.empty(experts),
-        np.empty(experts),
-        np.empty(experts),
-        np.empty(experts),
-        np.empty(experts + 1),
-    )
-
-
-@native
-def sort_experts(curve, tokens, ordered):
-    """Set ``ordered`` to the experts with means of ``tokens`` float64 [experts], ties to the lowest number.
-
-    Means are compared in steps of 3e-14 of the largest, so that one integer has mean and expert.
-    """
-    experts = len(tokens)
-    most = 0.0
-    for each in tokens:
-        most = max(most, each)
-    for e in range(experts):
-        ordered.expert[e] = (np.int64(np.rint((1.0 - tokens[e] / max(most, 1e-300)) * 2.0**45)) << BITS) | e
-    ordered.expert.sort()
-    ordered.rest[experts] = 0.0
-    for i in range(experts - 1, -1, -1):
-        ordered.expert[i] &= (1 << BITS) - 1
-        ordered.tokens[i] = tokens[ordered.expert[i]]
-        time, spread, chance = slot_moments(curve, ordered.tokens[i])
-        ordered.single[i], ordered.spread[i], ordered.full[i] = time, spread, time / chance if chance > 0.0 else 0.0
-        ordered.rest[i] = ordered.rest[i + 1] + ordered.single[i]
-
-
-@native
+@allocating
 def least_busiest(curve, ordered, num_ranks, num_slots):
-    """Return a bound on the busiest rank's expected time, without what is fixed, by replicas and work."""
+    """Return a bound on the busiest rank's expected time, without what is fixed, by replicas and work.
+
+    Between a time that is too short and one that is not, the next one tried is where a line through the work that each
+    leaves meets zero, or the middle where replicas alone exceed the slots.
+    """
     low = ordered.rest[0] / num_ranks * (1.0 - SAFE)
     high = max(ordered.single[0], low)
-    if _has_room(curve, ordered, num_ranks, num_slots, low * (1.0 + 2.0 * SAFE)):
+    over = -_room(curve, ordered, num_ranks, num_slots, low * (1.0 + 2.0 * SAFE))
+    if over <= 0.0:
         return low
+    left = _room(curve, ordered, num_ranks, num_slots, high)
     for _ in range(ROUNDS):
         if high - low <= CLOSE * high:
             break
-        middle = 0.5 * (low + high)
-        if _has_room(curve, ordered, num_ranks, num_slots, middle):
-            high = middle
+        part = over / (over + left) if over < np.inf else 0.5
+        time = low + (high - low) * min(max(part, LEAST_PART), 1.0 - LEAST_PART)
+        room = _room(curve, ordered, num_ranks, num_slots, time)
+        if room >= 0.0:
+            high, left = time, room
+            over *= 0.5
         else:
-            low = middle
+            low, over = time, -room
+            left *= 0.5
     return low
 
 
-@native
+@allocating
 def least_with_company(ordered, num_ranks, slots):
     """Return a bound for ``slots`` a rank of which none is spare: all are active, and the hottest has company."""
     if num_ranks * slots > len(ordered.tokens):
@@ -121,54 +78,65 @@ def least_with_company(ordered, num_ranks, slots):
     return (ordered.single[0] + ordered.rest[len(ordered.tokens) - slots + 1]) * (1.0 - SAFE)
 
 
-@native
-def _has_room(curve, ordered, num_ranks, num_slots, time):
-    """Whether replicas and work leave ``time`` possible."""
+@allocating
+def _room(curve, ordered, num_ranks, num_slots, time):
+    """Return what work leaves of ``time`` on all ranks, below 0 if that is not possible; -inf if there are no slots."""
     most, slots, work = most_tokens(curve, time), 0, 0.0
     experts = len(ordered.tokens)
     for i in range(experts):
         each = ordered.tokens[i]
         if each <= most:
-            return slots + experts - i <= num_slots and work + ordered.rest[i] <= num_ranks * time * (1.0 + SAFE)
+            work += ordered.rest[i]
+            slots += experts - i
+            break
         count = least_replicas(each, most, num_slots)
         slots += count
         if slots > num_slots:
-            return False
-        work += count * slot_time(curve, each / count)
-    return slots <= num_slots and work <= num_ranks * time * (1.0 + SAFE)
-
-
-@native
-def raise_by_counting(curve, ordered, num_ranks, num_slots, bound, achieved):
-    """Return ``bound``, which replicas and work gave, raised by counting; never above ``achieved``."""
-    low, high = min(bound, achieved), achieved
-    sums, last = np.empty(len(MIXTURES)), 1
-    for _ in range(COUNTED_ROUNDS):
-        if high - low <= COUNTED_CLOSE * high:
             break
-        middle = 0.5 * (low + high)
-        k = _find_too_many(curve, ordered, num_ranks, num_slots, middle, (last, sums))
-        if k > 0:
-            low, last = middle, k
-        else:
-            high = middle
+        work += count * slot_time(curve, each / count)
+    return num_ranks * time * (1.0 + SAFE) - work if slots <= num_slots else -np.inf
+
+
+@allocating
+def raise_by_counting(curve, ordered, num_ranks, num_slots, bound, achieved):
+    """Return ``bound``, which replicas and work gave, raised by counting; never above ``achieved``.
+
+    Each k is asked for a little more than the best so far, and only one that has more is asked how much. Those are
+    asked that are multiples of what ranks may hold: where replicas cost much the same, others have nothing to say.
+    """
+    low, sums = min(bound, achieved), np.empty(len(WEIGHTS))
+    slots = num_slots // num_ranks
+    fewest = max(len(ordered.tokens) // num_ranks, 1)
+    for at in range(MULTIPLES * (slots + 1 - fewest)):
+        if achieved - low <= COUNTED_CLOSE * achieved:
+            break
+        k = (at % MULTIPLES + 1) * (fewest + at // MULTIPLES)
+        if k > MOST_COUNTED:
+            continue
+        shape, middle = (num_ranks, num_slots, k), low * (1.0 + COUNTED_CLOSE)
+        if not _counts_for_too_many(curve, ordered, shape, middle, sums):
+            continue
+        low, high = middle, achieved
+        while high - low > COUNTED_CLOSE * high:
+            middle = 0.5 * (low + high)
+            if _counts_for_too_many(curve, ordered, shape, middle, sums):
+                low = middle
+            else:
+                high = middle
     return low
 
 
-@native
-def _find_too_many(curve, ordered, num_ranks, num_slots, time, asked):
-    """Return a k for which replicas count for too many, 0 if there is none; the one found last is tried first."""
-    last, sums = asked
-    for at in range(min(3 * (num_slots // num_ranks) + 3, MOST_COUNTED) + 1):
-        k = at if at > 0 else last
-        if _counts_unsplit(ordered.single, k, time / (k + 1)) > num_ranks * k:
-            _count(curve, ordered, num_slots - len(ordered.tokens), k, time, sums)
-            if sums.max() > num_ranks * (1.0 + SAFE):
-                return k
-    return 0
+@allocating
+def _counts_for_too_many(curve, ordered, shape, time, sums):
+    """Whether replicas count for more than the ranks hold in ``time``; ``shape`` is ranks, slots and k."""
+    num_ranks, num_slots, k = shape
+    if _counts_unsplit(ordered.single, k, time / (k + 1)) <= num_ranks * k:
+        return False
+    _count(curve, ordered, num_slots - len(ordered.tokens), k, time, sums)
+    return sums.max() > num_ranks * (1.0 + SAFE)
 
 
-@native
+@allocating
 def _counts_unsplit(single, k, unit):
     """Return the sum of m over experts whose only replica costs ``single`` float64 [experts], descending.
 
@@ -189,16 +157,23 @@ def _counts_unsplit(single, k, unit):
     return total
 
 
-@native
+@allocating
 def _count(curve, ordered, spare, k, time, sums):
-    """Set ``sums`` float64 [mixtures] to what replicas count for at least, as in the third argument."""
+    """Set ``sums`` float64 [mixtures] to what replicas count for at least, as in the third argument.
+
+    More replicas are more work, so of the counts only those are looked at whose m together are fewer.
+    """
     experts, unit = len(ordered.tokens), time / (k + 1) * (1.0 + SAFE)
-    tokens, known = np.empty(k + 1), 1  # the most tokens with which a replica has m = i
-    tokens[0] = most_tokens(curve, min(unit, time))
-    for x in range(len(MIXTURES)):
-        sums[x] = -MIXTURES[x][1] * spare
-    best = np.empty(len(MIXTURES))
-    first = 0
+    tokens = np.empty(k + 1)  # the most tokens with which a replica has m = i
+    for i in range(k + 1):
+        tokens[i] = most_tokens(curve, min((i + 1) * unit, time))
+        if tokens[i] >= ordered.tokens[0]:
+            tokens[i:] = tokens[i]
+            break
+    best = np.empty(len(WEIGHTS))
+    for x in range(len(WEIGHTS)):
+        sums[x] = -PRICES[x] * spare
+    first, top = 0, k
     while first < experts and ordered.tokens[first] > tokens[0]:
         last = first  # of those alike: all count at least as the last of them does
         while (
@@ -208,22 +183,22 @@ def _count(curve, ordered, spare, k, time, sums):
             and ordered.single[last + 1] * TIMES_ALIKE >= ordered.single[first]
         ):
             last += 1
+        while top > 0 and tokens[top - 1] >= ordered.tokens[last]:
+            top -= 1
         best[:] = np.inf
-        for i in range(k + 1):
-            if i == known:
-                tokens[i] = most_tokens(curve, min((i + 1) * unit, time))
-                known += 1
+        fewest = k * (spare + 1) + 1
+        for i in range(top, -1, -1):
             count = least_replicas(ordered.tokens[last], tokens[i], spare + 1)
-            if count <= spare + 1:
-                work = slot_time(curve, ordered.tokens[last] / count) if count > 1 else ordered.single[last]
-                work *= count / time
-                for x in range(len(MIXTURES)):
-                    a, price = MIXTURES[x]
-                    best[x] = min(best[x], a * (count * i / k) + (1.0 - a) * work + price * (count - 1))
-            if count == 1:
+            if count > spare + 1:
                 break
-        for x in range(len(MIXTURES)):
+            if count * i < fewest:
+                fewest = count * i
+                work = slot_time(curve, ordered.tokens[last] / count) if count > 1 else ordered.single[last]
+                for x in range(len(WEIGHTS)):
+                    counted = WEIGHTS[x] * (count * i / k) + (1.0 - WEIGHTS[x]) * (work * count / time)
+                    best[x] = min(best[x], counted + PRICES[x] * (count - 1))
+        for x in range(len(WEIGHTS)):
             sums[x] += best[x] * (last + 1 - first)
         first = last + 1
-    for x in range(len(MIXTURES)):
-        sums[x] += (1.0 - MIXTURES[x][0]) * ordered.rest[first] / time
+    for x in range(len(WEIGHTS)):
+        sums[x] += (1.0 - WEIGHTS[x]) * ordered.rest[first] / time

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from equipoise.arguments import as_instance, finite
 from equipoise.arrays import as_numpy
-from equipoise.checker import check_time
+from equipoise.checker import check_time, recount_time
 from equipoise.dispatch.shares import Shares
 from equipoise.errors import InvalidInputError, shown
 from equipoise.latency import LatencyModel
 from equipoise.placement import Placement
 from equipoise.problem import PlacementProblem, as_problem
 
-__all__ = ["TimeCertificate", "certify_time"]
+__all__ = ["TimeCertificate", "certify_checked", "certify_time"]
 
 Floats = NDArray[np.float64]
 ROUNDING = 1e-9  # relative; what the expected time of a slot may be off by
@@ -148,7 +148,7 @@ def certify_time(problem: PlacementProblem, placement: Placement, shares: Sequen
     >>> certificate.max_rank_time.round(3).tolist(), certificate.max_gap < 1e-6
     ([[62.0]], True)
     """
-    from equipoise.timing.plan import bound_times
+    from equipoise.timing.plan import InTime
 
     as_problem(problem)
     sizes = problem.batch_sizes
@@ -157,6 +157,17 @@ def certify_time(problem: PlacementProblem, placement: Placement, shares: Sequen
     given = tuple(shares) if isinstance(shares, Sequence) else ()
     if len(given) != len(sizes):
         raise InvalidInputError(f"shares is {shown(shares)}; give one Shares for each of {len(sizes)} batch sizes.")
-    times = [check_time(problem, placement, each, size).max(axis=1) for each, size in zip(given, sizes, strict=True)]
-    bounds = [bound_times(problem, time, size) for time, size in zip(times, sizes, strict=True)]
-    return TimeCertificate(problem.latency, sizes, given, np.array(times), np.array(bounds))
+    for each, size in zip(given, sizes, strict=True):
+        check_time(problem, placement, each, size)
+    return certify_checked(problem, placement, given, InTime(problem, 0.0, None).bound)
+
+
+def certify_checked(
+    problem: PlacementProblem, placement: Placement, shares: tuple[Shares, ...], bound: Callable[[Floats, int], Floats]
+) -> TimeCertificate:
+    """Return what ``certify_time`` does, of a placement and shares that have been checked; see ``InTime.bound``."""
+    assert problem.latency is not None
+    sizes = problem.batch_sizes
+    times = [recount_time(problem, placement, shares[at], size).max(axis=1) for at, size in enumerate(sizes)]
+    bounds = [bound(time, at) for at, time in enumerate(times)]
+    return TimeCertificate(problem.latency, sizes, shares, np.array(times), np.array(bounds))

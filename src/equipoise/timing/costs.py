@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.native import native
+from equipoise.kernels.native import allocating, inlined
 from equipoise.latency.curve import slot_time
 
 __all__ = ["TOP", "cost", "least_replicas", "scale_of"]
@@ -15,23 +15,20 @@ TOP = 2.0**40
 NEAR = 1e-12  # relative; a count is not raised for what rounding adds
 
 
-@native
-def scale_of(curve, mean_tokens):
-    """Return the steps of a microsecond: the costliest of ``mean_tokens`` float64 [experts] becomes ``TOP``."""
-    most = 0.0
-    for each in mean_tokens:
-        most = max(most, each)
-    time = slot_time(curve, most)
+@allocating
+def scale_of(curve, most_tokens):
+    """Return the steps of a microsecond: an expert with ``most_tokens``, the hottest, comes to ``TOP``."""
+    time = slot_time(curve, most_tokens)
     return TOP / time if time > 0.0 else 1.0
 
 
-@native
+@inlined
 def cost(curve, scale, mean_tokens, count):
     """Return what each of ``count`` active replicas of an expert costs."""
     return np.int64(np.rint(slot_time(curve, mean_tokens / count) * scale))
 
 
-@native
+@allocating
 def least_replicas(mean_tokens, most, limit):
     """Return the fewest replicas of an expert with ``most`` tokens each or fewer; one more than ``limit`` at most."""
     if mean_tokens <= most:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.native import native
+from equipoise.kernels.native import allocating
 from equipoise.latency.curve import most_tokens
 from equipoise.timing.costs import cost, least_replicas
 from equipoise.timing.ranks import holds, sort_rank
@@ -12,7 +12,7 @@ from equipoise.timing.ranks import holds, sort_rank
 __all__ = ["count_for", "deal"]
 
 
-@native
+@allocating
 def count_for(curve, tokens, num_ranks, num_slots, time, count):
     """Set ``count`` to the fewest replicas that take no longer than ``time`` each; return whether the slots hold them.
 
@@ -30,7 +30,7 @@ def count_for(curve, tokens, num_ranks, num_slots, time, count):
     return True
 
 
-@native
+@allocating
 def deal(ranks, curve, scale, ordered, first):
     """Place ``ranks.count`` active replicas of ``ordered`` experts, fewer where no further rank has room for one.
 
@@ -76,7 +76,7 @@ def deal(ranks, curve, scale, ordered, first):
         sort_rank(ranks, g)
 
 
-@native
+@allocating
 def _costliest_first(each):
     """Return the experts by descending cost of a replica; they nearly are, for few have several."""
     order = np.arange(len(each))
@@ -89,7 +89,7 @@ def _costliest_first(each):
     return order
 
 
-@native
+@allocating
 def _recount(ranks, e, count, each):
     """Set how many replicas of ``e`` are active where ranks are not sorted yet."""
     ranks.count[e] = count

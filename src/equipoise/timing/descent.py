@@ -5,40 +5,49 @@ After each step all ranks that it touched take less time than the busiest rank t
 
 from __future__ import annotations
 
-from equipoise.kernels.native import inlined, native
+import numpy as np
+
+from equipoise.kernels.native import allocating, inlined
 from equipoise.timing.costs import cost
-from equipoise.timing.ranks import busiest, holds, put, set_count
+from equipoise.timing.ranks import holds, put, set_count, two_busiest
 
 __all__ = ["descend"]
 
 MOST_STEPS = 1  # for each slot of a layer
+LITTLE = 2.0**-9  # of the busiest rank: as many steps as there are ranks that gain less are the last
 
 
-@native
+@allocating
 def descend(ranks, curve, scale, tokens, target, per_node):
     """Improve ``ranks`` until the busiest costs no more than ``target`` or nothing helps it; return the steps taken.
 
     Replicas stay among ``per_node`` consecutive ranks.
     """
-    steps, most = 0, MOST_STEPS * ranks.value.size
+    steps, most, before, last = 0, MOST_STEPS * ranks.value.size, np.int64(2**62), 0
     while steps < most:
-        g = busiest(ranks)
+        g, second = two_busiest(ranks.load)
         if ranks.load[g] <= target:
             break
-        h, i, j = _find_swap(ranks, g, per_node)
+        if steps % len(ranks.load) == 0:
+            if ranks.load[g] > before * (1.0 - LITTLE):
+                break
+            before = ranks.load[g]
+        h, i, j = _find_swap(ranks, g, max(second, target), per_node, last)
         if h >= 0:
             _swap(ranks, g, i, h, j)
+            last = h
         elif not _sleep_or_wake(ranks, curve, scale, tokens, g, per_node):
             break
         steps += 1
     return steps
 
 
-@native
-def _find_swap(ranks, g, per_node):
+@inlined
+def _find_swap(ranks, g, enough, per_node, last):
     """Return (rank, slot of g, slot there) of the swap that leaves the lighter busier rank, or -1: with two pointers.
 
-    The lightest rank comes first: where it fits well, no other has room for better.
+    The lightest rank comes first, then those behind the ``last`` that was swapped with. No further one is looked at
+    where the busier of both comes to ``enough`` or less: another rank is as busy, or nothing more is asked.
     """
     value, expert, extra, load, count = ranks
     slots = value.shape[1]
@@ -48,8 +57,8 @@ def _find_swap(ranks, g, per_node):
     for h in range(begin, begin + per_node):
         if load[h] < load[lightest]:
             lightest = h
-    for at in range(begin - 1, begin + per_node):
-        h = lightest if at < begin else at
+    for at in range(per_node + 1):
+        h = lightest if at == 0 else begin + (last + at) % per_node
         bottom = load[h]
         if h == g or (top + bottom + 1) // 2 >= best:
             continue
@@ -72,10 +81,12 @@ def _find_swap(ranks, g, per_node):
                 if f >= 0 and count[f] > 1 and holds(expert, g, f):
                     continue
                 best, best_h, best_i, best_j = heavier, h, i, q
+        if best <= enough:
+            break
     return best_h, best_i, best_j
 
 
-@native
+@inlined
 def _swap(ranks, g, i, h, j):
     u, v = ranks.value[g, i], ranks.value[h, j]
     e, f = ranks.expert[g, i], ranks.expert[h, j]
@@ -83,7 +94,7 @@ def _swap(ranks, g, i, h, j):
     put(ranks, h, j, e, u)
 
 
-@native
+@inlined
 def _sleep_or_wake(ranks, curve, scale, tokens, g, per_node):
     """Put a replica of rank ``g`` to sleep, or wake one more of an expert that it holds; return whether that helped."""
     value, expert, extra, load, count = ranks
@@ -128,7 +139,7 @@ def _is_apart(extra):
     return False
 
 
-@native
+@inlined
 def _after(ranks, e, own, more, g):
     """Return the busiest of rank ``g``, which comes to ``own``, and of all others with ``e``, which get ``more``."""
     after = own
@@ -138,7 +149,7 @@ def _after(ranks, e, own, more, g):
     return after
 
 
-@native
+@inlined
 def _lightest_with_room(ranks, g, per_node, apart):
     """Return the lightest rank of the node of ``g`` with room for a replica, or -1."""
     at = -1
@@ -149,7 +160,7 @@ def _lightest_with_room(ranks, g, per_node, apart):
     return at
 
 
-@native
+@inlined
 def _find_room(ranks, g, e, per_node, apart):
     """Return the lightest rank of the node of ``g`` with room for one more replica of ``e``, or -1."""
     at = -1

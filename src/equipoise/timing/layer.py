@@ -6,27 +6,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from equipoise.kernels.native import native
-from equipoise.latency.curve import slot_moments, slot_time
-from equipoise.timing.bound import (
-    least_busiest,
-    least_with_company,
-    new_sorted,
-    raise_by_counting,
-    sort_experts,
-)
+from equipoise.kernels.native import allocating, native
+from equipoise.latency.curve import slot_time
+from equipoise.timing.bound import CLOSE, least_busiest, least_with_company, raise_by_counting
 from equipoise.timing.costs import scale_of
 from equipoise.timing.deal import count_for, deal
 from equipoise.timing.descent import descend
-from equipoise.timing.ranks import likely, new_ranks, read_ranks
+from equipoise.timing.order import row_of
+from equipoise.timing.ranks import cost_replicas, likely, new_ranks, read_ranks
 
-__all__ = ["Best", "bound_rows", "improve_rows", "plan_rows", "time_rows"]
+__all__ = ["Asked", "Best", "bound_rows", "descend_rows", "floor_rows", "plan_rows", "start_rows", "time_rows"]
 
-LARGEST = (0.45, 0.35, 0.27, 0.22, 0.18, 0.15)
+LARGEST = (0.45, 0.4, 0.35, 0.27, 0.22, 0.18, 0.15)
 """What a replica may cost at most, in bounds on the busiest rank: each gives other counts."""
 
-FEW = 2
-"""So many of these are tried, but where ranks have equally many first replicas, beside which no large one has room."""
+FEW, WELL = 2, 1.04
+"""So many of these are tried, and one where that comes so near to the bound; but all where ranks have equally many
+first replicas, beside which no large one has room.
+"""
 
 CLOSE_ENOUGH = 1.005
 """A bound so near to what is achieved is not raised by counting."""
@@ -47,49 +44,115 @@ class Best(NamedTuple):
     limit: Any
 
 
-@native
-def plan_rows(curve, tokens, best, given, floors, first, max_gap):
-    """Plan every row of ``tokens`` float64 [rows, experts] with ever more slots a rank.
+class Asked(NamedTuple):
+    """What some rows are asked for.
 
-    Nothing is taken that is slower than what was found with fewer. Of the slots, ``first`` are for one replica of each
-    expert, see ``deal``; 0 stands for all of them. ``given`` float64 [rows] is the time of a plan that is at hand:
-    fewer slots with which nothing can be faster are left out. ``floors`` float64 [rows, numbers of slots] is set to
-    quick lower bounds for each number of slots a rank, from the fewest that are tried to all there are; those for the
-    fewest hold where all slots are active.
+    shape, ranks and slots a rank; rows int64 [asked], which rows they are; given float64 [asked], a time of the busiest
+    rank that is at hand; bound float64 [asked], one on any plan; by_time, whether the fastest plan is kept, whatever
+    it is worth: no plan with more slots may be slower.
     """
-    num_ranks, most = best.held.shape[1:]
-    fewest = most + 1 - floors.shape[1]
-    ordered = new_sorted(tokens.shape[1])
-    for row in range(len(tokens)):
-        sort_experts(curve, tokens[row], ordered)
-        for slots in range(fewest, most + 1):
-            floors[row, slots - fewest] = least_busiest(curve, ordered, num_ranks, num_ranks * slots)
-        enough = floors[row, -1] * (1.0 + max_gap)
-        for slots in range(fewest, most + 1):
-            bound = floors[row, slots - fewest]
-            if slots < most:
-                floors[row, slots - fewest] = max(bound, least_with_company(ordered, num_ranks, slots))
-                if floors[row, slots - fewest] >= given[row]:
-                    continue
-            if best.time[row] <= enough:
-                continue
-            best.limit[row] = min(best.limit[row], best.time[row])
-            ranks = new_ranks(num_ranks, slots, tokens.shape[1])
-            _try_counts(ranks, curve, ordered, best, row, (bound, first if first > 0 else slots, max_gap))
+
+    shape: Any
+    rows: Any
+    given: Any
+    bound: Any
+    by_time: Any
 
 
 @native
+def time_rows(curve, ordered, rows, held, times):
+    """Set ``times`` float64 [asked] to the busiest rank's with all of ``held`` int32 [asked, ranks, slots] active."""
+    count, each = np.empty((2, ordered.tokens.shape[1]), np.int64)
+    for at in range(len(rows)):
+        row = row_of(ordered, rows[at])
+        scale = scale_of(curve, row.tokens[0])
+        cost_replicas(held[at], curve, scale, row, count, each)
+        most = 0
+        for g in range(held.shape[1]):
+            load = 0
+            for s in range(held.shape[2]):
+                load += each[held[at, g, s]]
+            most = max(most, load)
+        times[at] = most / scale
+
+
+@native
+def floor_rows(curve, ordered, rows, shape, floors):
+    """Set ``floors`` float64 [asked] to quick bounds on any plan for a ``shape`` of ranks and slots a rank."""
+    for at in range(len(rows)):
+        floors[at] = _floor(curve, row_of(ordered, rows[at]), shape)
+
+
+@allocating
+def _floor(curve, ordered, shape):
+    num_ranks, slots = shape
+    least = least_busiest(curve, ordered, num_ranks, num_ranks * slots)
+    return max(least, least_with_company(ordered, num_ranks, slots))
+
+
+@native
+def plan_rows(curve, ordered, best, asked, max_gap):
+    """Plan some rows with ``asked`` slots a rank, beside what was found with fewer; set ``asked.bound``.
+
+    Nothing is taken that is slower than that, or than ``asked.given``.
+    """
+    num_ranks, slots = asked.shape
+    ranks = new_ranks(num_ranks, slots, ordered.tokens.shape[1])
+    for at in range(len(asked.rows)):
+        row = asked.rows[at]
+        layer, bound = row_of(ordered, row), asked.bound[at]
+        if best.time[row] < np.inf:
+            asked.bound[at] = raise_by_counting(curve, layer, num_ranks, num_ranks * slots, bound, best.time[row])
+        enough = asked.bound[at] * (1.0 + max_gap)
+        if best.time[row] > enough:
+            best.limit[row] = min(asked.given[at], best.time[row])
+            target = np.int64(enough * scale_of(curve, layer.tokens[0]))
+            _try_counts(ranks, curve, layer, best, row, (bound, target, slots, asked.by_time))
+
+
+@native
+def descend_rows(curve, ordered, best, asked, token, per_node):
+    """Descend from ``token`` int32 [asked, ranks, slots], all of it active, and keep what is faster than the best.
+
+    Replicas stay among ``per_node`` consecutive ranks.
+    """
+    ranks = new_ranks(token.shape[1], token.shape[2], ordered.tokens.shape[1])
+    for at in range(len(asked.rows)):
+        row = asked.rows[at]
+        layer = row_of(ordered, row)
+        scale = scale_of(curve, layer.tokens[0])
+        read_ranks(ranks, token[at], curve, scale, layer)
+        for _ in range(2):
+            if ranks.load.max() / scale < best.time[row]:
+                best.limit[row], best.worth[row] = best.time[row], np.inf
+                _keep(ranks, curve, scale, layer, best, row)
+            descend(ranks, curve, scale, layer.tokens, np.int64(asked.bound[at] * scale), per_node)
+
+
+@native
+def start_rows(curve, ordered, best, first, max_gap):
+    """Plan every row with ``first`` slots of each rank for one replica of each expert, and the others for more."""
+    num_ranks, slots = best.held.shape[1:]
+    ranks = new_ranks(num_ranks, slots, ordered.tokens.shape[1])
+    for row in range(len(best.held)):
+        layer = row_of(ordered, row)
+        bound = _floor(curve, layer, (num_ranks, slots))
+        target = np.int64(bound * (1.0 + max_gap) * scale_of(curve, layer.tokens[0]))
+        _try_counts(ranks, curve, layer, best, row, (bound, target, first, False))
+
+
+@allocating
 def _try_counts(ranks, curve, ordered, best, row, asked):
-    """Deal and descend with counts from few to many; ``asked`` is the bound, slots of first replicas, and max_gap."""
-    bound, first, max_gap = asked
+    """Deal and descend with counts from few to many; ``asked`` is bound, target, and slots of first replicas."""
+    bound, target, first, by_time = asked
     num_ranks, slots = ranks.expert.shape
-    scale = scale_of(curve, ordered.tokens)
-    target = np.int64(bound * (1.0 + max_gap) * scale)
+    ranks.extra[:] = False
+    scale = scale_of(curve, ordered.tokens[0])
     before, part = 0, LARGEST[0]
     while part < 1.0 and not count_for(curve, ordered.tokens, num_ranks, num_ranks * slots, bound * part, ranks.count):
         part = min(1.0, part * 1.3)
     for i in range(len(LARGEST) if first < slots else FEW):
-        time = bound * (part if i == 0 else LARGEST[i]) * (1.0 + 2e-5)
+        time = bound * (part if i == 0 else LARGEST[i]) * (1.0 + 2.5 * CLOSE)
         if not count_for(curve, ordered.tokens, num_ranks, num_ranks * slots, time, ranks.count):
             break
         total = ranks.count.sum()
@@ -100,12 +163,15 @@ def _try_counts(ranks, curve, ordered, best, row, asked):
             break  # and more replicas are more work
         deal(ranks, curve, scale, ordered, first)
         descend(ranks, curve, scale, ordered.tokens, target, num_ranks)
-        _keep(ranks, curve, scale, ordered, best, row)
-        if ranks.load.max() <= target:
+        if by_time and ranks.load.max() / scale < best.time[row]:
+            best.worth[row] = np.inf
+        if not by_time or best.worth[row] == np.inf:
+            _keep(ranks, curve, scale, ordered, best, row)
+        if ranks.load.max() <= (target if first < slots else max(target, np.int64(bound * WELL * scale))):
             break
 
 
-@native
+@allocating
 def _work(curve, ordered, count):
     """Return what all active replicas cost together."""
     work = ordered.rest[0]
@@ -116,48 +182,20 @@ def _work(curve, ordered, count):
 
 
 @native
-def time_rows(curve, tokens, held, times):
-    """Set ``times`` float64 [rows] to the busiest rank where all of ``held`` int32 [rows, ranks, slots] is active."""
-    ranks = new_ranks(held.shape[1], held.shape[2], tokens.shape[1])
-    for row in range(len(tokens)):
-        scale = scale_of(curve, tokens[row])
-        read_ranks(ranks, held[row], curve, scale, tokens[row])
-        times[row] = ranks.load.max() / scale
+def bound_rows(curve, ordered, shape, achieved, bounds):
+    """Raise ``bounds`` float64 [rows], lower ones on the busiest rank without what is fixed, as ``achieved`` is.
 
-
-@native
-def improve_rows(curve, tokens, best, held, per_node):
-    """Descend from ``held`` int32 [rows, ranks, slots], all of it active, into ``best``, whose limit becomes its time.
-
-    Replicas stay among ``per_node`` consecutive ranks.
+    They are 0, or what is known already; none comes above ``achieved``. ``shape`` is ranks and slots a rank.
     """
-    ranks, ordered = new_ranks(held.shape[1], held.shape[2], tokens.shape[1]), new_sorted(tokens.shape[1])
-    for row in range(len(tokens)):
-        for e in range(tokens.shape[1]):
-            time, spread, chance = slot_moments(curve, tokens[row, e])
-            ordered.expert[e], ordered.tokens[e], ordered.single[e] = e, tokens[row, e], time
-            ordered.spread[e], ordered.full[e] = spread, time / chance if chance > 0.0 else 0.0
-        scale = scale_of(curve, tokens[row])
-        read_ranks(ranks, held[row], curve, scale, tokens[row])
-        best.limit[row], best.worth[row] = ranks.load.max() / scale, np.inf
-        _keep(ranks, curve, scale, ordered, best, row)
-        descend(ranks, curve, scale, tokens[row], np.int64(0), per_node)
-        _keep(ranks, curve, scale, ordered, best, row)
+    num_ranks, slots = shape
+    for at in range(len(achieved)):
+        row = row_of(ordered, at)
+        bounds[at] = min(max(_floor(curve, row, shape), bounds[at]), achieved[at])
+        if bounds[at] * CLOSE_ENOUGH < achieved[at]:
+            bounds[at] = raise_by_counting(curve, row, num_ranks, num_ranks * slots, bounds[at], achieved[at])
 
 
-@native
-def bound_rows(curve, tokens, num_ranks, num_slots, achieved, bounds):
-    """Set ``bounds`` float64 [rows] to lower bounds on the busiest rank, without what is fixed, as ``achieved`` is."""
-    ordered = new_sorted(tokens.shape[1])
-    for row in range(len(tokens)):
-        sort_experts(curve, tokens[row], ordered)
-        bound = min(least_busiest(curve, ordered, num_ranks, num_slots), achieved[row])
-        bounds[row] = bound
-        if bound * CLOSE_ENOUGH < achieved[row]:
-            bounds[row] = raise_by_counting(curve, ordered, num_ranks, num_slots, bound, achieved[row])
-
-
-@native
+@allocating
 def _keep(ranks, curve, scale, ordered, best, row):
     """Keep the active replicas if they are worth more than the best so far and no slower than the limit."""
     time = ranks.load.max() / scale

@@ -6,11 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from equipoise.kernels.native import inlined, native
+from equipoise.kernels.native import allocating, inlined
 from equipoise.latency.curve import slot_moments
 from equipoise.timing.costs import cost
 
-__all__ = ["Ranks", "busiest", "holds", "likely", "new_ranks", "put", "read_ranks", "set_count", "sort_rank"]
+__all__ = [
+    "Ranks", "cost_replicas", "holds", "likely", "new_ranks", "put", "read_ranks", "set_count", "sort_rank",
+    "two_busiest",
+]  # fmt: skip
 
 SPREADS = 1.5
 """Standard deviations above its mean at which a rank is looked at, for the busiest of one step is above its mean."""
@@ -31,7 +34,7 @@ class Ranks(NamedTuple):
     count: Any
 
 
-@native
+@allocating
 def new_ranks(num_ranks, slots, experts):
     """Return room for layers of one shape."""
     return Ranks(
@@ -43,34 +46,52 @@ def new_ranks(num_ranks, slots, experts):
     )
 
 
-@native
-def read_ranks(ranks, held, curve, scale, tokens):
-    """Make every replica in ``held`` int32 [ranks, slots] active, -1 left out; no slot is an extra one."""
+@allocating
+def read_ranks(ranks, held, curve, scale, ordered):
+    """Make every replica in ``held`` int32 [ranks, slots] active; no slot is an extra one.
+
+    ``held`` has experts by number, ``ranks`` by their place in ``ordered``.
+    """
     value, expert, extra, load, count = ranks
-    count[:] = 0
-    for g in range(held.shape[0]):
-        for s in range(held.shape[1]):
-            if held[g, s] >= 0:
-                count[held[g, s]] += 1
+    numbered, each, place = np.empty((3, len(count)), np.int64)
+    cost_replicas(held, curve, scale, ordered, numbered, each)
+    for i in range(len(count)):
+        place[ordered.expert[i]] = i
+        count[i] = numbered[ordered.expert[i]]
     for g in range(held.shape[0]):
         load[g] = 0
         for s in range(held.shape[1]):
-            e = np.int64(held[g, s])
-            expert[g, s], extra[g, s] = e, False
-            value[g, s] = cost(curve, scale, tokens[e], count[e]) if e >= 0 else 0
-            load[g] += value[g, s]
+            e = held[g, s]
+            expert[g, s], extra[g, s], value[g, s] = place[e], False, each[e]
+            load[g] += each[e]
         sort_rank(ranks, g)
 
 
+@allocating
+def cost_replicas(held, curve, scale, ordered, count, each):
+    """Set ``count`` and ``each`` int64 [experts], by number, to replicas in ``held`` and what each of them costs."""
+    count[:] = 0
+    for g in range(held.shape[0]):
+        for s in range(held.shape[1]):
+            count[held[g, s]] += 1
+    for i in range(len(count)):
+        e = ordered.expert[i]
+        if count[e] > 1:
+            each[e] = cost(curve, scale, ordered.tokens[i], count[e])
+        else:
+            each[e] = np.int64(np.rint(ordered.single[i] * scale))
+
+
 @inlined
-def busiest(ranks):
-    """Return the rank that costs most, the first of equals."""
-    load = ranks.load
-    g = 0
+def two_busiest(load):
+    """Return the rank with the largest of ``load`` int64 [ranks], the first of equals, and the next largest load."""
+    g, second = 0, np.int64(-1)
     for h in range(1, len(load)):
         if load[h] > load[g]:
-            g = h
-    return g
+            g, second = h, load[g]
+        elif load[h] > second:
+            second = load[h]
+    return g, second
 
 
 @inlined
@@ -82,28 +103,35 @@ def holds(expert, g, e):
     return False
 
 
-@native
+@inlined
 def sort_rank(ranks, g):
     """Sort the slots of rank ``g`` by what they cost."""
-    value, expert, extra = ranks.value[g], ranks.expert[g], ranks.extra[g]
-    for i in range(1, len(value)):
-        v, e, x = value[i], expert[i], extra[i]
+    value, expert, extra = ranks.value, ranks.expert, ranks.extra
+    for i in range(1, value.shape[1]):
+        v, e, x = value[g, i], expert[g, i], extra[g, i]
         j = i - 1
-        while j >= 0 and value[j] > v:
-            value[j + 1], expert[j + 1], extra[j + 1] = value[j], expert[j], extra[j]
+        while j >= 0 and value[g, j] > v:
+            value[g, j + 1], expert[g, j + 1], extra[g, j + 1] = value[g, j], expert[g, j], extra[g, j]
             j -= 1
-        value[j + 1], expert[j + 1], extra[j + 1] = v, e, x
+        value[g, j + 1], expert[g, j + 1], extra[g, j + 1] = v, e, x
 
 
-@native
+@inlined
 def put(ranks, g, s, e, each):
-    """Put expert ``e`` that costs ``each``, or -1 and 0, into slot ``s`` of rank ``g``, and sort its slots."""
-    ranks.load[g] += each - ranks.value[g, s]
-    ranks.value[g, s], ranks.expert[g, s] = each, e
-    sort_rank(ranks, g)
+    """Put expert ``e`` that costs ``each``, or -1 and 0, into slot ``s`` of rank ``g``; move the slot to its place."""
+    value, expert, extra, load = ranks.value, ranks.expert, ranks.extra, ranks.load
+    load[g] += each - value[g, s]
+    x = extra[g, s]
+    while s > 0 and value[g, s - 1] > each:
+        value[g, s], expert[g, s], extra[g, s] = value[g, s - 1], expert[g, s - 1], extra[g, s - 1]
+        s -= 1
+    while s + 1 < value.shape[1] and value[g, s + 1] < each:
+        value[g, s], expert[g, s], extra[g, s] = value[g, s + 1], expert[g, s + 1], extra[g, s + 1]
+        s += 1
+    value[g, s], expert[g, s], extra[g, s] = each, e, x
 
 
-@native
+@inlined
 def set_count(ranks, e, count, each):
     """Set how many replicas of ``e`` are active, and what each of them costs from now on."""
     value, expert, load = ranks.value, ranks.expert, ranks.load
@@ -119,7 +147,7 @@ def set_count(ranks, e, count, each):
             sort_rank(ranks, g)
 
 
-@native
+@allocating
 def likely(ranks, curve, ordered):
     """Return a measure of what the busiest rank of one step takes, in microseconds.
 
