@@ -57,7 +57,7 @@ with event.install_listener("numba:compile", Compiled()):
     from equipoise.cli import main
     main()
 """
-CHEAP = {"goes_on", "skips", "replica_cost", "holds", "may_take"}  # a line or two, and told a constant
+CHEAP = {"goes_on", "skips", "replica_cost", "holds", "may_take", "_between"}  # a line or two, and told a constant
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

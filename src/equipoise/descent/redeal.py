@@ -30,7 +30,7 @@ def redeal(layer, target):
     num_ranks, slots = ranks.expert.shape
     heaviest = busiest(layer)
     enough = target + ENOUGH * (target - total_load(ranks.load) // num_ranks)
-    rounds = idle = 0
+    rounds = idle = np.int64(0)
     while heaviest > enough and rounds < ROUNDS and idle < IDLE and goes_on(layer, num_ranks * (slots + 20)):
         _choose(rounds, slots, layer.scratch.pool[4])
         after = _deal(ranks, heaviest, layer.scratch)

@@ -177,7 +177,7 @@ def _fill_slot(state, r, x, in_circle, start, row, number):
         row, _ = _stash(state, x, row, number)
     if f >= 0:
         state.going[f] += 1
-    _note_transfer(state, row, number, y, x, state.new[x])
+    _note_transfer(state, row, number, y, x, np.int64(state.new[x]))
     state.written[x] = True
     if y < len(state.new):
         state.read[y] = True

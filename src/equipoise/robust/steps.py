@@ -305,7 +305,7 @@ def _least_taken(layer, a):
         if layer.times[g, a] > 0 or layer.home[a] != layer.node[g]:
             continue
         for i in range(layer.held.shape[1]):
-            b = layer.held[g, i]
+            b = np.int64(layer.held[g, i])
             if b < EMPTY or (b >= 0 and layer.replicas[b] < 2):
                 continue
             freed = _note_both(layer, g, b, 1.0)
@@ -321,7 +321,7 @@ def _least_taken(layer, a):
 @inlined
 def _note_step(layer, chain, step, a, g, i, h, j):
     """Note that a takes slot i of g, or, where h is a rank, that slots i and j swap; return the transfers it costs."""
-    b = layer.held[g, i]
+    b = np.int64(layer.held[g, i])
     noted = layer.chain[chain, step]
     noted[0], noted[1], noted[2], noted[3], noted[4], noted[5] = a, b, g, i, h, j
     return _is_new(layer, g, a) - _is_new(layer, g, b) if h < 0 else _cost_of_swap(layer, g, i, h, j)
@@ -334,7 +334,7 @@ def _is_new(layer, g, e):
 
 @inlined
 def _cost_of_swap(layer, g, i, h, j):
-    a, b = layer.held[g, i], layer.held[h, j]
+    a, b = np.int64(layer.held[g, i]), np.int64(layer.held[h, j])
     return _is_new(layer, h, a) - _is_new(layer, g, a) + _is_new(layer, g, b) - _is_new(layer, h, b)
 
 
@@ -354,7 +354,7 @@ def _make(layer, chain, step):
                   layer.chain[chain, step, 4], layer.chain[chain, step, 5])  # fmt: skip
     _note_changed(layer, a, b, g, h)
     if h >= 0:
-        other = layer.held[h, j]
+        other = np.int64(layer.held[h, j])
         _put(layer, g, i, other)
         _put(layer, h, j, a)
     else:
@@ -432,7 +432,7 @@ def _note_side(layer, side, r, q, s):
 
     What cannot go takes along infinitely little from the first side, or much from the second.
     """
-    e = layer.held[r, s]
+    e = np.int64(layer.held[r, s])
     layer.side[side, s] = 0.0
     if e < EMPTY or (e >= 0 and layer.times[q, e] > 0):
         layer.side[side, s, ALONG] = np.inf if side else -np.inf
@@ -470,7 +470,7 @@ def _best_take(layer):
     _note_ease(layer)
     for g in range(len(layer.held)):
         for i in range(layer.held.shape[1]):
-            b = layer.held[g, i]
+            b = np.int64(layer.held[g, i])
             if b < EMPTY or (b >= 0 and (layer.replicas[b] < 2 or b == layer.split[0])):
                 continue
             freed = _note_both(layer, g, b, 1.0)

@@ -23,7 +23,7 @@ def descend(ranks, curve, scale, tokens, target, per_node):
 
     Replicas stay among ``per_node`` consecutive ranks.
     """
-    steps, most, before, last = 0, MOST_STEPS * ranks.value.size, np.int64(2**62), 0
+    steps, most, before, last = 0, MOST_STEPS * ranks.value.size, np.int64(2**62), np.int64(0)
     while steps < most:
         g, second = two_busiest(ranks.load)
         if ranks.load[g] <= target:
@@ -99,7 +99,7 @@ def _sleep_or_wake(ranks, curve, scale, tokens, g, per_node):
     """Put a replica of rank ``g`` to sleep, or wake one more of an expert that it holds; return whether that helped."""
     value, expert, extra, load, count = ranks
     apart = _is_apart(extra)
-    best, best_i, best_h = load[g], -1, -1
+    best, best_i, best_h = load[g], np.int64(-1), np.int64(-1)
     lightest = _lightest_with_room(ranks, g, per_node, apart)
     for i in range(value.shape[1]):
         e, now = expert[g, i], value[g, i]
@@ -108,7 +108,7 @@ def _sleep_or_wake(ranks, curve, scale, tokens, g, per_node):
         if count[e] > 1 and (extra[g, i] or not apart):
             after = _after(ranks, e, load[g] - now, cost(curve, scale, tokens[e], count[e] - 1) - now, g)
             if after < best:
-                best, best_i, best_h = after, i, -1
+                best, best_i, best_h = after, i, np.int64(-1)
         if lightest < 0 or load[lightest] >= best:
             continue
         each = cost(curve, scale, tokens[e], count[e] + 1)
@@ -121,7 +121,7 @@ def _sleep_or_wake(ranks, curve, scale, tokens, g, per_node):
         return False
     e = expert[g, best_i]
     if best_h < 0:
-        put(ranks, g, best_i, -1, 0)
+        put(ranks, g, best_i, np.int64(-1), np.int64(0))
         set_count(ranks, e, count[e] - 1, cost(curve, scale, tokens[e], count[e] - 1))
     else:
         each = cost(curve, scale, tokens[e], count[e] + 1)

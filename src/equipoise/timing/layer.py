@@ -138,7 +138,7 @@ def start_rows(curve, ordered, best, first, max_gap):
         layer = row_of(ordered, row)
         bound = _floor(curve, layer, (num_ranks, slots))
         target = np.int64(bound * (1.0 + max_gap) * scale_of(curve, layer.tokens[0]))
-        _try_counts(ranks, curve, layer, best, row, (bound, target, first, False))
+        _try_counts(ranks, curve, layer, best, row, (bound, target, first, np.bool_(False)))
 
 
 @allocating

@@ -30,7 +30,7 @@ __all__ = ["nest_rows"]
 MOST_STEPS = 4  # for each slot of a layer
 FAR = 4  # kicks
 
-NOTHING, SWAP, EXCHANGE, SLEEP, WAKE, REPLACE, CONVERT = range(7)
+NOTHING, SWAP, EXCHANGE, SLEEP, WAKE, REPLACE, CONVERT = (np.int64(kind) for kind in range(7))
 TOO_MUCH, TOP_LOAD = np.int64(2**62), np.int64(TOP)
 
 
@@ -77,7 +77,7 @@ def nest_rows(curve, tokens, goals, held, level, per_node, kicks):
         _read(nest, asked)
         if kicks > 0:
             _wander(nest, asked, per_node, kicks)
-        _descend(nest, asked, per_node, False)
+        _descend(nest, asked, per_node, np.bool_(False))
         for b in range(batches):
             goals[row, b] *= load[b].max() / TOP
 
@@ -115,7 +115,7 @@ def _descend(nest, asked, per_node, worst_only):
     batches = len(nest.most)
     settled = np.zeros(batches, np.bool_)
     for _ in range(MOST_STEPS * nest.held.size):
-        b, g = -1, -1
+        b, g = np.int64(-1), np.int64(-1)
         for c in range(batches):
             h = np.argmax(nest.load[c])
             if settled[c]:
@@ -143,7 +143,7 @@ def _descend(nest, asked, per_node, worst_only):
 @allocating
 def _find_idle(nest, settled, b):
     """Return rank and slot of the replica that may sleep and leaves its rank most time in batch ``b``, or -1."""
-    best, found = np.int64(0), (-1, -1)
+    best, found = np.int64(0), (np.int64(-1), np.int64(-1))
     for h in range(nest.held.shape[0]):
         for t in range(nest.held.shape[1]):
             e = nest.held[h, t]
@@ -160,7 +160,7 @@ def _wander(nest, asked, per_node, kicks):
 
     After ``FAR`` kicks that lead to nothing better, it begins again from the best.
     """
-    _descend(nest, asked, per_node, True)
+    _descend(nest, asked, per_node, np.bool_(True))
     best, draw, away = _copy(nest), 1, 0
     for _ in range(kicks):
         if best.load.max() <= TOP:
@@ -170,7 +170,7 @@ def _wander(nest, asked, per_node, kicks):
             away = 0
         draw = (draw * 1664525 + 1013904223) % 2**32
         _kick(nest, asked, per_node, draw // 2**12)
-        _descend(nest, asked, per_node, True)
+        _descend(nest, asked, per_node, np.bool_(True))
         away += 1
         if nest.load.max() < best.load.max():
             _restore(best, nest)
@@ -181,7 +181,7 @@ def _wander(nest, asked, per_node, kicks):
 @allocating
 def _kick(nest, asked, per_node, draw):
     """Help the busiest rank by one of its slots and one other rank, whatever that does to other batches."""
-    settled, b, g = np.ones(len(nest.most), np.bool_), 0, 0
+    settled, b, g = np.ones(len(nest.most), np.bool_), np.int64(0), np.int64(0)
     for c in range(len(nest.most)):
         h = np.argmax(nest.load[c])
         if nest.load[c, h] > nest.load[b, g]:
@@ -190,7 +190,7 @@ def _kick(nest, asked, per_node, draw):
     nest.most[b] = nest.load[b, g] - 1
     settled[b] = False
     other = g // per_node * per_node + draw % per_node
-    kind, s, h, t = _find(nest, settled, b, g, (other, 1))
+    kind, s, h, t = _find(nest, settled, b, g, (other, np.int64(1)))
     if kind != NOTHING:
         _make(nest, asked, b, (kind, g, s, h, t))
 
@@ -204,8 +204,16 @@ def _copy(nest):
 @allocating
 def _restore(nest, saved):
     """Set all of ``nest`` to what was saved."""
-    nest.held[:], nest.level[:], nest.load[:] = saved.held, saved.level, saved.load
-    nest.count[:], nest.each[:] = saved.count, saved.each
+    for g in range(nest.held.shape[0]):
+        for s in range(nest.held.shape[1]):
+            nest.held[g, s], nest.level[g, s] = saved.held[g, s], saved.level[g, s]
+    for c in range(len(nest.most)):
+        for g in range(nest.load.shape[1]):
+            nest.load[c, g] = saved.load[c, g]
+        for e in range(nest.count.shape[1]):
+            nest.count[c, e] = saved.count[c, e]
+            for k in range(nest.each.shape[2]):
+                nest.each[c, e, k] = saved.each[c, e, k]
 
 
 @allocating
@@ -215,7 +223,7 @@ def _find(nest, settled, b, g, ranks):
     That is one of ``ranks``, the first of them and how many.
     """
     held, level = nest.held, nest.level
-    best, found = nest.most[b] + 1, (NOTHING, 0, 0, 0)
+    best, found = nest.most[b] + 1, (NOTHING, np.int64(0), np.int64(0), np.int64(0))
     for s in range(held.shape[1]):
         if level[g, s] > b:
             continue
@@ -320,10 +328,10 @@ def _make(nest, asked, b, step):
     """Make a step, and bring counts, costs and loads up to date."""
     kind, g, s, h, t = step
     held, level = nest.held, nest.level
-    e, f = held[g, s], held[h, t]
-    _lift(nest, e, -1)
+    e, f = np.int64(held[g, s]), np.int64(held[h, t])
+    _lift(nest, e, np.int64(-1))
     if f != e:
-        _lift(nest, f, -1)
+        _lift(nest, f, np.int64(-1))
     if kind == SWAP:
         held[g, s], held[h, t] = f, e
     if kind in (SWAP, EXCHANGE):
@@ -344,9 +352,9 @@ def _make(nest, asked, b, step):
         held[h, t], level[h, t] = e, b
     for c in range(len(nest.most)):
         _cost(nest, asked, c, e)
-    _lift(nest, e, 1)
+    _lift(nest, e, np.int64(1))
     if f != e:
-        _lift(nest, f, 1)
+        _lift(nest, f, np.int64(1))
 
 
 @allocating

@@ -145,13 +145,13 @@ def _join(state, shape):
                     continue
                 if not _may_swap(state, shape, s, t):
                     continue
-                _swap(state, shape, s, t, 1)
+                _swap(state, shape, s, t, np.int64(1))
                 left = _label(state, shape[0], after)
                 if left < number:
                     number, joined = left, True
                     label[:] = after
                 else:
-                    _swap(state, shape, s, t, -1)
+                    _swap(state, shape, s, t, np.int64(-1))
     return number
 
 
@@ -277,7 +277,7 @@ def _widen(state, shape, scenarios, number):
         if _least(cuts, scenarios, state, shape, (s, t), best * (1.0 - GAP)) >= best * (1.0 - GAP):
             continue
         _follow(cuts, scenarios, slots, width, s, t)
-        _swap(state, shape, s, t, 1)
+        _swap(state, shape, s, t, np.int64(1))
         whole = np.inf
         if _label(state, width, label) <= number:
             whole, poured = _pour_all(cuts, scenarios, state, width, (shares, tight), best * (1.0 - GAP))
@@ -287,4 +287,4 @@ def _widen(state, shape, scenarios, number):
             number = min(number, _label(state, width, label))
         else:
             _follow(cuts, scenarios, slots, width, s, t)
-            _swap(state, shape, s, t, -1)
+            _swap(state, shape, s, t, np.int64(-1))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.dispatch.waterfill import LEAST_GAIN, LOOK_EVERY, SWEEPS
-from equipoise.kernels.native import allocating, frozen, native
+from equipoise.kernels.native import allocating, native
 
 __all__ = ["pour"]
 
@@ -16,7 +16,9 @@ def pour(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return the shares of each layer's slots and the ranks that prove them; see the folder's contract."""
     shares, tight = np.zeros(physical_to_logical.shape), np.ones((len(load), num_ranks), np.bool_)
-    _pour(frozen(physical_to_logical, np.int32), frozen(load, np.float64), gap, shares, tight)
+    # Copies, which may be written: as such, connecting has them compiled too.
+    table, tokens = np.array(physical_to_logical, np.int32, order="C"), np.array(load, np.float64, order="C")
+    _pour(table, tokens, gap, shares, tight)
     return shares, tight
 
 

@@ -38,7 +38,7 @@ def _replicate(weight, most, physical_to_logical, replica_count):
             load[expert] = np.float64(weight[row, expert]) / replica_count[row, expert]
             if replica_count[row, expert] == most:
                 load[expert] = -1.0
-            _sift(heap, load, 0)
+            _sift(heap, load, np.int64(0))
 
 
 @internal
