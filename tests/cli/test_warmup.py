@@ -14,14 +14,14 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-SMALL = "--ranks 4 --slots 20"
+SMALL = "--ranks 4 --slots 24"
 TIME = "--gpu h200 --tokens-per-rank"
 COMMANDS = (
     f"plan loads.npy {SMALL} --out plan.json",
     "plan loads.npy --ranks 4 --slots 16",  # no spare slots
     "plan loads.npy --ranks 16 --slots 32",
     "plan loads.npy --ranks 6 --slots 18",
-    "plan loads.npy --ranks 2 --slots 24",
+    "plan loads.npy --ranks 2 --slots 20",
     f"plan loads.npy {SMALL} --nodes 2 --groups 4",
     f"plan loads.npy {SMALL} --strategy pruned-restarts --set restarts=64 --backend numba",
     f"plan loads.npy {SMALL} --set effort=thorough",
