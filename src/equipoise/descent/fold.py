@@ -53,7 +53,7 @@ def fold(layer):
         order[i] = by_load[i] & rank_mask
         load[order[i]] = by_load[i] >> rank_bits
     if not clean:
-        separate(expert, weight)
+        separate(expert, weight, spare)
         set_ranks(layer)
 
 

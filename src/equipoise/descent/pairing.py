@@ -66,7 +66,7 @@ def _pair_layer(layer, max_gap):
         count_least_largest(layer.weight, 2 * num_ranks, num_ranks, layer.ranks.replicas)
         facts[PAIRED] += search_counts(layer, max_gap, 0 if skips(layer, PAIRED) else tries)
         paired = pair(layer, layer.ranks.replicas)
-        separate(layer.ranks.expert, layer.weight)
+        separate(layer.ranks.expert, layer.weight, layer.scratch.spare)
         set_ranks(layer)
         if busiest(layer) > paired:
             improve(layer, facts[TARGET], NEVER)

@@ -139,7 +139,7 @@ def deal_again(layer, target, p, q):
         for at in range(j, left - 1):
             second[at], second_expert[at] = second[at + 1], second_expert[at + 1]
     if not clean:
-        separate(expert, layer.weight)
+        separate(expert, layer.weight, layer.scratch.spare)
     set_ranks(layer)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import allocating, native, spliced
+from equipoise.kernels.native import internal, native, spliced
 
 __all__ = ["separate", "separate_duplicates"]
 
@@ -29,71 +29,72 @@ def separate_duplicates(physical_to_logical: NDArray[np.int32], num_ranks: int, 
 
 @native
 def _separate_rows(held, weight):
+    scratch = np.empty(2 * weight.shape[1] + held.shape[1], np.int64)
     for row in range(len(held)):
-        separate(held[row], weight[row])
+        separate(held[row], weight[row], scratch)
 
 
-@allocating
-def separate(held, weight):
-    """Exchange replicas in ``held`` [ranks, slots] of one row until none shares a rank that need not."""
+@internal
+def separate(held, weight, scratch):
+    """Exchange replicas in ``held`` [ranks, slots] of one row until none shares a rank that need not.
+
+    ``scratch`` int64 has room for two numbers an expert and one a rank.
+    """
     ranks, slots = held.shape
     experts = len(weight)
-    replicas = np.zeros(experts, dtype=np.int64)
-    on_rank = np.zeros((ranks, experts), dtype=np.int32)
-    together = False
+    replicas, each, load = scratch[:experts], scratch[experts : 2 * experts], scratch[2 * experts :]
+    for e in range(experts):
+        replicas[e] = 0
     for g in range(ranks):
         for s in range(slots):
             replicas[held[g, s]] += 1
-            on_rank[g, held[g, s]] += 1
-            together |= on_rank[g, held[g, s]] > 1
-    if not together:
-        return
-    each = np.empty(experts, dtype=np.int64)
     for e in range(experts):
         each[e] = weight[e] // max(replicas[e], 1)
-    load = np.zeros(ranks, dtype=np.int64)
-    num_holders = np.zeros(experts, dtype=np.int64)
     for g in range(ranks):
+        load[g] = 0
         for s in range(slots):
             load[g] += each[held[g, s]]
-        for e in range(experts):
-            num_holders[e] += on_rank[g, e] > 0
     for g in range(ranks):
         for s in range(slots):
             e = held[g, s]
-            if on_rank[g, e] < 2 or num_holders[e] == ranks:
+            if _times(held, g, e) < 2:
                 continue
-            best, best_rank, best_slot = np.int64(-1), -1, -1
+            best, best_rank, best_slot, is_everywhere = np.int64(-1), -1, -1, True
             for h in range(ranks):
-                if on_rank[h, e] > 0:
+                if _times(held, h, e) > 0:
                     continue
+                is_everywhere = False
                 for t in range(slots):
                     f = held[h, t]
-                    if on_rank[g, f] > 0:
+                    if _times(held, g, f) > 0:
                         continue
                     heavier = max(load[g] + each[f] - each[e], load[h] + each[e] - each[f])
                     if best_rank < 0 or heavier < best:
                         best, best_rank, best_slot = heavier, h, t
+            if is_everywhere:
+                continue
             if best_rank < 0:
-                _deal(held, replicas, weight)
+                _deal(held, replicas, weight, each)
                 return
             f = held[best_rank, best_slot]
             held[g, s], held[best_rank, best_slot] = f, e
-            on_rank[g, e] -= 1
-            on_rank[g, f] += 1
-            on_rank[best_rank, f] -= 1
-            on_rank[best_rank, e] += 1
-            num_holders[e] += 1
-            num_holders[f] += on_rank[best_rank, f] > 0  # a duplicate of f too may have found a rank of its own
             load[g] += each[f] - each[e]
             load[best_rank] += each[e] - each[f]
 
 
+@internal
+def _times(held, g, e):
+    """Return how many replicas of expert ``e`` rank ``g`` holds."""
+    times = 0
+    for s in range(held.shape[1]):
+        times += held[g, s] == e
+    return times
+
+
 @spliced
-def _deal(held, replicas, weight):
+def _deal(held, replicas, weight, order):
     """Deal all replicas round the ranks, the experts with the heaviest replicas first, ties to the lowest."""
     ranks = held.shape[0]
-    order = np.empty(len(weight), dtype=np.int64)
     for e in range(len(weight)):
         at = e
         while at > 0 and weight[order[at - 1]] * replicas[e] < weight[e] * replicas[order[at - 1]]:
@@ -101,7 +102,7 @@ def _deal(held, replicas, weight):
             at -= 1
         order[at] = e
     at = 0
-    for e in order:
-        for _ in range(replicas[e]):
-            held[at % ranks, at // ranks] = e
+    for i in range(len(weight)):
+        for _ in range(replicas[order[i]]):
+            held[at % ranks, at // ranks] = order[i]
             at += 1
