@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from equipoise.descent.layer import replica_cost, set_ranks
-from equipoise.descent.sorting import bits_for, sort_ascending
+from equipoise.descent.sorting import sort_ascending
+from equipoise.kernels.bits import bits_for
 from equipoise.kernels.native import internal, spliced
 from equipoise.kernels.separate.numba import separate
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from equipoise.descent.facts import MOST, NUM_FACTS, REACHED, SKIPPED, STEPS
-from equipoise.descent.sorting import bits_for, sort_ascending
+from equipoise.descent.sorting import sort_ascending
+from equipoise.kernels.bits import bits_for
 from equipoise.kernels.native import inlined, internal, spliced
 
 __all__ = [

@@ -11,7 +11,8 @@ import numpy as np
 
 from equipoise.descent.facts import CHAINS, STEPS, SWAPS
 from equipoise.descent.layer import busiest, exchange, goes_on, may_take, skips
-from equipoise.descent.sorting import bits_for, sort_ascending
+from equipoise.descent.sorting import sort_ascending
+from equipoise.kernels.bits import bits_for
 from equipoise.kernels.native import inlined, internal, spliced
 
 __all__ = ["level_by_chains", "level_by_swaps"]

@@ -23,9 +23,10 @@ from equipoise.descent.layer import (
     skips,
     write_layer,
 )
-from equipoise.descent.sorting import bits_for, sort_ascending
+from equipoise.descent.sorting import sort_ascending
 from equipoise.descent.swaps import improve
 from equipoise.descent.tuning import FEW, PAIRING_TRIES
+from equipoise.kernels.bits import bits_for
 from equipoise.kernels.native import allocating, internal, native, spliced
 from equipoise.kernels.separate.numba import separate
 

@@ -12,7 +12,8 @@ import numpy as np
 from equipoise.descent.counts import total_load
 from equipoise.descent.facts import NEVER, REDEALT
 from equipoise.descent.layer import busiest, goes_on, holds, order_ranks, sort_rank
-from equipoise.descent.sorting import bits_for, sort_ascending
+from equipoise.descent.sorting import sort_ascending
+from equipoise.kernels.bits import bits_for
 from equipoise.kernels.native import internal
 
 __all__ = ["redeal"]

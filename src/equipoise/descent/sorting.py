@@ -6,19 +6,10 @@ import numpy as np
 
 from equipoise.kernels.native import internal
 
-__all__ = ["bits_for", "sort_ascending"]
+__all__ = ["sort_ascending"]
 
 RUN = 64  # keys that are sorted by counting
 CROWD = 16  # keys in one bucket
-
-
-@internal
-def bits_for(numbers):
-    """Return the bits that tell so many numbers apart."""
-    bits = 0
-    while (1 << bits) < numbers:
-        bits += 1
-    return bits
 
 
 @internal

@@ -12,8 +12,9 @@ import numpy as np
 
 from equipoise.descent.facts import STEPS
 from equipoise.descent.layer import exchange, goes_on, may_take, set_ranks
-from equipoise.descent.sorting import bits_for, sort_ascending
+from equipoise.descent.sorting import sort_ascending
 from equipoise.descent.swaps import exchange_pairs, pair_sums, pairs_may_go
+from equipoise.kernels.bits import bits_for
 from equipoise.kernels.native import internal
 from equipoise.kernels.separate.numba import separate
 

@@ -12,7 +12,8 @@ from equipoise.descent.facts import PAIRS, REDEALT, STEPS, SWAPS
 from equipoise.descent.layer import MOST_PAIRED, add_load, busiest, exchange, goes_on, may_take, skips, sort_rank
 from equipoise.descent.line import level_by_chains, level_by_swaps
 from equipoise.descent.redeal import redeal
-from equipoise.descent.sorting import bits_for, sort_ascending
+from equipoise.descent.sorting import sort_ascending
+from equipoise.kernels.bits import bits_for
 from equipoise.kernels.native import inlined, internal, spliced
 
 __all__ = [

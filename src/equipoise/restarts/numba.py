@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.kernels.bits import bits_for
 from equipoise.kernels.native import allocating, internal, native
 from equipoise.restarts import counter
-from equipoise.restarts.refine import MAX, refine, shift_of
+from equipoise.restarts.refine import MAX, refine
 from equipoise.restarts.settings import Settings
 from equipoise.threads import for_each, num_threads
 
@@ -179,7 +180,7 @@ def _greedy(weight, num_packs, mean, limit, scratch):
     Returns MAX instead, and leaves the rest unpacked, once the result is sure to reach ``limit``.
     """
     by_key, packed, size, pack_of = scratch.by_key, scratch.packed, scratch.size, scratch.pack_of
-    n, shift = len(by_key), shift_of(num_packs)
+    n, shift = len(by_key), bits_for(num_packs)
     room = n // num_packs
     heaviest, lightest = np.int64(0), MAX
     pack_mask = np.int64((1 << shift) - 1)

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from equipoise.kernels.bits import bits_for
 from equipoise.kernels.native import allocating, internal
 
-__all__ = ["MAX", "refine", "shift_of"]
+__all__ = ["MAX", "refine"]
 
 MAX = np.int64(2**63 - 1)
-
-
-@internal
-def shift_of(num_packs):
-    """Return the bits that a pack number takes."""
-    shift = 0
-    while (1 << shift) < num_packs:
-        shift += 1
-    return shift
 
 
 @allocating
 def refine(weight, members, load, swaps, extremes):
     """Exchange items between heavy and light packs, best first, until none levels them or ``swaps`` are done."""
     num_packs, room = members.shape
-    shift = shift_of(num_packs)
+    shift = bits_for(num_packs)
     ascending = np.empty((num_packs, room), dtype=np.int64)  # each pack's items by (weight, item)
     for p in range(num_packs):
         for place in range(room):
