@@ -46,7 +46,9 @@ COMPILED = {
 }  # fmt: skip
 """Rooms with native code of their own; of migration the rounds in which slots are filled."""
 
-COMPILING = {"kernels/native", "kernels/cache", "kernels/fingerprint", "kernels/garbage", "kernels/target"}
+COMPILING = {
+    "kernels/native", "kernels/cache", "kernels/compiler", "kernels/fingerprint", "kernels/garbage", "kernels/target",
+}  # fmt: skip
 
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.kernels.cache import keep
+from equipoise.kernels.compiler import COMPILER
 from equipoise.kernels.garbage import pause_while_compiling
 
 __all__ = ["allocating", "frozen", "inlined", "internal", "native", "spliced"]
@@ -72,7 +73,8 @@ def spliced(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _compile(function: Callable[..., Any], **more: Any) -> Callable[..., Any]:
     options: dict[str, Any] = {
-        "nogil": True, "no_cfunc_wrapper": True, "fastmath": False, "error_model": "numpy", "_nrt": True, **more
+        "nogil": True, "no_cfunc_wrapper": True, "fastmath": False, "error_model": "numpy", "_nrt": True, **COMPILER,
+        **more,
     }  # fmt: skip
     compiled: Callable[..., Any] = numba.njit(function, **options)
     keep(compiled)
