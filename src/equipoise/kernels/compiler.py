@@ -26,12 +26,12 @@ OF_ONE_KERNEL = ("forceinline", "inline", "no_cfunc_wrapper", "no_cpython_wrappe
 """Options that say nothing about what a kernel calls."""
 
 try:
-    from numba.core.codegen import JITCodeLibrary
+    from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
     from numba.core.compiler import CompilerBase, DefaultPassBuilder, Flags
     from numba.core.types import Function
     from numba.core.typing.context import Context
 except ImportError:  # another numba
-    JITCodeLibrary = CompilerBase = Flags = Context = object
+    JITCodeLibrary = JITCPUCodegen = CompilerBase = Flags = Context = object
 
 
 class KernelCompiler(CompilerBase):  # type: ignore[misc]
@@ -44,13 +44,21 @@ class KernelCompiler(CompilerBase):  # type: ignore[misc]
         self.state.typingctx = _Types(types)
 
     def compile_extra(self, function: Any) -> Any:
-        if self.state.flags.no_cpython_wrapper:  # Python does not call it
-            self.state.library = _Part(self.state.targetctx.codegen(), function.__qualname__)
-            self.state.library.enable_object_caching()
+        kind = _Part if self.state.flags.no_cpython_wrapper else _Whole  # Python does not call the former
+        self.state.library = kind(self.state.targetctx.codegen(), function.__qualname__)
+        self.state.library.enable_object_caching()
         return super().compile_extra(function)
 
     def define_pipelines(self) -> list[Any]:
         return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
+
+
+class _Whole(JITCodeLibrary):  # type: ignore[misc]
+    """Code that Python calls, optimised once. numba does so twice, the first time to see which arrays nobody holds."""
+
+    def _optimize_final_module(self) -> None:
+        passes, builder = self._codegen._module_pass_manager()
+        passes.run(self._final_module, builder)
 
 
 class _Part(JITCodeLibrary):  # type: ignore[misc]
@@ -130,6 +138,7 @@ USED = (
     (JITCodeLibrary, "codegen get_pointer_to_function serialize_using_object_code serialize_using_bitcode"),
     (JITCodeLibrary, "_optimize_final_module _finalize_final_module _finalize_dynamic_globals"),
     (JITCodeLibrary, "_verify_declare_only_symbols _ensure_finalized enable_object_caching"),
+    (JITCPUCodegen, "_module_pass_manager"),
     (Context, "resolve_function_type resolve_setitem"),
     (Flags, "copy discard nrt"),
 )
