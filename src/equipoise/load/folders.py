@@ -1,4 +1,4 @@
-"""Several files, or a folder of them, as one load: steps one after the other, or ranks to be summed."""
+"""Several files, or a folder of them, as one load: steps one after the other, ranks to be summed, or a layer each."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ __all__ = ["is_folder_of_files", "joined", "read_folder"]
 
 ENDINGS = (".npy", ".npz", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".pt", ".gz")
 _RANK = re.compile(r"rank[_-]?(\d{1,6})", re.IGNORECASE)
+_LAYER = re.compile(r"layers?[._-]?(\d{1,6})", re.IGNORECASE)
 
 
 def is_folder_of_files(path: Path) -> bool:
@@ -65,6 +66,8 @@ def read_folder(path: Path, read: Callable[[Path], LoadStatistics]) -> LoadStati
 def joined(loads: Sequence[LoadStatistics], source: str) -> LoadStatistics:
     """Return the windows of several loads of one model as one load, in the order given.
 
+    Loads of a single layer whose files' names say each another layer, ``layer_3.csv`` say, become the layers of one.
+
     Raises
     ------
     FileFormatError
@@ -73,10 +76,25 @@ def joined(loads: Sequence[LoadStatistics], source: str) -> LoadStatistics:
     first = loads[0]
     if len(loads) == 1:
         return dataclasses.replace(first, source=source)
+    layers = [_LAYER.search(Path(load.source).name) for load in loads]
+    ids = [int(layer[1]) for layer in layers if layer]
+    if len(set(ids)) == len(loads) and all(load.num_layers == 1 for load in loads):
+        return _stacked(dict(zip(ids, loads, strict=True)), source)
     _check_alike(loads)
     check_loads(sum(load.num_windows for load in loads), first.num_layers, first.num_logical_experts, source)
     tokens = np.concatenate([load.tokens_per_expert for load in loads])
     return LoadStatistics(tokens, source=source, layer_ids=first.layer_ids)
+
+
+def _stacked(by_layer: dict[int, LoadStatistics], source: str) -> LoadStatistics:
+    """Return loads of one layer each, by layer id, as one load."""
+    ids, loads = zip(*sorted(by_layer.items()), strict=True)
+    shapes = {load.tokens_per_expert.shape for load in loads}
+    if len(shapes) > 1:
+        raise FileFormatError(f"{source} holds layers with different numbers of steps or experts: make them alike.")
+    check_loads(loads[0].num_windows, len(loads), loads[0].num_logical_experts, source)
+    tokens = np.concatenate([load.tokens_per_expert for load in loads], axis=1)
+    return LoadStatistics(tokens, source=source, layer_ids=ids)
 
 
 def _check_alike(loads: Sequence[LoadStatistics]) -> None:

@@ -143,6 +143,13 @@ def _read_one(path: Path, key: str | None) -> LoadStatistics:
             f"{path} looks like a Python pickle, which is not loaded because unpickling runs code; "
             "save the counts with numpy.save."
         )
+    if head[8:10] == b'{"':
+        raise FileFormatError(
+            f"{path} is a safetensors file; name the folder of TensorRT-LLM's statistics, with {META} in it, or save "
+            "the counts with numpy.save."
+        )
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise FileFormatError(f"{path} is UTF-16 text; save it as UTF-8.")
     known = ", ".join(row.name for row in FORMATS)
     raise FileFormatError(f"{path} starts like none of the formats that can be read: {known}.")
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +157,7 @@ def _check_ranks(seen: set[tuple[int, int]], source: Path) -> None:
     missing = sorted(set(range(max(ranks) + 1)) - ranks)
     if missing:
         raise FileFormatError(
-            f"{source} holds what ranks {listed(sorted(ranks))} recorded, and nothing of ranks {listed(missing)}; a "
+            f"{source} holds what {_ranks(ranks)} recorded, and nothing of {_ranks(missing)}; a "
             "load is the sum over all ranks. Name a folder with a file of each."
         )
     passes = {forward for forward, _ in seen}
@@ -168,6 +168,11 @@ def _check_ranks(seen: set[tuple[int, int]], source: Path) -> None:
         log.warning(
             "%s lacks some ranks in %d of %d forward passes: %s.", source, len(partial), len(passes), listed(partial)
         )
+
+
+def _ranks(ranks: Iterable[int]) -> str:
+    numbers = sorted(ranks)
+    return f"rank{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
 
 
 def records_of(document: Mapping[Any, Any], path: Path) -> list[tuple[int, Mapping[Any, Any]]]:

@@ -97,8 +97,11 @@ def _long(columns: list[Column], roles: dict[str | None, list[int]], path: Path,
         counts = [i for i, column in enumerate(columns) if column.name == key]
         if not counts:
             raise FileFormatError(f"{path} has no column {shown(key)}; it has {listed(c.name for c in columns)}.")
-    elif not counts:  # one column that is left over can only be the counts
-        counts = list(roles.get(None, []))
+    elif (
+        not counts
+    ):  # one column that is left over can only be the counts; pandas calls those of a series 0, or nothing
+        counts = [i for i, column in enumerate(columns) if column.role is None or column.number is not None]
+        counts = counts or [i for i in roles.get(INDEX, ()) if i == len(columns) - 1]
     if len(counts) != 1:
         names = listed(columns[i].name for i in counts) if counts else listed(c.name for c in columns)
         raise FileFormatError(
@@ -194,6 +197,12 @@ def _read_wide(rows: Floats, layout: Layout, path: Path, first: int) -> LoadStat
     columns = layout.columns
     values = rows[:, _in_order(layout, path)]
     roles = {columns[i].role: i for i in layout.keys}
+    unnamed = [rows[:, i] for i in layout.keys if columns[i].role == INDEX]
+    if LAYER not in roles and any(not np.array_equal(unnamed[0], other) for other in unnamed[1:]):
+        raise FileFormatError(
+            f"{path} has {len(unnamed)} columns without a name before its counts; call them step and layer, or layer "
+            "and expert where each line holds one count."
+        )
     if EXPERT in roles or _are_layers(layout):
         order = np.argsort(_whole(rows[:, roles[EXPERT]], "the expert", path, first)) if EXPERT in roles else None
         turned = values[order].T if order is not None else values.T
@@ -202,7 +211,7 @@ def _read_wide(rows: Floats, layout: Layout, path: Path, first: int) -> LoadStat
     if STEP not in roles and len(rows) > MOST_LAYERS:
         raise FileFormatError(f"{path} has more than {MOST_LAYERS:,} lines, which no model has layers.")
     if STEP in roles:
-        steps = _whole(rows[:, roles[STEP]], "the step", path, first)
+        steps = rows[:, roles[STEP]]
         if LAYER not in roles:
             raise FileFormatError(
                 f"{path} has a column {shown(columns[roles[STEP]].name)} and none that names the layer; add it."
@@ -230,7 +239,7 @@ def _by_step(values: Floats, steps: Floats, layers: Floats, path: Path, first: i
     repeated = _first_repeat(steps, layers)
     if repeated >= 0:
         raise FileFormatError(
-            f"{path}, line {first + repeated} is a second line of step {int(steps[repeated])}, layer "
+            f"{path}, line {first + repeated} is a second line of step {_plain(steps[repeated])}, layer "
             f"{int(layers[repeated])}; keep one of them."
         )
     if len(values) < len(step_ids) * len(layer_ids):
@@ -246,15 +255,20 @@ def _by_step(values: Floats, steps: Floats, layers: Floats, path: Path, first: i
 def _read_long(rows: Floats, layout: Layout, path: Path, first: int) -> LoadStatistics:
     columns = layout.columns
     place = {columns[i].role: i for i in layout.keys}
-    found = {role: _whole(rows[:, i], f"the {role}", path, first) for role, i in place.items()}
-    experts = found[EXPERT].astype(np.int64)
+    found = {role: rows[:, i] if role == STEP else _whole(rows[:, i], f"the {role}", path, first)
+             for role, i in place.items()}  # fmt: skip
     repeated = _first_repeat(*found.values())
     if repeated >= 0:
-        where = ", ".join(f"{role} {int(values[repeated])}" for role, values in found.items())
+        where = ", ".join(f"{role} {_plain(values[repeated])}" for role, values in found.items())
         raise FileFormatError(
             f"{path}, line {first + repeated} is a second line of {where}; name what tells them apart in a column "
             "step, or sum them."
         )
+    experts = found[EXPERT].astype(np.int64)
+    from_one = experts.min() == 1 and experts.max() % 4 == 0  # E + 1 experts, none of whose first, are of no model
+    if from_one:
+        experts -= 1
+        log.warning("%s names experts 1 to %d, which are read as 0 to %d.", path, experts.max() + 1, experts.max())
     nothing = np.zeros(len(rows))
     layer_ids, layer = np.unique(found.get(LAYER, nothing), return_inverse=True)
     step_ids, step = np.unique(found.get(STEP, nothing), return_inverse=True)
@@ -320,6 +334,11 @@ def _whole(values: Floats, what: str, path: Path, first: int) -> Floats:
         row = int(np.argmax(wrong))
         raise FileFormatError(f"{path}, line {first + row}: {what} is {values[row]}; it must be a whole number.")
     return values
+
+
+def _plain(value: float) -> int | float:
+    """Return a number as it would be written."""
+    return int(value) if value.is_integer() else float(value)
 
 
 def _first_repeat(*keys: Floats) -> int:

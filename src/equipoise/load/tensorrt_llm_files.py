@@ -49,8 +49,8 @@ def read_statistics_folder(path: Path, key: str | None = None) -> LoadStatistics
     files = _rank_files(path)
     if sorted(files) != list(range(len(files))) or not files:
         raise FileFormatError(
-            f"{path} holds the statistics of ranks {listed(sorted(files))}; it needs rank0.safetensors and one file "
-            "for each rank after it, without a hole."
+            f"{path} holds the statistics of {f'rank {listed(sorted(files))}' if files else 'no rank'}; it needs "
+            "rank0.safetensors and one file for each rank after it, without a hole."
         )
     ranks = [_read_rank(files[rank], experts) for rank in sorted(files)]
     for rank, counts in enumerate(ranks):
