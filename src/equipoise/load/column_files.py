@@ -11,8 +11,9 @@ import numpy as np
 from equipoise.decode.columns import decode_columns
 from equipoise.errors import FileFormatError, shown
 from equipoise.load.columns import Column, key_in
+from equipoise.load.layouts import layout_of
 from equipoise.load.statistics import LoadStatistics
-from equipoise.load.tables import layout_of, read_rows
+from equipoise.load.tables import read_rows
 
 __all__ = ["read_columns"]
 

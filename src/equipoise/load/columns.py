@@ -12,7 +12,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["COUNT", "EXPERT", "INDEX", "LAYER", "RANK", "SLOT", "STEP", "Column", "columns_of", "key_in", "whole_in"]
+__all__ = [
+    "COUNT",
+    "DERIVED",
+    "EXPERT",
+    "INDEX",
+    "LAYER",
+    "RANK",
+    "SLOT",
+    "STEP",
+    "Column",
+    "columns_of",
+    "key_in",
+    "whole_in",
+]
 
 LAYER, EXPERT, COUNT, STEP, RANK, SLOT, INDEX, DERIVED = (
     "layer", "expert", "count", "step", "rank", "slot", "index", "derived",

@@ -15,7 +15,7 @@ from equipoise.limits import MOST_FILES
 from equipoise.load.sglang_files import time_order
 from equipoise.load.statistics import LoadStatistics
 
-__all__ = ["is_folder_of_files", "joined", "read_folder"]
+__all__ = ["are_steps", "is_folder_of_files", "joined", "read_folder"]
 
 ENDINGS = (".npy", ".npz", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".pt", ".gz")
 _RANK = re.compile(r"rank[_-]?(\d{1,6})", re.IGNORECASE)
@@ -25,6 +25,11 @@ _LAYER = re.compile(r"layers?[._-]?(\d{1,6})", re.IGNORECASE)
 def is_folder_of_files(path: Path) -> bool:
     """Whether a folder holds a file with one of the names that loads have."""
     return path.is_dir() and bool(_files(path))
+
+
+def are_steps(names: Sequence[str]) -> bool:
+    """Whether files of these names hold steps one after the other, and not what each rank counted, or a layer each."""
+    return len(names) < 2 or not any(all(map(part.search, names)) for part in (_RANK, _LAYER))
 
 
 def read_folder(path: Path, read: Callable[[Path], LoadStatistics]) -> LoadStatistics:

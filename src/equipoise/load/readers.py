@@ -31,7 +31,7 @@ from equipoise.load.tensorrt_llm_files import META, is_statistics_folder, read_s
 from equipoise.load.text_files import read_csv, read_json
 from equipoise.load.torch_files import read_torch
 
-__all__ = ["FORMATS", "Format", "read_load"]
+__all__ = ["FORMATS", "Format", "is_text", "read_load"]
 
 log = logging.getLogger("equipoise")
 PACKERS = {b"\xfd7zXZ\0": "xz", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
@@ -169,7 +169,8 @@ def _starts_json(_: Path, head: bytes) -> bool:
     return head.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] in (b"[", b"{")
 
 
-def _is_text(_: Path, head: bytes) -> bool:
+def is_text(_: Path, head: bytes) -> bool:
+    """Whether a file begins with text in UTF-8: a table, where it is not JSON."""
     if not head or b"\0" in head:
         return False
     try:
@@ -200,7 +201,7 @@ FORMATS: tuple[Format, ...] = (
     Format("torch before 1.6", lambda _, head: LEGACY in head[:32], read_torch),
     Format("Parquet or Arrow", lambda _, head: head.startswith((PARQUET, ARROW)), read_columns),
     Format("JSON", _starts_json, read_json),
-    Format("CSV", _is_text, read_csv),
+    Format("CSV", is_text, read_csv),
     Format("a TensorRT-LLM folder", lambda path, _: is_statistics_folder(path), read_statistics_folder),
     Format("a folder of SGLang recordings", lambda path, _: is_recording_folder(path), read_recording_folder),
     Format("a folder of loads that a plug-in kept", lambda path, _: is_record_folder(path), read_record_folder),

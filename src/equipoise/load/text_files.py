@@ -14,10 +14,11 @@ from equipoise.decode.source import opened
 from equipoise.errors import FileFormatError
 from equipoise.limits import LARGEST_CSV, LONGEST_LINE
 from equipoise.load.documents import from_document
+from equipoise.load.long_tables import LongRows
 from equipoise.load.statistics import LoadStatistics
 from equipoise.load.text_tables import TextTable
 
-__all__ = ["read_csv", "read_json"]
+__all__ = ["read_csv", "read_json", "read_long_csv"]
 
 _QUOTED = re.compile(r'"[^"]*"')
 _BALANCER = ("num_slots:", "initial_global_assignments:", "moe_config:", "layer_updates_per_iter:")
@@ -35,6 +36,15 @@ def read_csv(path: Path, key: str | None = None) -> LoadStatistics:
     Lines that begin with # are remarks; the last before the first row may name the columns. ``key`` names the column of
     counts where several could be it.
     """
+    return _decoded(path, key).read()
+
+
+def read_long_csv(path: Path, key: str | None = None) -> LongRows | None:
+    """Return the counts of a table with a line for each, None of another table; errors are those of ``read_csv``."""
+    return _decoded(path, key).read_long()
+
+
+def _decoded(path: Path, key: str | None) -> TextTable:
     # newline=None: every kind of line end counts as one line
     with opened(path, LARGEST_CSV) as (stream, _), io.TextIOWrapper(stream, "utf-8-sig", newline=None) as text:
         lines = _Lines(text, path)
@@ -48,7 +58,7 @@ def read_csv(path: Path, key: str | None = None) -> LoadStatistics:
             raise FileFormatError(f"{path}, line {reader.line_num}: this is not CSV ({error}).") from None
         except UnicodeDecodeError:
             raise FileFormatError(f"{path}: this is not UTF-8 text; save the file as UTF-8.") from None
-    return table.read()
+    return table
 
 
 class _Lines:

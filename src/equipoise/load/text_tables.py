@@ -12,13 +12,16 @@ from array import array
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from equipoise.errors import FileFormatError, shown
 from equipoise.limits import MOST_LAYERS
 from equipoise.load.columns import INDEX, columns_of, key_in, whole_in
 from equipoise.load.documents import no_keys
+from equipoise.load.layouts import Layout, is_header, layout_of
+from equipoise.load.long_tables import LongRows, long_rows
 from equipoise.load.statistics import LoadStatistics
-from equipoise.load.tables import Layout, is_header, layout_of, read_rows
+from equipoise.load.tables import read_rows
 
 __all__ = ["TextTable"]
 
@@ -69,13 +72,22 @@ class TextTable:
 
     def read(self) -> LoadStatistics:
         """Return the load."""
+        return read_rows(self._rows(), self._layout, self._path, self._first)
+
+    def read_long(self) -> LongRows | None:
+        """Return the counts of a long table, None of another."""
+        rows, layout = self._rows(), self._layout
+        if layout is None or not layout.is_long:
+            return None
+        return long_rows(rows, layout, self._path, self._first)
+
+    def _rows(self) -> NDArray[np.float64]:
         if not self._height:
             raise FileFormatError(f"{self._path} holds a header and no numbers; add a line for each layer.")
         if self._layout is None and self._key is not None:
             raise no_keys(self._path, self._key)
         self._points.refuse_thousands()
-        rows = np.frombuffer(self._numbers, dtype=np.float64).reshape(self._height, self._width)
-        return read_rows(rows, self._layout, self._path, self._first)
+        return np.frombuffer(self._numbers, dtype=np.float64).reshape(self._height, self._width)
 
     def _begin(self, cells: list[str], remark: str) -> None:
         """Find the names of the columns: in the first line, or in the remark before it."""
