@@ -10,7 +10,7 @@ import typer
 
 from equipoise.cli import options
 from equipoise.cli.console import print_json
-from equipoise.cli.models import named_model
+from equipoise.cli.models import check_model, named_model
 
 if TYPE_CHECKING:
     from equipoise.load import LoadStatistics
@@ -28,8 +28,8 @@ To = Annotated[
     typer.Option(
         "--to",
         metavar="NAME",
-        help="Placements: sglang, sglang-pt, tensorrt-llm, vllm-ascend, omni-infer, deepseek. Loads: sglang-count, "
-        "sglang-stat, sglang-per-pass, lmdeploy, tensorrt-llm-statistics, deepseek-load.",
+        help="Placements: sglang, sglang-pt, hygon, tensorrt-llm, vllm-ascend, omni-infer, deepseek. Loads: "
+        "sglang-count, sglang-stat, sglang-per-pass, lmdeploy, tensorrt-llm-statistics, deepseek-load.",
         show_default=False,
     ),
 ]
@@ -107,6 +107,7 @@ def convert(
             raise InvalidInputError(f"{source} is a load, and draft layers have none here; leave out --mtp-layers.")
         if ranks is not None:
             raise InvalidInputError(f"{source} is a load, which is on no ranks; leave out --ranks.")
+        check_model(known, load)
         save_load(_named(load, first_layer, skip_empty), to, out, experts_per_token=experts_per_token)
     if as_json:
         print_json({"to": to, "holds": "load" if placement is None else "placement", "written_to": str(out)})

@@ -15,7 +15,7 @@ from equipoise.cli.console import print_json, progress
 from equipoise.cli.loads import read_loads
 from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.pages import replan_page
-from equipoise.errors import InvalidInputError, listed, shown
+from equipoise.errors import InvalidInputError, numbered, shown
 
 if TYPE_CHECKING:
     from equipoise.migration.schedule import LinkSpeeds, MigrationSchedule
@@ -156,7 +156,7 @@ def replan(
     lost = known_lost(in_force, _ranks(lost_ranks, "--lost-ranks"), _ranks(restored_ranks, "--restored-ranks"))
     if set(lost) & set(in_force.lost_ranks):
         print(
-            f"note: {current} records ranks {listed(in_force.lost_ranks)} as lost; name those that are back with "
+            f"note: {current} records {numbered('rank', in_force.lost_ranks)} as lost; name those that are back with "
             "--restored-ranks.",
             file=sys.stderr,
         )
@@ -166,7 +166,7 @@ def replan(
         if budget.limits_transfers:
             budget = dataclasses.replace(budget, lost_ranks=lost)
             curve, found = frontier_and_plan(problem, held, budget, How.of(threads=threads), bytes_per_expert)
-            found, nodes, size = found.named(in_force.layer_ids), problem.cluster.num_nodes, bytes_per_expert or 0
+            found, nodes, size = found.named(in_force.named(load)), problem.cluster.num_nodes, bytes_per_expert or 0
             schedule = MigrationSchedule(held, found.placement, nodes, lost, bytes_per_expert=size, threads=threads)
         else:
             curve = frontier(problem, held, lost_ranks=lost, bytes_per_expert=bytes_per_expert, threads=threads)

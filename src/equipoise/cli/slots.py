@@ -14,7 +14,7 @@ from equipoise.cli.loads import read_loads, summed
 from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.pages import slots_page
 from equipoise.cli.slot_times import EXPERT_BYTES, show_times
-from equipoise.errors import InvalidInputError
+from equipoise.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
     from equipoise.capacity import Capacity
@@ -90,6 +90,8 @@ def slots(
     options.checked_balancedness(balancedness)
     options.check_report(report)
     timing = options.timing_of(gpu, tokens_per_rank, top_k)
+    if bytes_per_expert is not None and not 0 < bytes_per_expert < float("inf"):
+        raise InvalidInputError(f"--bytes-per-expert is {bytes_per_expert:g}; it must be finite and above 0.")
     if timing is None and bytes_per_expert is not None:
         raise InvalidInputError(
             "--bytes-per-expert is given without --gpu, which says what slots take; add --gpu h200."
@@ -131,8 +133,8 @@ def _print(problem: PlacementProblem, capacity: Capacity, statistics: LoadStatis
     console = results()
     show(
         console,
-        f"{options.count_of(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts on "
-        f"{options.count_of(cluster.num_ranks, 'rank')}{where}{summed(statistics.num_windows)}\n",
+        f"{counted(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts on "
+        f"{counted(cluster.num_ranks, 'rank')}{where}{summed(statistics.num_windows)}\n",
     )
     _print_table(capacity)
     show(console, "")

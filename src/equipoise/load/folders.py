@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from equipoise.arrays import check_loads
-from equipoise.errors import FileFormatError
+from equipoise.errors import FileFormatError, counted, listed
 from equipoise.limits import MOST_FILES
 from equipoise.load.sglang_files import time_order
 from equipoise.load.statistics import LoadStatistics
@@ -106,11 +106,18 @@ def _check_alike(loads: Sequence[LoadStatistics]) -> None:
     first = loads[0]
     for load in loads:
         if load.num_logical_experts != first.num_logical_experts or load.layer_ids != first.layer_ids:
+            one, other = (_of(each) for each in (load, first))
             raise FileFormatError(
-                f"{load.source} is of {load.num_layers} layers x {load.num_logical_experts} experts, and "
-                f"{first.source} of {first.num_layers} x {first.num_logical_experts}, or their layer ids differ; only "
-                "loads of the same layers of one model are joined."
+                f"{load.source} is of {one} and {first.source} of {other}; only loads of the same layers of one model "
+                "are joined."
             )
+
+
+def _of(load: LoadStatistics) -> str:
+    ids = load.layer_ids
+    plain = ids == tuple(range(len(ids)))
+    layers = counted(len(ids), "layer") if plain else f"{counted(len(ids), 'layer')} ({listed(ids, 4)})"
+    return f"{layers} x {counted(load.num_logical_experts, 'expert')}"
 
 
 def _files(path: Path) -> list[Path]:

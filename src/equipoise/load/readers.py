@@ -114,6 +114,9 @@ def read_load(
     flag(may_be_placement, "may_be_placement")
     if isinstance(path, list | tuple) and path:
         paths = [as_path(each) for each in path]
+        twice = next((each for i, each in enumerate(paths) if each in paths[:i]), None)
+        if twice is not None:
+            raise FileFormatError(f"{twice} is named twice, and its steps would count twice; name it once.")
         loads = [_read_one(each, key) for each in paths]
         load = joined(loads, ", ".join(map(str, paths)))
     else:
