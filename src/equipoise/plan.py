@@ -193,6 +193,7 @@ class Plan:
             raise InvalidInputError("parts are plans for different clusters or models; pass those of one problem.")
 
         def every(array: Callable[[Plan], NDArray[Any]]) -> NDArray[Any]:
+            """Return an array of all layers."""
             return np.concatenate([array(part) for part in parts])
 
         table = every(lambda part: part.placement.physical_to_logical)

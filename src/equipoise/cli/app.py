@@ -130,6 +130,7 @@ def _for_any_processor(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*words: Any, **options: Any) -> None:
+        """Run the command."""
         for_any_processor()
         command(*words, **options)
 

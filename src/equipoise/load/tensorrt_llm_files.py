@@ -98,6 +98,7 @@ def _read_rank(path: Path, experts: int) -> dict[tuple[int, int], NDArray[Any]]:
     found: dict[tuple[int, int], NDArray[Any]] = {}
 
     def look(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Refuse a key, or an array, that none of the statistics is."""
         if _KEY.fullmatch(name) is None:
             raise FileFormatError(f"{path} has the key {shown(name)}; keys are '<iteration>_<layer>', such as '100_3'.")
         if shape != (experts,) or dtype.kind not in "iu":

@@ -139,6 +139,7 @@ def _of_counts(rows: Rows, layer_ids: tuple[int, ...] | None = None) -> Trace | 
     _check_shape(layers, experts, rows.path)
 
     def pieces() -> Iterator[Steps]:
+        """Yield some steps at a time."""
         for piece in rows.pieces():
             yield Steps(piece)
 
@@ -190,6 +191,7 @@ def _read_folder(asked: Asked) -> Trace | None:
         lengths.append(found.num_windows)
 
     def pieces() -> Iterator[Steps]:
+        """Yield the steps of a file at a time."""
         for file, length in zip(files, lengths, strict=True):
             counts = read_load(file, key=_key_in(asked)).tokens_per_expert
             if counts.shape != (length, *shape):
