@@ -40,6 +40,7 @@ __all__ = [
     "TopK",
     "checked_balancedness",
     "checked_gap",
+    "how_of",
     "latency_of",
     "layers",
     "parse_parameters",
@@ -324,6 +325,34 @@ def checked_balancedness(balancedness: float) -> float:
             f"--balancedness is {balancedness}; it must be above 0 and at most 1, such as 0.99. 1 is perfect balance."
         )
     return balancedness
+
+
+def how_of(
+    strategy: str | None,
+    parameters: list[str] | None,
+    seed: int,
+    backend: str,
+    threads: int | None,
+    max_gap: float | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what ``solve`` is told of how to plan, and the parameters of the strategy, all of them checked.
+
+    Raises
+    ------
+    UnknownNameError
+        If no strategy, backend or parameter has that name.
+    InvalidInputError
+        If a number is none that it can be.
+    """
+    from equipoise.how import How
+    from equipoise.strategies import parameters_of
+
+    chosen, given = strategy_or_default(strategy), parse_parameters(parameters)
+    if checked_gap(max_gap) is not None and "max_gap" in parameters_of(chosen):
+        given.setdefault("max_gap", max_gap)  # a strategy that can aim at a gap stops there
+    how: dict[str, Any] = {"strategy": chosen, "seed": seed, "backend": backend, "threads": threads}
+    How.of(**how, **given)
+    return how, given
 
 
 def strategy_or_default(name: str | None) -> str:
