@@ -137,7 +137,7 @@ def _print(
 def _print_sharing(sharing: list[dict[str, Any]]) -> None:
     console = results()
     console.print()
-    console.print(sharing_table(sharing))
+    show_table(console, sharing_table(sharing))
     show(
         console,
         "\nMean balancedness where replicas get even parts of their expert's tokens, and with\n"

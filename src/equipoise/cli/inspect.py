@@ -94,7 +94,7 @@ def _print_drift(drift: Drift) -> None:
     steps = "" if drift.window == 1 else f", each of {drift.window:,} steps"
     idle = f"; {drift.num_idle:,} without a token" if drift.num_idle else ""
     show(console, f"\n{'drift':<9} {drift.num_windows:,} windows{steps}{idle}\n")
-    console.print(table)
+    show_table(console, table)
     most = drift.lags[-1]
     for_long = f"at least {most}" if drift.representative == most else f"{drift.representative}"
     show(console, f"\na window stays representative for {for_long} windows: beyond sampling, at most a tenth of the")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from equipoise.cli import options
 from equipoise.cli.bars import bar
-from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.console import print_json, progress, results, show, show_table
 from equipoise.errors import counted
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _print_table(times: SlotTimes) -> None:
                 bar(float(point.active[at]), largest, 16, plain),
                 style="green" if point is times.recommended else None,
             )
-    console.print(table)
+    show_table(console, table)
 
 
 def _report(problem: PlacementProblem, times: SlotTimes) -> dict[str, Any]:
