@@ -129,3 +129,18 @@ def test_ranks_that_a_file_leaves_empty_stay_lost(run, loads: Path, plan_file: P
     assert json.loads(out.read_text())["lost_ranks"] == [1]
     words = ("export", lost, "--engine", "sglang", "--mtp-layers", 1, "--out", tmp_path / "map.json")
     assert "leaves the slots of rank 1, which is lost, empty, and sglang has no sign" in run(*words).stderr
+
+
+@pytest.mark.parametrize("engine", ["vllm-ascend", "omni-infer", "deepseek"])
+def test_a_map_without_dense_layers_meets_a_load_with_them(run, tmp_path: Path, engine: str) -> None:
+    load = np.random.default_rng(2).integers(1, 900, (5, 16))
+    load[:2] = 0
+    np.save(tmp_path / "load.npy", load)
+    plan, out = tmp_path / "plan.json", tmp_path / f"map.{EXTENSION.get(engine, 'json')}"
+    assert run("plan", tmp_path / "load.npy", "--ranks", 4, "--slots", 20, "--out", plan).exit_code == 0
+    assert run("export", plan, "--engine", engine, "--skip-empty", "--out", out).exit_code == 0
+    words = ("--ranks", 4, "--balancedness", 0.99)
+    assert run("evaluate", tmp_path / "load.npy", "--placement", out, *words).exit_code == 0
+    words = ("--current-ranks", 4, "--max-transfers", 4, "--out", plan)
+    assert run("replan", tmp_path / "load.npy", "--current", out, *words).exit_code == 0
+    assert json.loads(plan.read_text())["layer_ids"] == [2, 3, 4]

@@ -40,15 +40,22 @@ class InForce:
         ranks = self.placement.num_ranks if ranks is None else ranks
         slots = self.placement.slots_per_rank * ranks if slots is None else slots
         cluster = Cluster.from_slots(ranks, slots, self.num_nodes if nodes is None else nodes)
-        return PlacementProblem(self._met(load), cluster, self.num_expert_groups if groups is None else groups)
+        return PlacementProblem(self.met(load), cluster, self.num_expert_groups if groups is None else groups)
 
     def named(self, load: LoadStatistics) -> tuple[int, ...]:
         """Return the ids of the layers in force; those of the load where a file only counts as many layers."""
-        counts = self.layer_ids == tuple(range(len(self.layer_ids)))
-        return load.layer_ids if counts and len(load.layer_ids) == len(self.layer_ids) else self.layer_ids
+        return load.layer_ids if self._counts and len(load.layer_ids) == len(self.layer_ids) else self.layer_ids
 
-    def _met(self, load: LoadStatistics) -> LoadStatistics:
-        """Return the load of the layers in force, found by their ids; in their order where one of the two has none."""
+    @property
+    def _counts(self) -> bool:
+        """Whether layers are counted from 0, and not named by their ids."""
+        return self.layer_ids == tuple(range(len(self.layer_ids)))
+
+    def met(self, load: LoadStatistics) -> LoadStatistics:
+        """Return the load of the layers in force, found by their ids; in their order where one of the two has none.
+
+        A file that only counts its layers may count those with tokens alone.
+        """
         import dataclasses
 
         import numpy as np
@@ -60,6 +67,8 @@ class InForce:
             return load
         row_of = {layer: row for row, layer in enumerate(ids)}
         lost = [layer for layer in ids if layer not in self.layer_ids and row_of[layer] not in load.empty_layers]
+        if lost and self._counts and load.num_layers - len(load.empty_layers) == len(self.layer_ids):
+            return _without_empty(load)
         if lost:
             raise InvalidInputError(
                 f"{load.source} has tokens for layer {lost[0]}, which {self.source} does not place; it places "
@@ -73,8 +82,18 @@ class InForce:
             else:
                 unknown.append(layer)
         if unknown:
-            print(f"note: {load.source} says nothing of {numbered('layer', unknown)}; they stay.", file=sys.stderr)
+            stay = "it stays" if len(unknown) == 1 else "they stay"
+            print(f"note: {load.source} says nothing of {numbered('layer', unknown)}; {stay}.", file=sys.stderr)
         return dataclasses.replace(load, tokens_per_expert=tokens, layer_ids=self.layer_ids)
+
+
+def _without_empty(load: LoadStatistics) -> LoadStatistics:
+    """Return the layers with tokens of a load."""
+    import dataclasses
+
+    keep = [row for row in range(load.num_layers) if row not in load.empty_layers]
+    ids = tuple(load.layer_ids[row] for row in keep)
+    return dataclasses.replace(load, tokens_per_expert=load.tokens_per_expert[:, keep], layer_ids=ids)
 
 
 def read_in_force(path: Path, current_ranks: int | None, ranks: int | None, option: str = "--current-ranks") -> InForce:

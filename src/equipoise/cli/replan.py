@@ -160,6 +160,7 @@ def replan(
             "--restored-ranks.",
             file=sys.stderr,
         )
+    load = in_force.met(load)
     problem = in_force.problem(load, ranks, slots, nodes, groups_of(known, groups, nodes))
     with progress("planning"):
         curve, found, schedule = _planned(
