@@ -95,7 +95,7 @@ BAD = {
     "only a byte order mark": (b"\xef\xbb\xbf", "is empty"),
     "binary rubbish": (bytes(range(200, 256)), "starts like none of the formats that can be read: .npy, .npz or torch"),
     "PNG": (b"\x89PNG\r\n\x1a\n\x00\x00", "starts like none of the formats"),
-    "UTF-16": ("[[1,2]]".encode("utf-16"), "starts like none of the formats"),
+    "UTF-16": ("[[1,2]]".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
     "pickle": (pickle.dumps([[1, 2]]), "pickle, which is not loaded because unpickling runs code; .* numpy.save"),
     # numpy
     "npy, objects": (npy(np.array([[1, None]], dtype=object)), "holds Python objects, which are not loaded"),
@@ -189,7 +189,7 @@ BAD = {
     "CSV, commas, then semicolons": (b"1,2\n3;4\n", "line 2, column 1 holds '3;4'; it must be a number"),
     "CSV, underscores": (b"1,1_000\n", "line 1, column 2 holds '1_000'"),
     "CSV, an open quote": (b'1,2\n3,"4\n', "line 2: this is not CSV"),
-    "CSV, prose": (b"# Loads\n\nThese are loads.\n", "line 2 is empty"),
+    "CSV, prose": (b"# Loads\n\nThese are loads.\n", "holds a header and no numbers"),
     "CSV, layers and counts alone": (b"layer,count\n3,5\n4,6\n", "has a column 'count' and none that names the expert"),
     "CSV, counts by slot": (b"layer,physical_expert_id,count\n3,0,1\n", "counts by slot .* nothing about experts"),
     "CSV, two counts": (

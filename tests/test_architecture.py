@@ -27,7 +27,7 @@ ORDER = (
     ("timing",),
     ("certificate", "search", "regroup", "robust"),
     ("saved", "strategies", "provenance"),
-    ("summary",),
+    ("summary", "plan_file", "joining"),
     ("plan",),
     ("how",),
     ("capacity", "replan", "timed"),

@@ -161,3 +161,17 @@ def test_lists_of_tensors_are_taken_whatever_their_type() -> None:
         assert PlacementProblem(each, Cluster(3, 3)).load.tolist() == load.tolist()
     with pytest.raises(InvalidInputError, match=r"load\[0\] is a .* on meta, which cannot become a plain array"):
         PlacementProblem(list(torch.empty(2, 8, device="meta")), Cluster(3, 3))
+
+
+def test_a_data_frame_of_counts_is_a_load_and_one_of_keys_is_none() -> None:
+    pandas = pytest.importorskip("pandas")
+    counts = np.arange(8).reshape(2, 4)
+    named = pandas.DataFrame(counts, columns=[f"expert_{i}" for i in range(4)])
+    for frame in (pandas.DataFrame(counts), named, named.astype("Int64"), named.astype(float)):
+        assert PlacementProblem(frame, Cluster(2, 2)).load.tolist() == counts.tolist()
+    long = named.stack().rename_axis(["layer", "expert"]).rename("count").reset_index()
+    for frame in (long, named.rename_axis("layer").reset_index()):
+        with pytest.raises(InvalidInputError, match="is a table with a column 'layer', which is no expert"):
+            PlacementProblem(frame, Cluster(2, 2))
+    with pytest.raises(InvalidInputError, match="nan at layer 0, expert 1"):
+        PlacementProblem(named.astype("Int64").mask(counts == 1), Cluster(2, 2))

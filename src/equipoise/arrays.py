@@ -7,6 +7,7 @@ program without it never pays for it.
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ def as_numpy(value: Any, name: str) -> NDArray[Any]:
         if value.dtype.is_floating_point:
             value = value.double()  # bfloat16 has no numpy counterpart, and float64 holds every torch float
         return np.asarray(value.cpu().numpy())
+    if _is_frame(value):
+        value = _of_frame(value, name)
     if isinstance(value, np.ma.MaskedArray):
         raise InvalidInputError(f"{name} is a masked array; say what the masked entries are, such as {name}.filled(0).")
     try:
@@ -72,6 +75,24 @@ def as_numpy(value: Any, name: str) -> NDArray[Any]:
         raise InvalidInputError(f"{name} holds {array.dtype} values; it must hold integers or floats.")
     check_size(array.shape, name)  # a view may be larger than any memory
     return array
+
+
+def _is_frame(value: Any) -> bool:
+    return isinstance(value, getattr(sys.modules.get("pandas"), "DataFrame", ()))
+
+
+def _of_frame(frame: Any, name: str) -> Any:
+    """Return the counts of a pandas DataFrame with a column for each expert: numbers that may lack as float64."""
+    named = next((column for column in frame.columns if isinstance(column, str) and not re.search(r"\d", column)), None)
+    if named is not None:
+        raise InvalidInputError(
+            f"{name} is a table with a column {shown(named)}, which is no expert; pass the counts alone, a column for "
+            "each expert, or write the table to a file, which read_load reads."
+        )
+    kinds = list(frame.dtypes)
+    if all(kind.kind in "iuf" for kind in kinds) and not all(isinstance(kind, np.dtype) for kind in kinds):
+        return frame.to_numpy(dtype=np.float64, na_value=np.nan)
+    return frame.to_numpy()
 
 
 def _without_tensors(value: Any, name: str, depth: int = 2) -> Any:

@@ -38,7 +38,9 @@ __all__ = [
     "PreconditionError",
     "RanksLostError",
     "UnknownNameError",
+    "counted",
     "listed",
+    "numbered",
     "reason",
     "shown",
 ]
@@ -142,6 +144,25 @@ def listed(values: Iterable[Any], most: int = 10) -> str:
         return "none"
     text = ", ".join(map(shown, known[:most]))
     return text if len(known) <= most else f"{text} and {len(known) - most:,} more"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things as a sentence has it.
+
+    >>> counted(1, "layer"), counted(1200, "layer")
+    ('1 layer', '1,200 layers')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}" if abs(number) < 10**12 else f"{shown(number)} {noun}s"
+
+
+def numbered(noun: str, numbers: Iterable[int]) -> str:
+    """Return things by their numbers, as a sentence has them.
+
+    >>> numbered("rank", [3]), numbered("rank", (3, 7)), numbered("rank", ())
+    ('rank 3', 'ranks 3, 7', 'no rank')
+    """
+    known = list(numbers)
+    return f"{noun}{'s' if len(known) > 1 else ''} {listed(known)}" if known else f"no {noun}"
 
 
 def reason(error: Exception) -> str:

@@ -11,7 +11,6 @@ __all__ = [
     "LARGEST_CSV",
     "LARGEST_DIRECTORY",
     "LARGEST_FILE",
-    "LARGEST_LONG_CSV",
     "LARGEST_TRACE",
     "LARGEST_INPUT",
     "LARGEST_YAML",

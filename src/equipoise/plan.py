@@ -5,39 +5,34 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from equipoise.arguments import as_index, as_instance, as_path, as_ranks, count, finite
 from equipoise.certificate import Certificate, certify
 from equipoise.decode.json import decode_json, parse_json
 from equipoise.decode.source import reading
-from equipoise.decode.tables import whole_numbers
 from equipoise.dispatch.shares import Shares
 from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError, MissingDependencyError, listed, shown
 from equipoise.files import write_atomically
+from equipoise.joining import joined_fields, shares_of
 from equipoise.latency import LatencyModel
 from equipoise.load import LoadStatistics
 from equipoise.metrics import Metrics
 from equipoise.placement import Placement
+from equipoise.plan_file import FORMAT, check_document, document_of, fields_in
 from equipoise.problem import Cluster, PlacementProblem
 from equipoise.provenance import Provenance
-from equipoise.saved import KEYS, fields_of, verified, verified_shares, verified_time
 from equipoise.steps import Steps
-from equipoise.summary import shape_of, summary_rows
+from equipoise.summary import binding_layers, layer_columns, shape_of, summary_rows
 from equipoise.timing import TimeCertificate
 
-__all__ = ["Plan", "Provenance"]
-
-FORMAT = "equipoise.plan"
-VERSIONS = (1, 2)
-"""Of plan files: 2 has shares, and is written only where there are some, so that older readers take what they can."""
+__all__ = ["FORMAT", "Plan", "Provenance"]
 
 WORTH_ASKING = 0.99  # mean balancedness below which the summary says how to find the slots that reach it
 
@@ -107,7 +102,7 @@ class Plan:
         if self.time is not None:
             return self.time.shares[self.time.nearest(routed_per_step)]
         finite(routed_per_step, "routed_per_step")
-        return _shares_of(self)
+        return shares_of(self)
 
     def named(self, layer_ids: Sequence[int]) -> Plan:
         """Return the same plan with the model's ids of its layers, which its file then has too.
@@ -188,39 +183,12 @@ class Plan:
         """Return the plan of all layers, whose problem has this digest, from those of consecutive ones."""
         if not isinstance(parts, Sequence) or not parts or not all(isinstance(part, Plan) for part in parts):
             raise InvalidInputError(f"parts is {shown(parts)}; it must list plans of consecutive layers, at least one.")
-        first = parts[0]
         if len({(part.cluster, part.placement.num_logical_experts, *part.provenance.stages) for part in parts}) > 1:
             raise InvalidInputError("parts are plans for different clusters or models; pass those of one problem.")
 
-        def every(array: Callable[[Plan], NDArray[Any]]) -> NDArray[Any]:
-            return np.concatenate([array(part) for part in parts])
-
-        table = every(lambda part: part.placement.physical_to_logical)
-        placement = Placement(table, first.placement.num_ranks, first.placement.num_logical_experts)
-        names = tuple(name for part in parts for name in part.certificate.bound)
-        largest = every(lambda part: part.certificate.max_rank_load)
-        certificate = Certificate(every(lambda part: part.certificate.lower_bound), largest, names)
-        metrics = Metrics(every(lambda part: part.metrics.mean_rank_load), largest, placement.num_duplicates)
-        stages = {stage: sum(part.provenance.stages[stage] for part in parts) for stage in first.provenance.stages}
-        parameters = _parameters_of_all(parts)
-        provenance = dataclasses.replace(
-            first.provenance, parameters=parameters, stages=stages, problem_digest=problem_digest
-        )
-        shares = None
-        if any(part.shares is not None for part in parts):
-            shares = Shares(every(lambda part: _shares_of(part).values), placement)
         if any(part.time is not None for part in parts):
             raise InvalidInputError("parts are plans in time; plan their layers together.")
-        return cls(
-            first.cluster,
-            first.num_expert_groups,
-            placement,
-            certificate,
-            metrics,
-            provenance,
-            shares=shares,
-            lost_ranks=first.lost_ranks,
-        )
+        return cls(**joined_fields(parts, problem_digest))
 
     def summary(self, balancedness: float = WORTH_ASKING) -> str:
         """Return a few lines for people: shape, balancedness, gap, what binds, what would lift it, how it was found.
@@ -261,20 +229,7 @@ class Plan:
             pandas: Any = importlib.import_module("pandas")
         except ImportError as error:
             raise MissingDependencyError("pandas is not installed here. Run pip install pandas.") from error
-        metrics, certificate = self.metrics, self.certificate
-        ids = range(self.placement.num_layers) if self.layer_ids is None else self.layer_ids
-        return pandas.DataFrame(
-            {
-                "layer": list(ids),
-                "balancedness": metrics.balancedness,
-                "mean_rank_load": metrics.mean_rank_load,
-                "max_rank_load": metrics.max_rank_load,
-                "lower_bound": certificate.lower_bound,
-                "gap": certificate.gap,
-                "bound": list(certificate.bound),
-                "num_duplicates": metrics.num_duplicates,
-            }
-        )
+        return pandas.DataFrame(layer_columns(self))
 
     @property
     def binding(self) -> dict[str, int]:
@@ -286,42 +241,11 @@ class Plan:
         >>> eq.solve(eq.PlacementProblem([[9, 1, 1, 1], [1, 1, 1, 1]], eq.Cluster(4, 1))).binding
         {'the mean': 1, 'replication granularity': 1}
         """
-        from equipoise.bounds import BOUNDS, LIFTED_BY
-
-        names = [
-            BOUNDS[bound].held_up_by if bound in BOUNDS else bound
-            for bound, lower in zip(self.certificate.bound, self.certificate.lower_bound, strict=True)
-            if lower > 0
-        ]
-        order = sorted(dict.fromkeys(names), key=lambda name: [*LIFTED_BY, name].index(name))
-        return {name: names.count(name) for name in order}
+        return binding_layers(self)
 
     def to_json(self) -> str:
         """Return the plan as JSON text: the same text for the same plan."""
-        ids = {} if self.layer_ids is None else {"layer_ids": list(self.layer_ids)}
-        shares = {} if self.shares is None else {"shares": self.shares.values.tolist()}
-        steps = {} if self.steps is None else {"steps": dataclasses.asdict(self.steps)}
-        lost = {"lost_ranks": list(self.lost_ranks)} if self.lost_ranks else {}
-        return json.dumps(
-            {
-                "format": FORMAT,
-                "version": 2 if shares or self.time is not None else 1,
-                "cluster": dataclasses.asdict(self.cluster),
-                "num_expert_groups": self.num_expert_groups,
-                "num_logical_experts": self.placement.num_logical_experts,
-                **ids,
-                **steps,
-                **lost,
-                "provenance": dataclasses.asdict(self.provenance),
-                "lower_bound": self.certificate.lower_bound.tolist(),
-                "bound": list(self.certificate.bound),
-                "max_rank_load": self.metrics.max_rank_load.tolist(),
-                "mean_rank_load": self.metrics.mean_rank_load.tolist(),
-                "physical_to_logical": self.placement.physical_to_logical.tolist(),
-                **shares,
-                **({} if self.time is None else {"time": self.time.to_dict()}),
-            }
-        )
+        return json.dumps(document_of(self))
 
     def save(self, path: str | Path) -> None:
         """Write the plan to ``path`` as JSON, whole or not at all."""
@@ -374,33 +298,11 @@ class Plan:
     @classmethod
     def _of(cls, document: Any, name: str) -> Plan:
         """Return the plan in a decoded document."""
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise FileFormatError(f'{name} is not a plan; a plan is a JSON object with "format": "{FORMAT}".')
-        version = document.get("version")
-        if type(version) is not int or version not in VERSIONS:
-            raise FileFormatError(
-                f"{name} is a plan of version {shown(version)}, and this equipoise reads versions {listed(VERSIONS)}; "
-                "plan again, or install the equipoise that wrote it."
-            )
-        for key in KEYS:
-            if key not in document:
-                raise FileFormatError(f"{name} has no key {shown(key)}, which every plan has.")
+        check_document(document, name)
         try:
-            provenance = Provenance(**fields_of(document["provenance"], Provenance, "provenance"))
-            plan = cls(*verified(document), provenance)
-            if version > 1 and "shares" in document:
-                plan = dataclasses.replace(plan, shares=verified_shares(document, plan.placement))
-            if version > 1 and "time" in document:
-                plan = dataclasses.replace(plan, time=verified_time(document["time"], plan.placement))
-            if "steps" in document:
-                steps = Steps(**fields_of(document["steps"], Steps, "steps"))
-                plan = dataclasses.replace(plan, steps=steps)
-            if "lost_ranks" in document:
-                lost = whole_numbers([document["lost_ranks"]], "lost_ranks")[0].tolist()
-                plan = dataclasses.replace(plan, lost_ranks=tuple(lost))
-            if "layer_ids" not in document:
-                return plan
-            return plan.named(whole_numbers([document["layer_ids"]], "layer_ids")[0].tolist())
+            fields, layer_ids = fields_in(document)
+            plan = cls(**fields)
+            return plan if layer_ids is None else plan.named(layer_ids)
         except EquipoiseError as error:
             raise FileFormatError(f"{name} is not a valid plan: {str(error).rstrip('.')}.") from None
 
@@ -420,21 +322,6 @@ def _checked_lost(value: Any, placement: Placement) -> tuple[int, ...]:
             raise InvalidInputError(f"lost_ranks names {number}, and the placement has experts there; leave it out.")
         lost.append(number)
     return tuple(lost)
-
-
-def _parameters_of_all(parts: Sequence[Plan]) -> dict[str, Any]:
-    """Return the parameters of consecutive layers: those of the first, and what drift leaves, averaged over layers."""
-    parameters = parts[0].provenance.parameters
-    told: list[Any] = [part.provenance.parameters.get("connected") for part in parts]
-    if not all(told):
-        return parameters
-    layers = [part.placement.num_layers for part in parts]
-    mean = {name: round(float(np.average([each[name] for each in told], weights=layers)), 4) for name in told[0]}
-    return {**parameters, "connected": mean}
-
-
-def _shares_of(plan: Plan) -> Shares:
-    return Shares.even(plan.placement) if plan.shares is None else plan.shares
 
 
 PARTS: dict[str, type] = {

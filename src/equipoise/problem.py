@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from equipoise.arguments import as_instance, as_items, count, finite
 from equipoise.arrays import CheckedLoad, as_load_and_steps, as_numpy, check_table
-from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError, shown
+from equipoise.errors import IndivisibleError, InfeasibleError, InvalidInputError, counted, shown
 from equipoise.forecasting import Forecast
 from equipoise.latency import LatencyModel
 from equipoise.limits import MOST_SLOTS
@@ -84,8 +84,8 @@ class Cluster:
         if num_slots % num_ranks:
             more = num_ranks - num_slots % num_ranks
             raise IndivisibleError(
-                f"{num_slots} slots do not spread evenly over {shown(num_ranks)} ranks. Add {shown(more)} slots or use "
-                f"a number of ranks that divides {num_slots}."
+                f"{num_slots} slots do not spread evenly over {shown(num_ranks)} ranks. Add {counted(more, 'slot')} or "
+                f"use a number of ranks that divides {num_slots}."
             )
         return cls(num_ranks, num_slots // num_ranks, num_nodes)
 

@@ -77,6 +77,7 @@ class PrunedRestarts(Settings):
         """Return the best of the refined survivors of each layer, with duplicates moved apart."""
 
         def pack(weight: NDArray[np.int64], packs: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+            """Pack items by restarts."""
             return pack_items(weight, packs, self, seed, backend, threads)
 
         fixed = to_fixed_point(problem.load, problem.cluster.num_ranks)

@@ -1,9 +1,9 @@
-"""What ``Plan.summary`` says, line by line: each function looks at a plan and plans nothing."""
+"""What a plan says of itself, in lines and layer by layer: each function looks at a plan and plans nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from equipoise.provenance import HELD_BACK_BY
 if TYPE_CHECKING:
     from equipoise.plan import Plan
 
-__all__ = ["shape_of", "summary_rows"]
+__all__ = ["binding_layers", "layer_columns", "shape_of", "summary_rows"]
 
 
 def shape_of(plan: Plan) -> str:
@@ -54,6 +54,35 @@ def summary_rows(plan: Plan, balancedness: float) -> list[tuple[str, str]]:
         ("duplicates", f"{duplicates or 'no'} rank{'s hold' if duplicates != 1 else ' holds'} an expert twice"),
         ("found by", f"{how.strategy}, seed {how.seed}, {how.implementation}" + (f"; {found}" if found else "")),
     ]
+
+
+def binding_layers(plan: Plan) -> dict[str, int]:
+    """Return in how many layers each row of ``LIFTED_BY`` binds; see ``Plan.binding``."""
+    from equipoise.bounds import BOUNDS, LIFTED_BY
+
+    names = [
+        BOUNDS[bound].held_up_by if bound in BOUNDS else bound
+        for bound, lower in zip(plan.certificate.bound, plan.certificate.lower_bound, strict=True)
+        if lower > 0
+    ]
+    order = sorted(dict.fromkeys(names), key=lambda name: [*LIFTED_BY, name].index(name))
+    return {name: names.count(name) for name in order}
+
+
+def layer_columns(plan: Plan) -> dict[str, Any]:
+    """Return what is known of each layer, by the names of the columns of ``Plan.to_pandas``."""
+    metrics, certificate = plan.metrics, plan.certificate
+    ids = range(plan.placement.num_layers) if plan.layer_ids is None else plan.layer_ids
+    return {
+        "layer": list(ids),
+        "balancedness": metrics.balancedness,
+        "mean_rank_load": metrics.mean_rank_load,
+        "max_rank_load": metrics.max_rank_load,
+        "lower_bound": certificate.lower_bound,
+        "gap": certificate.gap,
+        "bound": list(certificate.bound),
+        "num_duplicates": metrics.num_duplicates,
+    }
 
 
 def _binding(plan: Plan) -> list[str]:

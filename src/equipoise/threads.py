@@ -64,6 +64,7 @@ def for_each(work: Callable[[Any], None], units: Iterable[Any], threads: int | N
     taking = Lock()
 
     def drain() -> None:
+        """Do parts until none is left."""
         while True:
             with taking:
                 unit = next(todo, todo)
@@ -104,6 +105,7 @@ def part(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def begin(*args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function, after a pause where this thread works beside others."""
         if getattr(_this_thread, "is_beside", False):
             time.sleep(PAUSE)
         return function(*args, **kwargs)

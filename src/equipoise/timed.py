@@ -50,6 +50,7 @@ def solve_in_time(problem: PlacementProblem, how: How) -> Plan:
     tokens = how.find(problem.in_tokens)
 
     def place(asked: PlacementProblem) -> NDArray[np.int32]:
+        """Return the placement of a problem in tokens."""
         return tokens.physical_to_logical if asked.cluster == problem.cluster else how.find(asked).physical_to_logical
 
     in_time = InTime(problem, float(getattr(how.strategy, "max_gap", MAX_GAP)), how.threads)

@@ -39,7 +39,7 @@ def test_a_replan_leaves_them_empty_and_says_so(run, lost: Path, loads: Path, tm
     out = tmp_path / "next.json"
     result = run("replan", loads, "--current", lost, "--max-transfers", 16, "--out", out)
     assert result.exit_code == 0
-    assert "records ranks 2 as lost; name those that are back with --restored-ranks" in result.stderr
+    assert "records rank 2 as lost; name those that are back with --restored-ranks" in result.stderr
     assert (held_by(out, 2), eq.Plan.load(out).lost_ranks) == (0, (2,))
 
 
@@ -67,7 +67,7 @@ def test_the_library_remembers_as_the_command_does(lost: Path) -> None:
         assert eq.solve(problem, current=plan, **limits).lost_ranks == (2,)
         assert eq.solve(problem, current=plan, restored_ranks=[2], **limits).lost_ranks == ()
     assert eq.frontier(problem, plan).balancedness[0, -1] <= 1
-    with pytest.raises(InvalidInputError, match="restored_ranks names 0; what is in force records the ranks 2 as lost"):
+    with pytest.raises(InvalidInputError, match="restored_ranks names 0; what is in force records rank 2 as lost"):
         eq.solve(problem, current=plan, restored_ranks=[0])
 
 

@@ -1,4 +1,9 @@
-"""After ``equipoise warmup`` nothing is compiled any more, and what it compiles it compiles for one set of types."""
+"""Warm kernels: what a command warms up before it plans, and what ``equipoise warmup`` compiles for all commands.
+
+The first is asked of every strategy and many shapes, with whatever kernels are kept, and takes seconds. The second
+starts from an empty cache, walks through the commands, and is slow: nothing is compiled after it, and what it compiles,
+it compiles for one set of types.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,47 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.slow
+PROCESS = """
+import sys
+import numpy as np
+import equipoise as eq
+from equipoise.cli.warm import warm_up
+from equipoise.load import generate_load
+from equipoise.strategies import STRATEGIES
+from equipoise.testing import random_problems
+
+def compiled():
+    found = {}
+    for module in [module for name, module in sys.modules.items() if name.startswith("equipoise.")]:
+        for name, value in vars(module).items():
+            if hasattr(value, "signatures"):
+                found[f"{value.py_func.__module__}.{name}"] = len(value.signatures)
+    return found
+
+warm_up(STRATEGIES)
+before = compiled()
+load = generate_load("deepseek-v3").load
+shapes = [(32, 9), (16, 16), (64, 5), (144, 2)]
+problems = [eq.PlacementProblem(load[:7], eq.Cluster(ranks, slots)) for ranks, slots in shapes]
+problems += [eq.PlacementProblem(load[:5], eq.Cluster(32, 9, 4), 8), eq.PlacementProblem(load[:1], eq.Cluster(256, 1))]
+problems += random_problems(20)
+for problem in problems:
+    for strategy in STRATEGIES:
+        for threads in (1, 2, 3):
+            eq.solve(problem, strategy, threads=threads, **({"restarts": 8} if strategy == "pruned-restarts" else {}))
+after = compiled()
+print({name: (before.get(name, 0), number) for name, number in after.items() if number != before.get(name, 0)})
+"""
+
+
+def test_after_a_command_has_warmed_up_no_problem_compiles_anything() -> None:
+    # Compiling takes many seconds, which would be reported as planning time, or stall an engine's first rebalance.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run([sys.executable, "-c", PROCESS], capture_output=True, text=True, env=environment, check=False)
+    assert run.returncode == 0, run.stderr
+    assert all(line.startswith("compiling kernels for ") for line in run.stderr.splitlines()), run.stderr
+    assert run.stdout == "{}\n"
+
 
 SMALL = "--ranks 4 --slots 24"
 TIME = "--gpu h200 --tokens-per-rank"
@@ -82,6 +127,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, done.stdout
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_after_it_whatever_is_asked_for(warm: tuple[Path, str]) -> None:
     folder, _ = warm
     compiled = []
@@ -93,6 +139,7 @@ def test_nothing_is_compiled_after_it_whatever_is_asked_for(warm: tuple[Path, st
     assert compiled == []
 
 
+@pytest.mark.slow
 def test_no_kernel_is_compiled_twice_for_what_is_the_same_to_its_author(warm: tuple[Path, str]) -> None:
     """A literal, or a number of another width, is one more type to numba, and all that it is passed to is compiled."""
     kinds = defaultdict(set)

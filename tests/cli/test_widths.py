@@ -16,6 +16,9 @@ def test_no_table_cuts_a_number(run, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("inspect", tmp_path / "steps.npy"),
         ("slots", tmp_path / "steps.npy", "--ranks", 4, "--strategy", "plain-greedy"),
         ("compare", tmp_path / "steps.npy", "--ranks", 4, "--slots", 20),
+        ("compare", tmp_path / "steps.npy", "--ranks", 4, "--slots", 20, "--shares"),
+        ("slots", tmp_path / "steps.npy", "--ranks", 4, "--gpu", "h200", "--top-k", 2, "--tokens-per-rank", "4,256"),
+        ("latency",),
         ("models",),
         ("doctor",),
     ):

@@ -51,7 +51,7 @@ def test_recordings_of_some_ranks_say_what_is_missing(tmp_path: Path, caplog: py
     assert "is what ranks 0 to 1 recorded; if there were more ranks, their files are missing" in caplog.text
     assert "lacks some ranks in 1 of 2 forward passes: 0" in caplog.text
     record(tmp_path / "c.pt", 3)
-    with pytest.raises(FileFormatError, match="ranks 0, 1, 3 recorded, and nothing of ranks 2"):
+    with pytest.raises(FileFormatError, match="ranks 0, 1, 3 recorded, and nothing of rank 2"):
         read_load(tmp_path)
 
 
@@ -122,3 +122,22 @@ def test_a_terminal_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", stdin)
     with pytest.raises(FileFormatError, match="nothing is piped into it"):
         read_load("-")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "npy"])
+def test_a_folder_with_a_file_for_each_layer_is_one_load(tmp_path: Path, suffix: str) -> None:
+    for layer, row in ((10, [7, 3]), (3, [5, 1])):
+        path = tmp_path / f"counts_layer_{layer}.{suffix}"
+        if suffix == "npy":
+            np.save(path, [row])
+        else:
+            path.write_text(f"{row[0]},{row[1]}\n" if suffix == "csv" else f"[{row}]")
+    for load in (read_load(tmp_path), read_load(sorted(tmp_path.iterdir()))):
+        assert (load.layer_ids, load.tokens_per_expert.tolist()) == ((3, 10), [[[5, 1], [7, 3]]])
+
+
+def test_layers_of_different_lengths_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "layer_0.csv").write_text("5,1\n")
+    (tmp_path / "layer_1.csv").write_text("5,1,2\n")
+    with pytest.raises(FileFormatError, match="holds layers with different numbers of steps or experts"):
+        read_load(tmp_path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import pickle
 import subprocess
@@ -273,3 +274,33 @@ def test_a_large_tensor_is_looked_through_in_parts_before_it_is_read(
     monkeypatch.setattr("equipoise.decode.torch.Plain", None)
     with pytest.raises(FileFormatError, match=sentence):
         read_load(path)
+
+
+@pytest.mark.parametrize("kind", ["json", "npz", "pt"])
+def test_layer_ids_beside_the_counts_are_kept(tmp_path: Path, kind: str) -> None:
+    path, counts = tmp_path / f"x.{kind}", np.array([[5, 1], [7, 3]])
+    for ids in ([3, 10], [3]):
+        if kind == "json":
+            path.write_text(json.dumps({"counts": counts.tolist(), "layer_ids": ids}))
+        elif kind == "npz":
+            np.savez(path, counts=counts, layer_ids=ids)
+        else:
+            torch.save({"counts": torch.tensor(counts), "layer_ids": torch.tensor(ids)}, path)
+        if len(ids) == 2:
+            assert read_load(path).layer_ids == read_load(path, key="counts").layer_ids == (3, 10)
+    with pytest.raises(FileFormatError, match=rf"x.{kind}.*layer_ids"):
+        read_load(path)
+
+
+def test_a_safetensors_file_names_the_folder_that_is_meant(tmp_path: Path) -> None:
+    header = json.dumps({"0_3": {"dtype": "I64", "shape": [2], "data_offsets": [0, 16]}}).encode()
+    content = len(header).to_bytes(8, "little") + header + np.array([5, 1]).tobytes()
+    (tmp_path / "rank0.safetensors").write_bytes(content)
+    with pytest.raises(FileFormatError, match=r"is a safetensors file; name the folder .* with meta_info.json in it"):
+        read_load(tmp_path / "rank0.safetensors")
+
+
+def test_a_load_without_tokens_raises_no_doubt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((3, 8)))
+    assert read_load(tmp_path / "x.npy").empty_layers == (0, 1, 2)
+    assert not caplog.records

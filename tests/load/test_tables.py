@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,98 @@ def test_wide_tables_of_steps_become_windows(tmp_path: Path) -> None:
     assert load.tokens_per_expert.tolist() == [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]
     with pytest.raises(FileFormatError, match="2 steps and 2 layers in 3 lines; every step needs every layer"):
         read(tmp_path, "step,layer,0,1\n0,3,1,2\n0,4,3,4\n1,3,5,6\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5,1,2,3,\n3,3,4,7,\n",
+        "5;1;2;3;\n3;3;4;7;\n",
+        "0,1,2,3,\n5,1,2,3,\n3,3,4,7,\n",
+        "0,1,2,3\n5,1,2,3,\n3,3,4,7,\n",
+        "layer,expert,count\n" + "".join(f"{i // 4},{i % 4},{c},\n" for i, c in enumerate((5, 1, 2, 3, 3, 3, 4, 7))),
+    ],
+)
+def test_a_sign_at_the_end_of_each_line_is_no_column(tmp_path: Path, text: str) -> None:
+    assert read(tmp_path, text).load.tolist() == [[5, 1, 2, 3], [3, 3, 4, 7]]
+
+
+def test_remarks_and_empty_lines_stand_where_they_do_no_harm(tmp_path: Path) -> None:
+    assert read(tmp_path, "\n# recorded\n5,1\n# the next layer\n3,4\n# the end\n\n").load.tolist() == [[5, 1], [3, 4]]
+    load = read(tmp_path, "layer,expert,count\n\n0,0,5\n0,1,1\n\n1,0,3\n1,1,4\n")
+    assert load.load.tolist() == [[5, 1], [3, 4]]
+    with pytest.raises(FileFormatError, match="line 3 has width 3, line 2 has width 2"):
+        read(tmp_path, "# recorded\n5,1\n3,4,2\n")
+
+
+@pytest.mark.parametrize("cell", ["4,253", "4 253", "4'253", "4_253", "4.253,5", "4253,5", "1,234,567", "1.234.567"])
+def test_signs_between_thousands_and_decimal_commas_are_refused(tmp_path: Path, cell: str) -> None:
+    with pytest.raises(FileFormatError, match=r"column 2 holds .*; write decimals with a point, and nothing between"):
+        read(tmp_path, f"7;{cell}\n5;6\n")
+
+
+def test_points_that_may_stand_between_thousands_are_refused(tmp_path: Path) -> None:
+    for text in ("4.253;83\n5;6\n", "4.253;1.083\n1.500;2.600\n", "layer,expert,count\n0,0,4.253\n0,1,83\n"):
+        with pytest.raises(FileFormatError, match=r"holds '4.253', which may be 4253; write nothing between thousands"):
+            read(tmp_path, text)
+    for text in ("4.253;83\n5.5;6\n", "4.253,1.083\n1.500,2.600\n", "4.253,0.083\n1,2\n", "4.253;83\n1500;6\n"):
+        assert read(tmp_path, text).load[0, 0] == 4.253
+
+
+@pytest.mark.parametrize("names", ["layer,expert,0", "layer,expert,", "layer,variable,value", "level_0,layer,expert,n"])
+def test_the_names_that_pandas_gives_are_known(tmp_path: Path, names: str) -> None:
+    index = "9," if names.startswith("level") else ""
+    rows = "".join(f"{index}{layer},{expert},{2 + layer + expert}\n" for layer in (3, 4) for expert in (0, 1))
+    load = read(tmp_path, f"{names}\n{rows}")
+    assert (load.layer_ids, load.load.tolist()) == ((3, 4), [[5, 6], [6, 7]])
+
+
+@pytest.mark.parametrize("names", [",,0", "level_0,level_1,0", "__index_level_0__,__index_level_1__,0"])
+def test_two_columns_without_a_name_are_not_guessed(tmp_path: Path, names: str) -> None:
+    with pytest.raises(FileFormatError, match="2 columns without a name before its counts; call them step and layer"):
+        read(tmp_path, f"{names}\n0,0,5\n0,1,6\n1,0,7\n1,1,8\n")
+    assert read(tmp_path, ",index,0,1\n0,0,5,6\n1,1,7,8\n").load.tolist() == [[5, 6], [7, 8]]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ("2026-01-31 23:59:59", "2026-02-01T00:00:01.5"),
+        ("2026-01-31T23:59:59Z", "2026-02-01T00:00:01Z"),
+        ("2026-01-31T23:59:59+02:00", "2026-01-31T22:30:00+00:00"),
+        ("09:59:59", "10:00:00"),
+        ("1718000000.25", "1718000000.75"),
+    ],
+)
+def test_times_are_steps_in_their_order(tmp_path: Path, times: tuple[str, str]) -> None:
+    first, second = times
+    load = read(tmp_path, f"timestamp,layer,0,1\n{second},3,7,8\n{first},3,5,6\n")
+    assert load.tokens_per_expert.tolist() == [[[5, 6]], [[7, 8]]]
+    load = read(tmp_path, f"time,layer,expert,count\n{second},3,0,7\n{first},3,0,5\n{second},3,1,8\n{first},3,1,6\n")
+    assert load.tokens_per_expert.tolist() == [[[5, 6]], [[7, 8]]]
+
+
+def test_experts_that_count_from_one_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load = read(tmp_path, "layer,expert,count\n" + "".join(f"0,{expert},{expert}\n" for expert in (1, 2, 3, 4)))
+    assert load.load.tolist() == [[1, 2, 3, 4]]
+    assert "names experts 1 to 4, which are read as 0 to 3" in caplog.text
+
+
+def test_what_is_no_time_is_no_step(tmp_path: Path) -> None:
+    for time in ("2026-02-31 23:59:59", "25:00:00", "noon"):
+        with pytest.raises(FileFormatError, match=f"line 2, column 1 holds '{time}'; it must be a number"):
+            read(tmp_path, f"time,layer,0,1\n{time},3,7,8\n")
+
+
+def test_a_first_line_of_a_layer_and_counts_is_no_header(tmp_path: Path) -> None:
+    load = read(tmp_path, "model.layers.3.mlp,50,10\nmodel.layers.4.mlp,7,3\n")
+    assert (load.layer_ids, load.load.tolist()) == ((3, 4), [[50, 10], [7, 3]])
+
+
+def test_text_of_two_bytes_a_character_says_so(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes("5,1\n3,4\n".encode("utf-16"))
+    with pytest.raises(FileFormatError, match="is UTF-16 text; save it as UTF-8"):
+        read_load(tmp_path / "x")
 
 
 def test_a_key_names_the_column_of_counts(tmp_path: Path) -> None:
@@ -150,6 +243,9 @@ def test_parquet_and_arrow_are_read_as_tables_are(tmp_path: Path, kind: str) -> 
             writer.write_table(table)
     load = read_load(tmp_path / "x")
     assert (load.layer_ids, load.load.tolist()) == ((3, 4), [[5, 6], [7, 8]])
+    when = [datetime(2026, 2, 1), datetime(2026, 2, 1), datetime(2026, 1, 31), datetime(2026, 1, 31)]
+    pyarrow.parquet.write_table(table.append_column("time", [when]).drop(["layer_id"]), tmp_path / "x")
+    assert read_load(tmp_path / "x").tokens_per_expert.tolist() == [[[7, 8]], [[5, 6]]]
     (tmp_path / "x").write_bytes((tmp_path / "x").read_bytes()[:40])
     with pytest.raises(EquipoiseError, match="damaged Parquet or Arrow file"):
         read_load(tmp_path / "x")

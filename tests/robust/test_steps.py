@@ -9,9 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from equipoise.robust import steps_reference
 from equipoise.robust.reference import objective_of
-from equipoise.robust.steps import MAX, descend
+from equipoise.robust.steps import MAX, descend, reference
 from replans import random_in_force
 
 
@@ -35,7 +34,7 @@ def test_both_versions_make_the_same_steps(seed: int) -> None:
     asked = instance(seed)
     assume(asked is not None)
     assert asked is not None
-    for one, other in zip(descend(*asked), steps_reference.descend(*asked), strict=True):
+    for one, other in zip(descend(*asked), reference.descend(*asked), strict=True):
         assert one.tolist() == other.tolist()
 
 
@@ -53,11 +52,11 @@ def crowded(seed: int) -> tuple[Any, ...]:
 
 
 def test_both_versions_make_the_same_chains(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, plain = [], steps_reference.best_chain
-    monkeypatch.setattr(steps_reference, "best_chain", lambda *asked: found.append(plain(*asked)) or found[-1])
+    found, plain = [], reference.best_chain
+    monkeypatch.setattr(reference, "best_chain", lambda *asked: found.append(plain(*asked)) or found[-1])
     for seed in range(40):
         asked = crowded(seed)
-        for one, other in zip(descend(*asked), steps_reference.descend(*asked), strict=True):
+        for one, other in zip(descend(*asked), reference.descend(*asked), strict=True):
             assert one.tolist() == other.tolist()
     assert sum(bool(step.writes) for step in found) >= 5
 
@@ -65,8 +64,8 @@ def test_both_versions_make_the_same_chains(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_chain_goes_on_where_no_step_is_worth_its_transfers(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = crowded(19)
     excess = descend(*asked)[1][0, -1] - asked[5][0]
-    monkeypatch.setattr(steps_reference, "best_chain", lambda *_: steps_reference.NO_STEP)
-    assert excess < (steps_reference.descend(*asked)[1][0, -1] - asked[5][0]) / 3
+    monkeypatch.setattr(reference, "best_chain", lambda *_: reference.NO_STEP)
+    assert excess < (reference.descend(*asked)[1][0, -1] - asked[5][0]) / 3
 
 
 @settings(max_examples=60, deadline=None)

@@ -180,7 +180,7 @@ def test_windows_without_tokens_are_neither_planned_from_nor_scored() -> None:
 @pytest.mark.parametrize(
     ("steps", "asked", "sentence"),
     [
-        (drifting(1), {}, "has 1 steps, which make 1 of 1 a window"),
+        (drifting(1), {}, "has 1 step, which make 1 of 1 a window"),
         (drifting(9), {"window": 5}, "make 1 of 5 a window"),
         (np.zeros((4, 2, 8)), {}, "no tokens after its first window"),
         (drifting(4), {"moving": "later"}, "moving is 'later'"),

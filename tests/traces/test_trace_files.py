@@ -10,6 +10,7 @@ import torch
 
 import equipoise as eq
 from equipoise.errors import FileFormatError, InvalidInputError
+from equipoise.load import read_load
 from equipoise.load.recorded_files import name_of, to_bytes
 
 STEPS = np.random.default_rng(3).integers(0, 50, (7, 2, 6))
@@ -87,18 +88,33 @@ def test_a_large_array_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_csv_without_steps_is_one_step_and_names_may_stand_anywhere(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    path.write_text("Count, Expert ,layer\n5,1,0\n3,0,1\n2,1,0\n")
-    assert counts(eq.Trace.read(path)).tolist() == [[[0, 7], [3, 0]]]
+    path.write_text("Num Tokens; Expert ID ;layer_idx\n5;1;3\n3;0;7\n")
+    trace = eq.Trace.read(path)
+    assert (counts(trace).tolist(), trace.layer_ids) == ([[[0, 5], [3, 0]]], (3, 7))
+
+
+@pytest.mark.parametrize(("name", "shape"), [("rank{}", (1, 2, 6)), ("layer_{}", (2, 2, 6)), ("step_{}", (2, 2, 6))])
+def test_a_folder_is_read_as_its_loads_are(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    for number in (0, 1):
+        np.save(tmp_path / f"{name.format(number)}.npy", STEPS[:2, :1] if "layer" in name else STEPS[number])
+    trace = eq.Trace.read(tmp_path)
+    assert (counts(trace).shape, counts(trace).tolist()) == (shape, read_load(tmp_path).tokens_per_expert.tolist())
+
+
+def test_layer_ids_beside_the_counts_of_a_trace_are_kept(tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", counts=STEPS, layer_ids=[3, 7])
+    assert eq.Trace.read(tmp_path / "t.npz").layer_ids == (3, 7)
 
 
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("0,0,x,3", "line 3: expert is 'x'"),
-        ("0,-1,0,3", "line 3: layer is '-1'"),
-        ("0,0,0,nan", "line 3: count is 'nan'"),
-        ("0,0,0", "line 3 has 3 cells"),
-        ("0,0,999999999,1", "whole number below"),
+        ("0,0,x,3", "line 3, column 3 holds 'x'"),
+        ("0,-1,0,3", "line 3, column 2 is -1"),
+        ("0,0,0,nan", "line 3, column 4 is nan"),
+        ("0,0,1", "line 3 has width 3"),
+        ("0,0,0,2", "line 3 is a second line of layer 0, expert 0, step 0"),
+        ("0,0,999999999,1", "names expert 999,999,999"),
     ],
 )
 def test_a_line_that_breaks_a_rule_is_named(line: str, sentence: str, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def open_beyond(gap: float) -> Asks:
     """Ask where what is ``achieved`` is not known to be within ``gap`` of the best."""
 
     def is_open(problem: PlacementProblem, known: Floats, achieved: Floats) -> NDArray[np.bool_]:
+        """Whether the layers carry more than their gap allows."""
         return achieved > known * (1 + gap)
 
     return is_open

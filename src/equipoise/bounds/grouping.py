@@ -46,6 +46,7 @@ def all_groupings(num_groups: int, num_nodes: int) -> NDArray[np.int32] | None:
         return None
 
     def rest(left: tuple[int, ...], node: int) -> Iterator[dict[int, int]]:
+        """Yield the ways to put the groups that are left on the nodes from this one on."""
         if not left:
             yield {}
             return

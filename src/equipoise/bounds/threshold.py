@@ -55,6 +55,7 @@ def bound(
         edges = [len(low) * part // parts for part in range(parts + 1)]
 
         def raise_part(part: int) -> None:
+            """Raise the bounds of some layers."""
             block = slice(edges[part], edges[part + 1])
             _raise(descending[block], achieved[block], num_ranks, slots_per_rank, raised[block])
 

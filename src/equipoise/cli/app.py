@@ -81,7 +81,9 @@ class _Sentences(TyperGroup):
             with _notes():
                 return super().invoke(ctx)
         except EquipoiseError as error:
-            reason = in_options(str(error))
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            known = [option for each in (command.params if command else ()) for option in each.opts]
+            reason = in_options(str(error), known)
         except MemoryError:
             reason = "this needs more memory than there is. Plan for fewer layers, slots or ranks at a time."
         print(f"error: {reason}", file=sys.stderr)
@@ -109,7 +111,7 @@ def _print_version(asked: bool) -> None:
     "\n\nStart with [bold]equipoise demo[/bold], which needs no arguments. With counts of tokens per expert at hand: "
     "[bold]equipoise inspect LOADS[/bold], then [bold]equipoise plan LOADS --ranks 32 --slots 288[/bold].",
     epilog="Results go to stdout, progress to stderr. "
-    "Exit codes: 0 done, 1 done but --max-gap missed, 2 wrong use or bad input.",
+    "Exit codes: 0 done, 1 done but something asked for is missed, 2 wrong use or bad input.",
 )
 def _equipoise(
     version: Annotated[
@@ -128,6 +130,7 @@ def _for_any_processor(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*words: Any, **options: Any) -> None:
+        """Run the command."""
         for_any_processor()
         command(*words, **options)
 

@@ -14,12 +14,17 @@ from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.pages import compare_page
 from equipoise.cli.sharing import connected_one, sharing_of, sharing_table
 from equipoise.cli.warm import warm_up
+from equipoise.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
     from equipoise.load import LoadStatistics
     from equipoise.problem import PlacementProblem
 
 __all__ = ["compare"]
+
+Drift = Annotated[
+    float | None, typer.Option("--drift", metavar="X", help="The drift for --shares. Left out: 0.2, which is 20 %.")
+]
 
 
 def compare(
@@ -40,7 +45,7 @@ def compare(
     shares: Annotated[
         bool, typer.Option("--shares", help="Show what uneven shares are worth, now and after a drift.")
     ] = False,
-    drift: Annotated[float, typer.Option("--drift", metavar="X", help="The drift for --shares: 0.2 for 20 %.")] = 0.2,
+    drift: Drift = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Set no balancing and every strategy, the plain greedy among them, side by side on one load.
@@ -57,6 +62,8 @@ def compare(
     from equipoise.strategies import DEFAULT
 
     options.check_report(report)
+    if drift is not None and not shares:
+        raise InvalidInputError("--drift is given without --shares, which says what uneven shares are worth; add it.")
     timing = options.timing_of(gpu, tokens_per_rank, top_k)
     known = named_model(model)
     groups = groups_of(known, groups, nodes)
@@ -73,7 +80,7 @@ def compare(
         sharing = []
         if shares:
             contenders.append(connected_one(problem, seed, threads))
-            sharing = sharing_of(contenders, problem, drift)
+            sharing = sharing_of(contenders, problem, 0.2 if drift is None else drift)
         contenders = timed(contenders, problem, timing)
     if report is not None:
         options.write_report(report, compare_page(contenders, problem, statistics.source))
@@ -111,7 +118,7 @@ def _print(
     where = f", {problem.num_expert_groups} groups on {cluster.num_nodes} nodes" if problem.is_hierarchical else ""
     show(
         console,
-        f"{options.count_of(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts -> "
+        f"{counted(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts -> "
         f"{cluster.num_slots} slots on {cluster.num_ranks} ranks{where}{summed(statistics.num_windows)}\n",
     )
     show_table(console, table_of(contenders))
@@ -130,7 +137,7 @@ def _print(
 def _print_sharing(sharing: list[dict[str, Any]]) -> None:
     console = results()
     console.print()
-    console.print(sharing_table(sharing))
+    show_table(console, sharing_table(sharing))
     show(
         console,
         "\nMean balancedness where replicas get even parts of their expert's tokens, and with\n"

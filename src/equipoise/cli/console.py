@@ -39,6 +39,7 @@ def show_table(console: Console, table: Table) -> None:
     from rich.measure import Measurement
 
     def needed() -> int:
+        """Return how wide a row is at least."""
         wide = console.options.update(width=10 * WIDTH, max_width=10 * WIDTH)
         return Measurement.get(console, wide, table).maximum
 
@@ -60,6 +61,7 @@ def patiently(start: Callable[[], None]) -> Iterator[None]:
     ended = False
 
     def begin() -> None:
+        """Start, if the end has not come first."""
         with ending:
             if not ended:
                 start()
@@ -130,6 +132,7 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[str], No
     begun = 0
 
     def step(description: str) -> None:
+        """Note how much is done."""
         nonlocal begun
         bar.update(task, description=f"{what}: {description}", completed=begun)
         begun += 1

@@ -10,9 +10,11 @@ import typer
 
 from equipoise.cli import options
 from equipoise.cli.console import print_json
-from equipoise.cli.models import named_model
+from equipoise.cli.models import check_model, named_model
+from equipoise.errors import EquipoiseError, InvalidInputError
 
 if TYPE_CHECKING:
+    from equipoise.engines.layered import LayeredPlacement
     from equipoise.load import LoadStatistics
 
 __all__ = ["convert"]
@@ -28,8 +30,8 @@ To = Annotated[
     typer.Option(
         "--to",
         metavar="NAME",
-        help="Placements: sglang, sglang-pt, tensorrt-llm, vllm-ascend, omni-infer, deepseek. Loads: sglang-count, "
-        "sglang-stat, sglang-per-pass, lmdeploy, tensorrt-llm-statistics, deepseek-load.",
+        help="Placements: sglang, sglang-pt, hygon, tensorrt-llm, vllm-ascend, omni-infer, deepseek. Loads: "
+        "sglang-count, sglang-stat, sglang-per-pass, lmdeploy, tensorrt-llm-statistics, deepseek-load.",
         show_default=False,
     ),
 ]
@@ -66,16 +68,7 @@ def convert(
     What IN is, is told by its content, and by --to where it could be both. What the other format cannot express is
     refused with the reason.
     """
-    from equipoise.engines.formats import (
-        LOAD_FORMATS,
-        PLACEMENT_FORMATS,
-        find_load_format,
-        find_placement_format,
-        read_placement,
-        save_load,
-    )
-    from equipoise.engines.formats import save_placement as save
-    from equipoise.errors import EquipoiseError, InvalidInputError
+    from equipoise.engines.formats import LOAD_FORMATS, find_load_format, find_placement_format, read_placement
     from equipoise.load import read_load
 
     # A name that is none is refused by itself; else the file is named, which may not be what it was taken for.
@@ -88,30 +81,45 @@ def convert(
             load = read_load(source, key=key, may_be_placement=True)
     placement = read_placement(source) if load is None else None
     if placement is not None:
-        if to in LOAD_FORMATS:
-            raise InvalidInputError(
-                f"{source} is a placement, and {to} is a format for loads, which holds no placement; placements go to "
-                f"{', '.join(PLACEMENT_FORMATS)}."
-            )
         if skip_empty:
             raise InvalidInputError(f"{source} is a placement, which says nothing of tokens; leave out --skip-empty.")
-        save(placement.with_ranks(ranks).starting_at(first_layer).with_draft_layers(mtp_layers), to, out)
+        _write_placement(placement.with_ranks(ranks).starting_at(first_layer).with_draft_layers(mtp_layers), to, out)
     else:
         load = read_load(source, key=key, may_be_placement=True) if load is None else load
-        if to in PLACEMENT_FORMATS:
-            raise InvalidInputError(
-                f"{source} is a load, and {to} is a format for placements, which holds no load; loads go to "
-                f"{', '.join(LOAD_FORMATS)}."
-            )
         if mtp_layers:
             raise InvalidInputError(f"{source} is a load, and draft layers have none here; leave out --mtp-layers.")
         if ranks is not None:
             raise InvalidInputError(f"{source} is a load, which is on no ranks; leave out --ranks.")
-        save_load(_named(load, first_layer, skip_empty), to, out, experts_per_token=experts_per_token)
+        check_model(known, load)
+        _write_load(_named(load, first_layer, skip_empty), to, out, experts_per_token)
     if as_json:
         print_json({"to": to, "holds": "load" if placement is None else "placement", "written_to": str(out)})
     else:
         print(f"{'written to':<13} {out}")
+
+
+def _write_placement(placement: LayeredPlacement, to: str, out: Path) -> None:
+    """Write a placement, or say that the format is one of loads."""
+    from equipoise.engines.formats import LOAD_FORMATS, PLACEMENT_FORMATS, save_placement
+
+    if to in LOAD_FORMATS:
+        raise InvalidInputError(
+            f"{placement.source} is a placement, and {to} is a format for loads, which holds no placement; placements "
+            f"go to {', '.join(PLACEMENT_FORMATS)}."
+        )
+    save_placement(placement, to, out)
+
+
+def _write_load(load: LoadStatistics, to: str, out: Path, experts_per_token: int | None) -> None:
+    """Write a load, or say that the format is one of placements."""
+    from equipoise.engines.formats import LOAD_FORMATS, PLACEMENT_FORMATS, save_load
+
+    if to in PLACEMENT_FORMATS:
+        raise InvalidInputError(
+            f"{load.source} is a load, and {to} is a format for placements, which holds no load; loads go to "
+            f"{', '.join(LOAD_FORMATS)}."
+        )
+    save_load(load, to, out, experts_per_token=experts_per_token)
 
 
 def _named(load: LoadStatistics, first_layer: int | None, skip_empty: bool) -> LoadStatistics:

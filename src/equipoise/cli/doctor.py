@@ -160,6 +160,7 @@ def _print(found: dict[str, Any]) -> None:
     console = results()
 
     def line(name: str, text: str) -> None:
+        """Print what something is."""
         show(console, f"{name:<13} {text}")
 
     line("equipoise", found["equipoise"])

@@ -15,7 +15,7 @@ from equipoise.cli.console import print_json, progress, results, show, show_tabl
 from equipoise.cli.contenders import Contender, in_order, table_of
 from equipoise.cli.loads import read_loads, summed
 from equipoise.cli.models import check_model, groups_of, named_model
-from equipoise.errors import InvalidInputError
+from equipoise.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
     from equipoise.cli.in_force import InForce
@@ -78,18 +78,17 @@ def evaluate(
         options.checked_balancedness(balancedness)
     known = named_model(model)
     with progress("reading"):
-        files = {placement: read_in_force(placement, None, ranks)}
-        if against is not None:
-            files[against] = read_in_force(against, None, files[placement].placement.num_ranks)
+        held = read_in_force(placement, ranks, None, "--ranks")
+        files = [held] if against is None else [held, read_in_force(against, None, held.placement.num_ranks)]
     statistics = read_loads(loads, key)
     check_model(known, statistics)
     contenders = []
     with progress("measuring"):
-        for path, held in files.items():
+        for held in files:
             problem = held.problem(statistics, None, None, nodes, groups_of(known, groups, nodes))
-            contenders.append(Contender(path.name, _measured(problem, held), None))
+            contenders.append(Contender(Path(held.source).name, _measured(problem, held), None))
         contenders.append(in_order(problem))
-    differing = None if against is None else _differing(*files.values())
+    differing = None if against is None else _differing(*files)
     if as_json:
         found: dict[str, Any] = {"source": statistics.source, "num_steps": statistics.num_windows}
         print_json({**found, "slots_that_differ": differing, "contenders": [each.to_dict() for each in contenders]})
@@ -131,7 +130,7 @@ def _differing(first: InForce, second: InForce) -> int:
 def _print(statistics: LoadStatistics, contenders: list[Contender], differing: int | None) -> None:
     plan = contenders[0].plan
     console, cluster = results(), plan.cluster
-    layers = options.count_of(plan.placement.num_layers, "layer")
+    layers = counted(plan.placement.num_layers, "layer")
     show(
         console,
         f"{layers} x {plan.placement.num_logical_experts} experts -> {cluster.num_slots} slots on {cluster.num_ranks} "

@@ -10,6 +10,7 @@ from equipoise.cli import options
 from equipoise.cli.bars import bar, outline, tokens
 from equipoise.cli.console import print_json, progress, results, show, show_table
 from equipoise.cli.loads import read_trace, summed
+from equipoise.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
     from equipoise.load import LoadStatistics
@@ -41,6 +42,10 @@ def inspect(
 
     options.check_report(report)
     trace = read_trace(loads, key)
+    if window > max(trace.num_steps, 1):
+        raise InvalidInputError(
+            f"--window is {window}, and {trace.source} has {counted(trace.num_steps, 'step')}; name at most so many."
+        )
     with progress("looking for drift"):
         drift = drift_of(trace, window)
     statistics = LoadStatistics(drift.load, trace.source, trace.layer_ids)
@@ -89,7 +94,7 @@ def _print_drift(drift: Drift) -> None:
     steps = "" if drift.window == 1 else f", each of {drift.window:,} steps"
     idle = f"; {drift.num_idle:,} without a token" if drift.num_idle else ""
     show(console, f"\n{'drift':<9} {drift.num_windows:,} windows{steps}{idle}\n")
-    console.print(table)
+    show_table(console, table)
     most = drift.lags[-1]
     for_long = f"at least {most}" if drift.representative == most else f"{drift.representative}"
     show(console, f"\na window stays representative for {for_long} windows: beyond sampling, at most a tenth of the")
@@ -121,7 +126,7 @@ def _print_table(statistics: LoadStatistics, layers: list[dict[str, Any]], num_w
     show(console, f"{'load':<9} {statistics.source}")
     experts = statistics.num_logical_experts
     total = tokens(float(statistics.tokens_per_layer.sum()))
-    show(console, f"{'shape':<9} {options.count_of(len(layers), 'layer')} x {experts} experts{summed(num_windows)}")
+    show(console, f"{'shape':<9} {counted(len(layers), 'layer')} x {experts} experts{summed(num_windows)}")
     show(console, f"{'tokens':<9} {total}, counted once for each expert that they were routed to")
     if statistics.empty_layers:
         show(

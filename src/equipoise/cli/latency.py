@@ -9,7 +9,7 @@ import typer
 
 from equipoise.cli import options
 from equipoise.cli.bars import bar
-from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.console import print_json, progress, results, show, show_table
 from equipoise.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _show(models: dict[str, LatencyModel], drawn: str) -> None:
         console,
         "A rank takes fixed + sum over slots with n tokens of max(floor, base + per token * n)\nmicroseconds.\n",
     )
-    console.print(table)
+    show_table(console, table)
     model, plain = models[drawn], console.options.ascii_only
     times = model.expected_slot_time([list(map(float, CURVE))])[0]
     show(console, f"\n{drawn}: expected microseconds of one replica against its mean tokens")

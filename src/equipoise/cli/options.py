@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from equipoise.errors import InvalidInputError, shown
+from equipoise.errors import InvalidInputError, counted, shown
 
 if TYPE_CHECKING:
     from equipoise.latency import LatencyModel
@@ -40,7 +40,7 @@ __all__ = [
     "TopK",
     "checked_balancedness",
     "checked_gap",
-    "count_of",
+    "how_of",
     "latency_of",
     "layers",
     "parse_parameters",
@@ -198,7 +198,18 @@ class Timing:
         return tuple(size * num_ranks * self.top_k for size in self.tokens_per_rank)
 
     def asked(self, problem: PlacementProblem) -> PlacementProblem:
-        """Return the problem in time."""
+        """Return the problem in time.
+
+        Raises
+        ------
+        InvalidInputError
+            If a token goes to more experts than there are.
+        """
+        if self.top_k > problem.num_logical_experts:
+            raise InvalidInputError(
+                f"--top-k is {self.top_k}, and the load is of {counted(problem.num_logical_experts, 'expert')}; name "
+                "how many of them a token goes to."
+            )
         return replace(problem, latency=self.latency, routed_per_step=self.routed(problem.cluster.num_ranks))
 
 
@@ -227,8 +238,10 @@ def timing_of(gpu: str | None, tokens_per_rank: str | None, top_k: int | None) -
     if tokens_per_rank is None:
         raise InvalidInputError("--gpu needs batch sizes: add --tokens-per-rank, such as 4,64,256.")
     sizes = _numbers(tokens_per_rank, "--tokens-per-rank")
-    if min(sizes) <= 0:
-        raise InvalidInputError(f"--tokens-per-rank is {shown(tokens_per_rank)}; its numbers must be above 0.")
+    if not all(0 < size < float("inf") for size in sizes):
+        raise InvalidInputError(
+            f"--tokens-per-rank is {shown(tokens_per_rank)}; its numbers must be finite and above 0."
+        )
     many = 8 if top_k is None else count(top_k, "--top-k", most=2**17)
     return Timing(latency_of(gpu), tuple(sorted(set(sizes))), many)
 
@@ -242,6 +255,8 @@ def latency_of(gpu: str, phase: str = "decode", **shape: Any) -> LatencyModel:
     constants = _numbers(gpu, "--gpu")
     if len(constants) != 4:
         raise InvalidInputError(f"--gpu is {shown(gpu)}; four numbers are FIXED,FLOOR,BASE,PER_TOKEN.")
+    if not all(0 <= number < float("inf") for number in constants):
+        raise InvalidInputError(f"--gpu is {shown(gpu)}; its numbers must be microseconds, finite and not negative.")
     fixed, floor, base, per_token = constants
     return LatencyModel(fixed, floor, base, per_token, source="as given")
 
@@ -312,20 +327,39 @@ def checked_balancedness(balancedness: float) -> float:
     return balancedness
 
 
+def how_of(
+    strategy: str | None,
+    parameters: list[str] | None,
+    seed: int,
+    backend: str,
+    threads: int | None,
+    max_gap: float | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what ``solve`` is told of how to plan, and the parameters of the strategy, all of them checked.
+
+    Raises
+    ------
+    UnknownNameError
+        If no strategy, backend or parameter has that name.
+    InvalidInputError
+        If a number is none that it can be.
+    """
+    from equipoise.how import How
+    from equipoise.strategies import parameters_of
+
+    chosen, given = strategy_or_default(strategy), parse_parameters(parameters)
+    if checked_gap(max_gap) is not None and "max_gap" in parameters_of(chosen):
+        given.setdefault("max_gap", max_gap)  # a strategy that can aim at a gap stops there
+    how: dict[str, Any] = {"strategy": chosen, "seed": seed, "backend": backend, "threads": threads}
+    How.of(**how, **given)
+    return how, given
+
+
 def strategy_or_default(name: str | None) -> str:
     """Return ``name``, or for None the strategy that ``equipoise.solve`` takes by itself."""
     from equipoise.strategies import DEFAULT
 
     return DEFAULT if name is None else name
-
-
-def count_of(number: int, noun: str) -> str:
-    """Spell a number of things.
-
-    >>> count_of(1, "layer"), count_of(58, "layer")
-    ('1 layer', '58 layers')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def layers(numbers: tuple[int, ...]) -> str:

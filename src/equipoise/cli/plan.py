@@ -22,6 +22,7 @@ from equipoise.errors import InvalidInputError
 if TYPE_CHECKING:
     from equipoise.load import LoadStatistics
     from equipoise.plan import Plan
+    from equipoise.problem import Cluster, PlacementProblem
     from equipoise.timing import TimeCertificate
 
 __all__ = ["plan"]
@@ -87,47 +88,24 @@ def plan(
     """
     from equipoise.dispatch import choose_shares
     from equipoise.files import check_writable
-    from equipoise.forecasting import forecast as foresee
-    from equipoise.how import How
-    from equipoise.problem import Cluster, PlacementProblem
-    from equipoise.solver import solve
-    from equipoise.strategies import parameters_of
+    from equipoise.problem import Cluster
 
     # All that can be refused is refused before anything slow begins.
     known = named_model(model)
     groups = groups_of(known, groups, nodes)
-    options.checked_gap(max_gap)
-    chosen = options.strategy_or_default(strategy)
-    given = options.parse_parameters(parameters)
-    if max_gap is not None and "max_gap" in parameters_of(chosen):
-        given.setdefault("max_gap", max_gap)  # a strategy that can aim at a gap stops there
-    How.of(chosen, seed=seed, backend=backend, threads=threads, **given)
-    if window is not None and not forecast:
-        raise InvalidInputError("--window says what is summed before the next is forecast; pass --forecast with it.")
+    how, given = options.how_of(strategy, parameters, seed, backend, threads, max_gap)
+    steps = _steps(forecast, window)
     timing = options.timing_of(gpu, tokens_per_rank, top_k)
     choose_shares(shares)
-    asked: dict[str, Any] = {"shares": shares, "connected": connected}
     if out is not None:
         check_writable(out)
     options.check_report(report)
     cluster = Cluster.from_slots(ranks, slots, nodes)
     statistics = read_loads(loads, key)
     check_model(known, statistics)
-    load = foresee(statistics.grouped(1 if window is None else window)) if forecast else statistics
-    problem = PlacementProblem(load, cluster, groups)
-    if groups is not None and not problem.is_hierarchical:
-        print(
-            f"note: planned globally; {groups} groups are kept whole only on more than one node, "
-            f"with as many groups on each, and --nodes is {nodes}.",
-            file=sys.stderr,
-        )
-    if timing is not None:
-        problem = timing.asked(problem)
-    with progress("planning"):
-        warm_up([chosen], backend, threads, {**given, **asked}, problem, forecast=forecast)
-        start = time.perf_counter()
-        found = solve(problem, chosen, seed=seed, backend=backend, threads=threads, **asked, **given)
-        elapsed = time.perf_counter() - start
+    problem = _asked(statistics, cluster, groups, steps, timing)
+    given |= {"shares": shares, "connected": connected}
+    found, elapsed = _planned(problem, how, given, forecast)
     found = found.named(statistics.layer_ids)
     if out is not None:
         found.save(out)
@@ -139,6 +117,44 @@ def plan(
         _print(found, statistics, elapsed, out)
     if max_gap is not None:
         _exit_if_missed(found, max_gap)
+
+
+def _steps(forecast: bool, window: int | None) -> int | None:
+    """Return how many steps are summed to a window whose next is forecast, None where nothing is."""
+    if window is not None and not forecast:
+        raise InvalidInputError("--window says what is summed before the next is forecast; pass --forecast with it.")
+    return None if not forecast else 1 if window is None else window
+
+
+def _asked(
+    statistics: LoadStatistics, cluster: Cluster, groups: int | None, steps: int | None, timing: options.Timing | None
+) -> PlacementProblem:
+    """Return what is asked: for the load, or for the forecast of the next window of so many steps; maybe in time."""
+    from equipoise.forecasting import forecast
+    from equipoise.problem import PlacementProblem
+
+    load = statistics if steps is None else forecast(statistics.grouped(steps))
+    problem = PlacementProblem(load, cluster, groups)
+    if groups is not None and not problem.is_hierarchical:
+        print(
+            f"note: planned globally; {groups} groups are kept whole only on more than one node, "
+            f"with as many groups on each, and --nodes is {cluster.num_nodes}.",
+            file=sys.stderr,
+        )
+    return problem if timing is None else timing.asked(problem)
+
+
+def _planned(
+    problem: PlacementProblem, how: dict[str, Any], given: dict[str, Any], forecast: bool
+) -> tuple[Plan, float]:
+    """Return the plan, and the seconds that it took with compiled kernels."""
+    from equipoise.solver import solve
+
+    with progress("planning"):
+        warm_up([how["strategy"]], how["backend"], how["threads"], given, problem, forecast=forecast)
+        start = time.perf_counter()
+        found = solve(problem, **how, **given)
+        return found, time.perf_counter() - start
 
 
 def _exit_if_missed(found: Plan, max_gap: float) -> None:

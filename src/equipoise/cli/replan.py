@@ -15,11 +15,14 @@ from equipoise.cli.console import print_json, progress
 from equipoise.cli.loads import read_loads
 from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.pages import replan_page
-from equipoise.errors import InvalidInputError, listed, shown
+from equipoise.errors import InvalidInputError, numbered, shown
 
 if TYPE_CHECKING:
     from equipoise.migration.schedule import LinkSpeeds, MigrationSchedule
+    from equipoise.placement import Placement
     from equipoise.plan import Plan
+    from equipoise.problem import PlacementProblem
+    from equipoise.replan.budget import Budget
     from equipoise.replan.frontier import Frontier
 
 __all__ = ["replan"]
@@ -132,10 +135,7 @@ def replan(
     """
     from equipoise.cli.in_force import read_in_force
     from equipoise.files import check_writable
-    from equipoise.how import How
-    from equipoise.migration.schedule import MigrationSchedule
     from equipoise.replan.budget import Budget
-    from equipoise.replan.frontier import frontier, frontier_and_plan
     from equipoise.replan.in_force import known_lost
 
     known = named_model(model)
@@ -156,20 +156,18 @@ def replan(
     lost = known_lost(in_force, _ranks(lost_ranks, "--lost-ranks"), _ranks(restored_ranks, "--restored-ranks"))
     if set(lost) & set(in_force.lost_ranks):
         print(
-            f"note: {current} records ranks {listed(in_force.lost_ranks)} as lost; name those that are back with "
+            f"note: {current} records {numbered('rank', in_force.lost_ranks)} as lost; name those that are back with "
             "--restored-ranks.",
             file=sys.stderr,
         )
+    load = in_force.met(load)
     problem = in_force.problem(load, ranks, slots, nodes, groups_of(known, groups, nodes))
-    found, schedule = None, None
     with progress("planning"):
-        if budget.limits_transfers:
-            budget = dataclasses.replace(budget, lost_ranks=lost)
-            curve, found = frontier_and_plan(problem, held, budget, How.of(threads=threads), bytes_per_expert)
-            found, nodes, size = found.named(in_force.layer_ids), problem.cluster.num_nodes, bytes_per_expert or 0
-            schedule = MigrationSchedule(held, found.placement, nodes, lost, bytes_per_expert=size, threads=threads)
-        else:
-            curve = frontier(problem, held, lost_ranks=lost, bytes_per_expert=bytes_per_expert, threads=threads)
+        curve, found, schedule = _planned(
+            problem, held, dataclasses.replace(budget, lost_ranks=lost), bytes_per_expert, threads
+        )
+    if found is not None:
+        found = found.named(in_force.named(load))
     if found is not None and out is not None:
         found.save(out)
     if report is not None:
@@ -178,6 +176,24 @@ def replan(
         print_json(_report(curve, found, schedule, links, out))
         return
     _print(curve, found, schedule, links, out)
+
+
+def _planned(
+    problem: PlacementProblem, held: Placement, budget: Budget, bytes_per_expert: int | None, threads: int | None
+) -> tuple[Frontier, Plan | None, MigrationSchedule | None]:
+    """Return what every limit buys and, where the budget has one, the plan within it and how it is reached."""
+    from equipoise.how import How
+    from equipoise.migration.schedule import MigrationSchedule
+    from equipoise.replan.frontier import frontier, frontier_and_plan
+
+    lost = budget.lost_ranks
+    if not budget.limits_transfers:
+        curve = frontier(problem, held, lost_ranks=lost, bytes_per_expert=bytes_per_expert, threads=threads)
+        return curve, None, None
+    curve, found = frontier_and_plan(problem, held, budget, How.of(threads=threads), bytes_per_expert)
+    nodes, size = problem.cluster.num_nodes, bytes_per_expert or 0
+    schedule = MigrationSchedule(held, found.placement, nodes, lost, bytes_per_expert=size, threads=threads)
+    return curve, found, schedule
 
 
 def _print(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from equipoise.cli import options
 from equipoise.cli.bars import bar
-from equipoise.cli.console import print_json, progress, results, show
+from equipoise.cli.console import print_json, progress, results, show, show_table
+from equipoise.errors import counted
 
 if TYPE_CHECKING:
     from equipoise.advice import SlotTimes
@@ -36,8 +37,8 @@ def show_times(
     console = results()
     show(
         console,
-        f"{options.count_of(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts on "
-        f"{options.count_of(problem.cluster.num_ranks, 'rank')}, top {timing.top_k}; expected microseconds of the "
+        f"{counted(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts on "
+        f"{counted(problem.cluster.num_ranks, 'rank')}, top {timing.top_k}; expected microseconds of the "
         "busiest rank,\nmean of layers: with dormant replicas / all replicas active\n",
     )
     _print_table(times)
@@ -68,7 +69,7 @@ def _print_table(times: SlotTimes) -> None:
                 bar(float(point.active[at]), largest, 16, plain),
                 style="green" if point is times.recommended else None,
             )
-    console.print(table)
+    show_table(console, table)
 
 
 def _report(problem: PlacementProblem, times: SlotTimes) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ from equipoise.cli.loads import read_loads, summed
 from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.pages import slots_page
 from equipoise.cli.slot_times import EXPERT_BYTES, show_times
-from equipoise.errors import InvalidInputError
+from equipoise.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
     from equipoise.capacity import Capacity
@@ -78,24 +79,16 @@ def slots(
     equipoise slots counts.json --ranks 32 --nodes 4 --groups 8 --json
     """
     from equipoise.capacity import slots_for
-    from equipoise.how import How
     from equipoise.problem import Cluster, PlacementProblem, count
     from equipoise.report import describe_answer
 
     known = named_model(model)
     groups = groups_of(known, groups, nodes)
-    chosen = options.strategy_or_default(strategy)
-    given = options.parse_parameters(parameters)
-    How.of(chosen, seed=seed, backend=backend, threads=threads, **given)
+    how, given = options.how_of(strategy, parameters, seed, backend, threads)
     options.checked_balancedness(balancedness)
     options.check_report(report)
     timing = options.timing_of(gpu, tokens_per_rank, top_k)
-    if timing is None and bytes_per_expert is not None:
-        raise InvalidInputError(
-            "--bytes-per-expert is given without --gpu, which says what slots take; add --gpu h200."
-        )
-    if timing is not None and report is not None:
-        raise InvalidInputError("--report shows balancedness against slots; leave out --gpu, or --report.")
+    _check_times(timing, bytes_per_expert, report)
     ranks = count(ranks, "num_ranks")
     statistics = read_loads(loads, key)
     check_model(known, statistics)
@@ -103,14 +96,11 @@ def slots(
     problem = PlacementProblem(statistics, cluster, groups)
     if timing is not None:
         weights = EXPERT_BYTES if bytes_per_expert is None else bytes_per_expert
-        how: dict[str, Any] = {"strategy": chosen, "seed": seed, "backend": backend, "threads": threads, **given}
-        show_times(problem, timing, {"most_slots": most_slots, "bytes_per_expert": weights, **how}, statistics, as_json)
+        asked = {"most_slots": most_slots, "bytes_per_expert": weights, **how, **given}
+        show_times(problem, timing, asked, statistics, as_json)
         return
     with progress("planning"):
-        capacity = slots_for(
-            problem, balancedness, most_slots=most_slots, strategy=chosen, seed=seed, backend=backend, threads=threads,
-            **given,
-        )  # fmt: skip
+        capacity = slots_for(problem, balancedness, most_slots=most_slots, **how, **given)
     if report is not None:
         answers = [
             f"Mean of layers: {describe_answer(capacity, capacity.mean)}",
@@ -123,6 +113,18 @@ def slots(
     _print(problem, capacity, statistics)
 
 
+def _check_times(timing: options.Timing | None, bytes_per_expert: float | None, report: Path | None) -> None:
+    """Refuse options that say something of microseconds where none are shown, and the reverse."""
+    if bytes_per_expert is not None and not 0 < bytes_per_expert < float("inf"):
+        raise InvalidInputError(f"--bytes-per-expert is {bytes_per_expert:g}; it must be finite and above 0.")
+    if timing is None and bytes_per_expert is not None:
+        raise InvalidInputError(
+            "--bytes-per-expert is given without --gpu, which says what slots take; add --gpu h200."
+        )
+    if timing is not None and report is not None:
+        raise InvalidInputError("--report shows balancedness against slots; leave out --gpu, or --report.")
+
+
 def _print(problem: PlacementProblem, capacity: Capacity, statistics: LoadStatistics) -> None:
     from equipoise.report import describe_answer
 
@@ -131,8 +133,8 @@ def _print(problem: PlacementProblem, capacity: Capacity, statistics: LoadStatis
     console = results()
     show(
         console,
-        f"{options.count_of(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts on "
-        f"{options.count_of(cluster.num_ranks, 'rank')}{where}{summed(statistics.num_windows)}\n",
+        f"{counted(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts on "
+        f"{counted(cluster.num_ranks, 'rank')}{where}{summed(statistics.num_windows)}\n",
     )
     _print_table(capacity)
     show(console, "")

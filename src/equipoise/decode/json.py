@@ -40,6 +40,7 @@ def parse_json(data: bytes, name: str) -> Any:
     del data
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Return an object of these pairs, or refuse a key that comes twice."""
         found = dict(pairs)
         if len(found) < len(pairs):
             for key, _ in pairs:

@@ -126,6 +126,7 @@ def _mark(pickle: Unpickler) -> None:
 
 def _tuple(length: int) -> Callable[[Unpickler], None]:
     def step(pickle: Unpickler) -> None:
+        """Make one tuple of the last values."""
         start = len(pickle.stack) - length
         if start < 0:
             raise IndexError
@@ -158,6 +159,7 @@ def _set_one(pickle: Unpickler) -> None:
 
 def _keep(number: Callable[[Unpickler], int]) -> Callable[[Unpickler], None]:
     def step(pickle: Unpickler) -> None:
+        """Keep the last value under its number."""
         pickle.memo[number(pickle)] = pickle.stack[-1]
 
     return step

@@ -148,6 +148,7 @@ def outline_torch(path: Path) -> Any:
     found: list[Any] = []
 
     def look(document: Any, rows: Rows) -> None:
+        """Take the document, and read no further."""
         found.append(document)
         raise _EnoughError
 
@@ -168,6 +169,7 @@ def _decode_zip(path: Path, size: int, look: Look) -> Any:
         folder = mains[0].removesuffix("data.pkl")
 
         def read(name: str) -> bytes:
+            """Read a member of the archive."""
             where = f"{path}: {shown(name)[1:-1]}"
             if name not in archive.sizes:
                 raise FileFormatError(f"{where} is missing; the file is damaged. Copy or write it again.")
@@ -180,6 +182,7 @@ def _decode_zip(path: Path, size: int, look: Look) -> Any:
         order = ">" if big else "<"
 
         def rows(tensor: Tensor) -> Iterator[NDArray[Any]]:
+            """Yield the rows of a large tensor, some at a time."""
             name = f"{folder}data/{tensor.storage.key}"
             if archive.sizes.get(name, 0) > LARGE and tensor.is_all_of(archive.sizes[name]):
                 where = f"{path}: {shown(name)[1:-1]}"
@@ -216,6 +219,7 @@ def _unpickler(
     """Return what reads the pickles of a file of ``size`` bytes; ``types`` collects those of the storages it meets."""
 
     def storage(description: Any) -> Storage:
+        """Return the storage that a persistent id names."""
         kind, type_, key, *_ = description
         if kind != "storage" or not isinstance(type_, Type) or type(key) not in (str, int):
             raise TypeError

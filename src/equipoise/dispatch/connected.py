@@ -51,6 +51,7 @@ def _count(slots: list[int], width: int) -> int:
     root = {slot // width: slot // width for slot, e in enumerate(slots) if e >= 0}
 
     def find(rank: int) -> int:
+        """Return the lowest rank that a rank is connected with."""
         while root[rank] != rank:
             root[rank] = rank = root[root[rank]]
         return rank
@@ -154,6 +155,7 @@ def connect_ranks(
     factors = _factors(problem.num_logical_experts, DRIFT, OWN_SEED, np.arange(SCENARIOS))
 
     def work(part: slice) -> None:
+        """Connect the ranks of some layers."""
         sizes = cluster.num_ranks, ranks_per_node
         table[part], swaps[part] = swap(table[part], load[part], factors, limit[part], most[part], *sizes)
 

@@ -22,7 +22,7 @@ from equipoise.decode.torch import decode_torch
 from equipoise.decode.yaml import decode_yaml
 from equipoise.engines import deepseek, hygon, load_files, omni_infer, sglang_maps, tensorrt_llm, vllm_ascend
 from equipoise.engines.layered import LayeredPlacement
-from equipoise.errors import FileFormatError, InvalidInputError, UnknownNameError, listed, reason, shown
+from equipoise.errors import FileFormatError, InvalidInputError, UnknownNameError, listed, numbered, reason, shown
 from equipoise.files import write_atomically
 from equipoise.load import LoadStatistics
 from equipoise.plan import FORMAT as PLAN
@@ -237,10 +237,10 @@ def _check_filled(row: PlacementFormat, placement: LayeredPlacement) -> None:
         return
     lost, able = placement.empty_ranks, [name for name, other in PLACEMENT_FORMATS.items() if other.says_empty]
     if lost:
-        ranks = f"rank{'s' if len(lost) > 1 else ''} {listed(lost)} {'are' if len(lost) > 1 else 'is'}"
+        ranks = f"{numbered('rank', lost)}, which {'are' if len(lost) > 1 else 'is'} lost,"
         left = (placement.num_ranks or 0) - len(lost)
         raise InvalidInputError(
-            f"{placement.source} leaves the slots of {ranks} lost empty, and {row.name} has no sign for an empty slot. "
+            f"{placement.source} leaves the slots of {ranks} empty, and {row.name} has no sign for an empty slot. "
             f"Start the engine on {left} ranks with a plan for them (equipoise plan --ranks {left}), re-plan with the "
             f"ranks back (equipoise replan --restored-ranks), or write {listed(able)}, which says -1."
         )

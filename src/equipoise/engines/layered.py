@@ -164,12 +164,17 @@ class LayeredPlacement:
         return replace(self, layer_ids=shifted(self.layer_ids, first_layer))
 
     def with_draft_layers(self, number: int) -> LayeredPlacement:
-        """Return the same placement with so many layers more after the last, slot s of them for expert s modulo all."""
+        """Return the same placement with so many layers more after the last, slot s of them for expert s modulo all.
+
+        The slots of lost ranks stay empty in them too, and are not counted.
+        """
         if count(number, "mtp_layers", least=0) > MOST_DRAFT_LAYERS:
             raise InvalidInputError(f"mtp_layers is {number}; a model has at most {MOST_DRAFT_LAYERS} draft layers.")
         if not number:
             return self
-        row = np.arange(self.num_slots, dtype=np.int32) % self.num_logical_experts
+        row = np.full(self.num_slots, -1, dtype=np.int32)
+        held = (self.physical_to_logical >= 0).any(axis=0)
+        row[held] = np.arange(held.sum(), dtype=np.int32) % self.num_logical_experts
         table = np.concatenate([self.physical_to_logical, np.tile(row, (number, 1))])
         ids = (*self.layer_ids, *range(self.layer_ids[-1] + 1, self.layer_ids[-1] + 1 + number))
         shares = self.shares

@@ -103,6 +103,7 @@ def write_statistics(load: LoadStatistics, experts_per_token: int) -> dict[str, 
         for iteration in range(load.num_windows)
         for row, layer in enumerate(load.layer_ids)
     }
+    count(experts_per_token, "experts_per_token", most=load.num_logical_experts)
     meta = {"num_experts": load.num_logical_experts, "num_experts_per_token": experts_per_token}
     return {META: (json.dumps(meta) + "\n").encode(), "rank0.safetensors": save(tensors)}
 

@@ -21,6 +21,7 @@ def scale(windows: Floats, threads: int | None = None) -> tuple[Floats, Floats]:
     share, tokens = np.empty(windows.shape), np.empty(windows.shape[:2])
 
     def work(part: slice) -> None:
+        """Scale some windows."""
         _scale(windows[part], share[part], tokens[part])
 
     for_each(work, blocks(len(windows), threads), threads)
@@ -34,6 +35,7 @@ def look(share: Floats, tokens: Floats, times: Int64s, threads: int | None = Non
     sums, number = np.zeros((len(times), layers, 4), np.int64), np.zeros((len(times), layers), np.int64)
 
     def work(part: slice) -> None:
+        """Look at some layers."""
         for layer in range(part.start, part.stop):
             _look(share, tokens, times, layer, sums, number)
 
@@ -50,6 +52,7 @@ def project(
     ahead = np.zeros((len(times), *share.shape[1:]))
 
     def work(part: slice) -> None:
+        """Project some layers."""
         for layer in range(part.start, part.stop):
             _project(share, tokens, times, layer, alpha, noise, ahead)
 

@@ -88,6 +88,7 @@ def _measure(
             step(f"{number} experts, {each} tokens")
 
             def run(number: int = number, given: Any = given) -> None:
+                """Run both products of some experts."""
                 gate, value = torch.bmm(given[:number], up[:number].transpose(1, 2)).chunk(2, dim=-1)
                 torch.bmm(torch.nn.functional.silu(gate) * value, down[:number].transpose(1, 2))
 

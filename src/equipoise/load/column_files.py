@@ -10,9 +10,10 @@ import numpy as np
 
 from equipoise.decode.columns import decode_columns
 from equipoise.errors import FileFormatError, shown
-from equipoise.load.columns import whole_in
+from equipoise.load.columns import Column, key_in
+from equipoise.load.layouts import layout_of
 from equipoise.load.statistics import LoadStatistics
-from equipoise.load.tables import layout_of, read_rows
+from equipoise.load.tables import read_rows
 
 __all__ = ["read_columns"]
 
@@ -22,17 +23,20 @@ def read_columns(path: Path, key: str | None = None) -> LoadStatistics:
     columns = decode_columns(path)
     if not columns or not next(iter(columns.values())):
         raise FileFormatError(f"{path} holds no rows; it must hold a load.")
-    names = ["index" if name.startswith("__index_level_") else name for name in columns]
+    names = list(columns)
     layout = layout_of(names, path, key)
     rows = np.zeros((len(next(iter(columns.values()))), len(columns)))
     for i, values in enumerate(columns.values()):
         if layout.is_in_use(i):
-            rows[:, i] = [_number(value, i in layout.keys, path, names[i], row) for row, value in enumerate(values)]
+            column = layout.columns[i] if i in layout.keys else None
+            rows[:, i] = [_number(value, column, path, names[i], row) for row, value in enumerate(values)]
     return read_rows(rows, layout, path, 1)
 
 
-def _number(value: Any, is_key: bool, path: Path, name: str, row: int) -> float:
-    number = whole_in(value) if is_key and isinstance(value, str) else value
+def _number(value: Any, column: Column | None, path: Path, name: str, row: int) -> float:
+    number = value
+    if column is not None and (isinstance(value, str) or hasattr(value, "isoformat")):
+        number = key_in(str(value), column)
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise FileFormatError(f"{path}, row {row + 1}: column {shown(name)} holds {shown(value)}; it must be a number.")
     if not (math.isfinite(number) and number >= 0):

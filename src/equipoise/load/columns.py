@@ -10,7 +10,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["COUNT", "EXPERT", "INDEX", "LAYER", "RANK", "SLOT", "STEP", "Column", "columns_of", "whole_in"]
+import numpy as np
+
+__all__ = [
+    "COUNT",
+    "DERIVED",
+    "EXPERT",
+    "INDEX",
+    "LAYER",
+    "RANK",
+    "SLOT",
+    "STEP",
+    "Column",
+    "columns_of",
+    "key_in",
+    "whole_in",
+]
 
 LAYER, EXPERT, COUNT, STEP, RANK, SLOT, INDEX, DERIVED = (
     "layer", "expert", "count", "step", "rank", "slot", "index", "derived",
@@ -36,6 +51,7 @@ _EXACT = {
         "expertload", "expertcounts", "experttokens", "routed", "routedtokens", "assignments", "numassignments",
         "numroutedtokens", "tokensperexpert", "usage", "usagecount", "calls",
     ),
+    EXPERT: ("variable",),  # pandas.melt's
     INDEX: ("", "index", "id", "idx", "row", "rowid", "unnamed"),
     DERIVED: ("sum", "mean", "max", "min", "std", "average", "balancedness", "skew", "share", "percent", "ratio"),
 }  # fmt: skip
@@ -43,6 +59,11 @@ _ROLES = {stem + end: role for role, stems in _STEMS.items() for stem in stems f
 _ROLES |= {name: role for role, names in _EXACT.items() for name in names}
 
 _WHOLE = re.compile(r"\d+")
+_NO_NAME = re.compile(r"unnamed:.*|level_\d{1,2}|__index_level_\d{1,2}__", re.IGNORECASE)  # what pandas calls an index
+_TIME = re.compile(
+    r"((?P<date>\d{4}-\d\d-\d\d)[T ])?(?P<time>\d\d:\d\d(:\d\d(\.\d{1,6})?)?)\d{0,3}"
+    r"(Z|(?P<hours>[+-]\d\d):?(?P<minutes>\d\d))?"
+)
 _NUMBERED = re.compile(r"(?P<stem>.*?)(?P<number>\d{1,9})(\.0*)?\W*", re.DOTALL)
 
 
@@ -74,10 +95,36 @@ def columns_of(names: Sequence[str]) -> list[Column]:
 def _column(name: str) -> Column:
     found = _NUMBERED.fullmatch(name)
     bare = re.sub(r"[\W_]", "", name).lower()
-    if name.lower().startswith("unnamed:") or found is None or bare in _ROLES:
-        return Column(name, _ROLES.get("unnamed" if name.lower().startswith("unnamed:") else bare), None)
+    if _NO_NAME.fullmatch(name):
+        return Column(name, INDEX, None)
+    if found is None or bare in _ROLES:
+        return Column(name, _ROLES.get(bare), None)
     stem = re.sub(r"[\W_]", "", found["stem"]).lower()
     return Column(name, _ROLES.get(stem), int(found["number"]))
+
+
+def key_in(text: str, column: Column) -> float | None:
+    """Return the number that a cell of a column of keys stands for: the one in it, or, of a step, its time in seconds.
+
+    >>> step, layer = columns_of(["timestamp", "layer"])
+    >>> key_in("1970-01-01 00:01:00.5", step), key_in("layers.3", layer), key_in("00:01", layer)
+    (60.5, 3, None)
+    """
+    number = whole_in(text)
+    return _seconds_in(text.strip()) if number is None and column.role == STEP else number
+
+
+def _seconds_in(text: str) -> float | None:
+    """Return a time as ISO 8601 has it, without a date too, as seconds from some moment, None if it is none."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        return None
+    try:
+        moment = np.datetime64(f"{found['date'] or '1970-01-01'}T{found['time']}", "us")
+    except ValueError:  # the 31st of February
+        return None
+    hours, minutes = (int(part or 0) for part in (found["hours"], found["minutes"]))
+    return moment.astype(np.int64).item() / 1e6 - (60 * hours + (-minutes if hours < 0 else minutes)) * 60
 
 
 def whole_in(text: str) -> int | None:

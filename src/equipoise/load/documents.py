@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,19 @@ from equipoise.load.doubts import placement_by_keys
 from equipoise.load.sglang_files import is_recording, read_recording
 from equipoise.load.statistics import LoadStatistics
 
-__all__ = ["COUNT_KEYS", "LAYOUTS", "Layout", "check_declared", "choose_key", "from_array", "from_document"]
+__all__ = [
+    "COUNT_KEYS",
+    "LAYER_IDS",
+    "LAYOUTS",
+    "Layout",
+    "check_declared",
+    "choose_key",
+    "from_array",
+    "from_document",
+]
 
 COUNT_KEYS = ("logical_count", "counts", "load")  # the names that are taken without asking
+LAYER_IDS = "layer_ids"  # the model's id of each layer, beside the counts
 _SHAPES = "(layers, experts) or (steps, layers, experts)"
 
 
@@ -63,7 +73,7 @@ def from_document(document: Any, path: Path, key: str | None = None) -> LoadStat
                 if layout.matches(document):
                     return layout.read(document, path)
         chosen = choose_key(list(document), key, path)
-        return _from_values(document[chosen], path, chosen)
+        return _with_ids(_from_values(document[chosen], path, chosen), document)
     if key is not None:
         raise no_keys(path, key)
     return _from_values(document, path, "")
@@ -169,7 +179,13 @@ def _kind(value: Any) -> str:
 
 def _read_counts(document: Mapping[Any, Any], path: Path) -> LoadStatistics:
     key = choose_key(list(document), None, path)
-    return _from_values(document[key], path, key)
+    return _with_ids(_from_values(document[key], path, key), document)
+
+
+def _with_ids(load: LoadStatistics, document: Mapping[Any, Any]) -> LoadStatistics:
+    """Return a load with the layer ids that stand beside its counts, if any do."""
+    ids = document.get(LAYER_IDS)
+    return load if ids is None else replace(load, layer_ids=ids)
 
 
 LAYOUTS: tuple[Layout, ...] = (

@@ -81,6 +81,8 @@ def _is_pattern(tokens: NDArray[np.float64]) -> bool:
 def doubts_about(load: LoadStatistics) -> Iterator[str]:
     """Yield a sentence for each reason why the axes of a load may be in another order than they were read in."""
     tokens = load.tokens_per_expert
+    if not tokens.any() or (len(tokens) > 1 and (tokens == tokens[0]).all()):  # sums of alike steps say nothing
+        return
     windows, layers, experts = tokens.shape
     shape = (layers, experts) if windows == 1 else tokens.shape
     if windows == 1:

@@ -1,4 +1,4 @@
-"""Several files, or a folder of them, as one load: steps one after the other, or ranks to be summed."""
+"""Several files, or a folder of them, as one load: steps one after the other, ranks to be summed, or a layer each."""
 
 from __future__ import annotations
 
@@ -10,20 +10,26 @@ from pathlib import Path
 import numpy as np
 
 from equipoise.arrays import check_loads
-from equipoise.errors import FileFormatError
+from equipoise.errors import FileFormatError, counted, listed
 from equipoise.limits import MOST_FILES
 from equipoise.load.sglang_files import time_order
 from equipoise.load.statistics import LoadStatistics
 
-__all__ = ["is_folder_of_files", "joined", "read_folder"]
+__all__ = ["are_steps", "is_folder_of_files", "joined", "read_folder"]
 
 ENDINGS = (".npy", ".npz", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".pt", ".gz")
 _RANK = re.compile(r"rank[_-]?(\d{1,6})", re.IGNORECASE)
+_LAYER = re.compile(r"layers?[._-]?(\d{1,6})", re.IGNORECASE)
 
 
 def is_folder_of_files(path: Path) -> bool:
     """Whether a folder holds a file with one of the names that loads have."""
     return path.is_dir() and bool(_files(path))
+
+
+def are_steps(names: Sequence[str]) -> bool:
+    """Whether files of these names hold steps one after the other, and not what each rank counted, or a layer each."""
+    return len(names) < 2 or not any(all(map(part.search, names)) for part in (_RANK, _LAYER))
 
 
 def read_folder(path: Path, read: Callable[[Path], LoadStatistics]) -> LoadStatistics:
@@ -65,6 +71,8 @@ def read_folder(path: Path, read: Callable[[Path], LoadStatistics]) -> LoadStati
 def joined(loads: Sequence[LoadStatistics], source: str) -> LoadStatistics:
     """Return the windows of several loads of one model as one load, in the order given.
 
+    Loads of a single layer whose files' names say each another layer, ``layer_3.csv`` say, become the layers of one.
+
     Raises
     ------
     FileFormatError
@@ -73,21 +81,43 @@ def joined(loads: Sequence[LoadStatistics], source: str) -> LoadStatistics:
     first = loads[0]
     if len(loads) == 1:
         return dataclasses.replace(first, source=source)
+    layers = [_LAYER.search(Path(load.source).name) for load in loads]
+    ids = [int(layer[1]) for layer in layers if layer]
+    if len(set(ids)) == len(loads) and all(load.num_layers == 1 for load in loads):
+        return _stacked(dict(zip(ids, loads, strict=True)), source)
     _check_alike(loads)
     check_loads(sum(load.num_windows for load in loads), first.num_layers, first.num_logical_experts, source)
     tokens = np.concatenate([load.tokens_per_expert for load in loads])
     return LoadStatistics(tokens, source=source, layer_ids=first.layer_ids)
 
 
+def _stacked(by_layer: dict[int, LoadStatistics], source: str) -> LoadStatistics:
+    """Return loads of one layer each, by layer id, as one load."""
+    ids, loads = zip(*sorted(by_layer.items()), strict=True)
+    shapes = {load.tokens_per_expert.shape for load in loads}
+    if len(shapes) > 1:
+        raise FileFormatError(f"{source} holds layers with different numbers of steps or experts: make them alike.")
+    check_loads(loads[0].num_windows, len(loads), loads[0].num_logical_experts, source)
+    tokens = np.concatenate([load.tokens_per_expert for load in loads], axis=1)
+    return LoadStatistics(tokens, source=source, layer_ids=ids)
+
+
 def _check_alike(loads: Sequence[LoadStatistics]) -> None:
     first = loads[0]
     for load in loads:
         if load.num_logical_experts != first.num_logical_experts or load.layer_ids != first.layer_ids:
+            one, other = (_of(each) for each in (load, first))
             raise FileFormatError(
-                f"{load.source} is of {load.num_layers} layers x {load.num_logical_experts} experts, and "
-                f"{first.source} of {first.num_layers} x {first.num_logical_experts}, or their layer ids differ; only "
-                "loads of the same layers of one model are joined."
+                f"{load.source} is of {one} and {first.source} of {other}; only loads of the same layers of one model "
+                "are joined."
             )
+
+
+def _of(load: LoadStatistics) -> str:
+    ids = load.layer_ids
+    plain = ids == tuple(range(len(ids)))
+    layers = counted(len(ids), "layer") if plain else f"{counted(len(ids), 'layer')} ({listed(ids, 4)})"
+    return f"{layers} x {counted(load.num_logical_experts, 'expert')}"
 
 
 def _files(path: Path) -> list[Path]:

@@ -245,6 +245,7 @@ def _draw_log_share(row: LoadPreset, seed: int) -> Floats:
     layers, experts = row.num_layers, row.num_logical_experts
 
     def between(stream: int, low: float, high: float, *shape: int) -> Floats:
+        """Return numbers between two, drawn from a stream."""
         return low + (high - low) * draws.uniforms(seed, stream, *shape)
 
     logs = between(SIGMA, *row.sigma, layers, 1) * np.maximum(draws.normals(seed, BODY, layers, experts), _COLDEST)

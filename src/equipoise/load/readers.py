@@ -31,7 +31,7 @@ from equipoise.load.tensorrt_llm_files import META, is_statistics_folder, read_s
 from equipoise.load.text_files import read_csv, read_json
 from equipoise.load.torch_files import read_torch
 
-__all__ = ["FORMATS", "Format", "read_load"]
+__all__ = ["FORMATS", "Format", "is_text", "read_load"]
 
 log = logging.getLogger("equipoise")
 PACKERS = {b"\xfd7zXZ\0": "xz", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
@@ -114,6 +114,9 @@ def read_load(
     flag(may_be_placement, "may_be_placement")
     if isinstance(path, list | tuple) and path:
         paths = [as_path(each) for each in path]
+        twice = next((each for i, each in enumerate(paths) if each in paths[:i]), None)
+        if twice is not None:
+            raise FileFormatError(f"{twice} is named twice, and its steps would count twice; name it once.")
         loads = [_read_one(each, key) for each in paths]
         load = joined(loads, ", ".join(map(str, paths)))
     else:
@@ -143,6 +146,13 @@ def _read_one(path: Path, key: str | None) -> LoadStatistics:
             f"{path} looks like a Python pickle, which is not loaded because unpickling runs code; "
             "save the counts with numpy.save."
         )
+    if head[8:10] == b'{"':
+        raise FileFormatError(
+            f"{path} is a safetensors file; name the folder of TensorRT-LLM's statistics, with {META} in it, or save "
+            "the counts with numpy.save."
+        )
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise FileFormatError(f"{path} is UTF-16 text; save it as UTF-8.")
     known = ", ".join(row.name for row in FORMATS)
     raise FileFormatError(f"{path} starts like none of the formats that can be read: {known}.")
 
@@ -162,7 +172,8 @@ def _starts_json(_: Path, head: bytes) -> bool:
     return head.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] in (b"[", b"{")
 
 
-def _is_text(_: Path, head: bytes) -> bool:
+def is_text(_: Path, head: bytes) -> bool:
+    """Whether a file begins with text in UTF-8: a table, where it is not JSON."""
     if not head or b"\0" in head:
         return False
     try:
@@ -193,7 +204,7 @@ FORMATS: tuple[Format, ...] = (
     Format("torch before 1.6", lambda _, head: LEGACY in head[:32], read_torch),
     Format("Parquet or Arrow", lambda _, head: head.startswith((PARQUET, ARROW)), read_columns),
     Format("JSON", _starts_json, read_json),
-    Format("CSV", _is_text, read_csv),
+    Format("CSV", is_text, read_csv),
     Format("a TensorRT-LLM folder", lambda path, _: is_statistics_folder(path), read_statistics_folder),
     Format("a folder of SGLang recordings", lambda path, _: is_recording_folder(path), read_recording_folder),
     Format("a folder of loads that a plug-in kept", lambda path, _: is_record_folder(path), read_record_folder),

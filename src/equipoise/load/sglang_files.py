@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from equipoise.arrays import as_numpy, as_windows, check_loads
 from equipoise.decode.torch import decode_torch
-from equipoise.errors import FileFormatError, listed, shown
+from equipoise.errors import FileFormatError, listed, numbered, shown
 from equipoise.limits import MOST_FILES
 from equipoise.load.statistics import LoadStatistics
 
@@ -157,8 +157,8 @@ def _check_ranks(seen: set[tuple[int, int]], source: Path) -> None:
     missing = sorted(set(range(max(ranks) + 1)) - ranks)
     if missing:
         raise FileFormatError(
-            f"{source} holds what ranks {listed(sorted(ranks))} recorded, and nothing of ranks {listed(missing)}; a "
-            "load is the sum over all ranks. Name a folder with a file of each."
+            f"{source} holds what {numbered('rank', sorted(ranks))} recorded, and nothing of "
+            f"{numbered('rank', missing)}; a load is the sum over all ranks. Name a folder with a file of each."
         )
     passes = {forward for forward, _ in seen}
     partial = sorted(forward for forward in passes if any((forward, rank) not in seen for rank in ranks))

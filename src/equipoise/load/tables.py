@@ -7,139 +7,31 @@ long                  a column that names the expert: one count a row, beside la
 wide                  a column for each expert, beside an index, a layer or a step; without names too
 ====================  ==============================================================================
 
-A pair of layer and expert that has no row in a long table counts as 0. Rows of several ranks are summed.
+What long rows become is in ``long_tables.py``.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.arrays import check_loads
-from equipoise.errors import FileFormatError, listed, shown
-from equipoise.limits import MOST_LAYERS, MOST_SLOTS
-from equipoise.load.columns import COUNT, DERIVED, EXPERT, INDEX, LAYER, RANK, SLOT, STEP, Column, columns_of
-from equipoise.load.documents import from_array, no_keys
+from equipoise.errors import FileFormatError, shown
+from equipoise.limits import MOST_LAYERS
+from equipoise.load.columns import EXPERT, INDEX, LAYER, STEP
+from equipoise.load.documents import from_array
+from equipoise.load.keys import first_repeat, named, plain, whole
+from equipoise.load.layouts import Layout
+from equipoise.load.long_tables import read_long
 from equipoise.load.statistics import LoadStatistics
 
-__all__ = ["Layout", "is_header", "layout_of", "read_rows"]
+__all__ = ["read_rows"]
 
 log = logging.getLogger("equipoise")
 Floats = NDArray[np.float64]
-
-SPARSE = (1 << 22, 256)
-"""A long table may stand for so many counts, or for so many times its rows, whichever is more."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What each column of a table is: ``keys`` say which counts a row holds, ``values`` are counts."""
-
-    columns: tuple[Column, ...]
-    keys: tuple[int, ...]
-    values: tuple[int, ...]
-    is_long: bool
-
-    def is_in_use(self, column: int) -> bool:
-        """Whether the cells of a column must be numbers."""
-        return column in self.keys or column in self.values
-
-
-def is_header(cells: Sequence[float | None]) -> bool:
-    """Whether a first line, as numbers and None, names columns: words, or the numbers 0 to E - 1 in any order."""
-    if any(cell is None for cell in cells):
-        return True
-    return len(cells) > 1 and sorted(c for c in cells if c is not None) == list(range(len(cells)))
-
-
-def layout_of(names: Sequence[str], path: Path, key: str | None = None) -> Layout:
-    """Decide from its names what each column of a table is.
-
-    Raises
-    ------
-    FileFormatError
-        If a name comes twice, or no reading of them is safe. The message names the column.
-    """
-    columns = columns_of(names)
-    plain = [column.name for column in columns if column.name]
-    twice = next((name for name in plain if plain.count(name) > 1), None) if len(set(plain)) < len(plain) else None
-    if twice is not None:
-        raise FileFormatError(f"{path} has two columns called {shown(twice)}; keep one of them.")
-    roles: dict[str | None, list[int]] = {}
-    for i, column in enumerate(columns):
-        if column.number is None:
-            roles.setdefault(column.role, []).append(i)
-    numbered = [i for i, column in enumerate(columns) if column.number is not None]
-    if SLOT in roles and len(numbered) < 2:
-        raise FileFormatError(
-            f"{path} counts by slot (column {shown(columns[roles[SLOT][0]].name)}), which says nothing about experts "
-            "without the placement in force; name a file of counts by logical expert."
-        )
-    if EXPERT in roles and len(numbered) < 2:
-        return _long(columns, roles, path, key)
-    if EXPERT in roles and all(columns[i].role == LAYER for i in numbered):  # rows are experts, columns layers
-        return Layout(tuple(columns), tuple(roles[EXPERT]), tuple(numbered), False)
-    return _wide(columns, roles, numbered, path, key)
-
-
-def _long(columns: list[Column], roles: dict[str | None, list[int]], path: Path, key: str | None) -> Layout:
-    for role in (LAYER, EXPERT, STEP, RANK):
-        if len(roles.get(role, ())) > 1:
-            names = listed(columns[i].name for i in roles[role])
-            raise FileFormatError(f"{path} has several columns for the {role}: {names}; keep one of them.")
-    counts = roles.get(COUNT, [])
-    if key is not None:
-        counts = [i for i, column in enumerate(columns) if column.name == key]
-        if not counts:
-            raise FileFormatError(f"{path} has no column {shown(key)}; it has {listed(c.name for c in columns)}.")
-    elif not counts:  # one column that is left over can only be the counts
-        counts = list(roles.get(None, []))
-    if len(counts) != 1:
-        names = listed(columns[i].name for i in counts) if counts else listed(c.name for c in columns)
-        raise FileFormatError(
-            f"{path} names experts, and {'several columns could be' if counts else 'no column is'} their counts: "
-            f"{names}. {'Name one of them as key' if counts else 'Call one count'}."
-        )
-    keys = tuple(roles[role][0] for role in (LAYER, EXPERT, STEP, RANK) if role in roles)
-    return Layout(tuple(columns), keys, (counts[0],), True)
-
-
-def _wide(
-    columns: list[Column], roles: dict[str | None, list[int]], numbered: list[int], path: Path, key: str | None
-) -> Layout:
-    if key is not None:
-        raise no_keys(path, key)
-    bare = roles.get(None, []) + roles.get(COUNT, []) + roles.get(DERIVED, [])
-    keys = [i for role in (LAYER, STEP, INDEX) for i in roles.get(role, ())]
-    if RANK in roles:
-        raise FileFormatError(
-            f"{path} has a column {shown(columns[roles[RANK][0]].name)}; a load is the sum over ranks. Sum them first."
-        )
-    if numbered:
-        others = {columns[i].role for i in numbered} & {STEP, RANK, SLOT}
-        if others:
-            raise FileFormatError(
-                f"{path} has a column for each {others.pop()}; a load has a column for each expert, or a row for each "
-                "layer and expert."
-            )
-        odd = [i for i in roles.get(None, ()) if columns[i].name]
-        if odd:
-            raise FileFormatError(
-                f"{path}, line 1, column {odd[0] + 1} holds {shown(columns[odd[0]].name)} beside the numbers of "
-                "experts; name it layer or step, or remove it."
-            )
-        return Layout(tuple(columns), tuple(keys), tuple(numbered), False)
-    if COUNT in roles and (keys or len(bare) == 1):
-        raise FileFormatError(
-            f"{path} has a column {shown(columns[roles[COUNT][0]].name)} and none that names the expert; "
-            f"its columns are {listed(c.name for c in columns)}. Add the expert of each row."
-        )
-    return Layout(tuple(columns), tuple(keys), tuple(sorted(bare)), False)
 
 
 def read_rows(rows: Floats, layout: Layout | None, path: Path, first: int) -> LoadStatistics:
@@ -162,7 +54,7 @@ def read_rows(rows: Floats, layout: Layout | None, path: Path, first: int) -> Lo
     if layout is None:
         return _unnamed(rows, path, first)
     if layout.is_long:
-        return _read_long(rows, layout, path, first)
+        return read_long(rows, layout, path, first)
     return _read_wide(rows, layout, path, first)
 
 
@@ -194,32 +86,38 @@ def _read_wide(rows: Floats, layout: Layout, path: Path, first: int) -> LoadStat
     columns = layout.columns
     values = rows[:, _in_order(layout, path)]
     roles = {columns[i].role: i for i in layout.keys}
+    unnamed = [rows[:, i] for i in layout.keys if columns[i].role == INDEX]
+    if LAYER not in roles and any(not np.array_equal(unnamed[0], other) for other in unnamed[1:]):
+        raise FileFormatError(
+            f"{path} has {len(unnamed)} columns without a name before its counts; call them step and layer, or layer "
+            "and expert where each line holds one count."
+        )
     if EXPERT in roles or _are_layers(layout):
-        order = np.argsort(_whole(rows[:, roles[EXPERT]], "the expert", path, first)) if EXPERT in roles else None
+        order = np.argsort(whole(rows[:, roles[EXPERT]], "the expert", path, first)) if EXPERT in roles else None
         turned = values[order].T if order is not None else values.T
         ids = [columns[i].number or 0 for i in sorted(layout.values, key=lambda i: columns[i].number or 0)]
-        return _named(turned[None], ids, path)
+        return named(turned[None], ids, path)
     if STEP not in roles and len(rows) > MOST_LAYERS:
         raise FileFormatError(f"{path} has more than {MOST_LAYERS:,} lines, which no model has layers.")
     if STEP in roles:
-        steps = _whole(rows[:, roles[STEP]], "the step", path, first)
+        steps = rows[:, roles[STEP]]
         if LAYER not in roles:
             raise FileFormatError(
                 f"{path} has a column {shown(columns[roles[STEP]].name)} and none that names the layer; add it."
             )
-        layers = _whole(rows[:, roles[LAYER]], "the layer", path, first)
+        layers = whole(rows[:, roles[LAYER]], "the layer", path, first)
         return _by_step(values, steps, layers, path, first)
     name = LAYER if LAYER in roles else INDEX
     if name not in roles:
         return from_array(values, path, "the table")
-    layers = _whole(rows[:, roles[name]], "the layer", path, first)
+    layers = whole(rows[:, roles[name]], "the layer", path, first)
     if len(np.unique(layers)) < len(layers):
-        row = _first_repeat(layers)
+        row = first_repeat(layers)
         raise FileFormatError(
             f"{path}, line {first + row} is a second line of layer {int(layers[row])}; name the steps in a column step."
         )
     order = np.argsort(layers, kind="stable")
-    return _named(values[None, order], layers[order].tolist(), path)
+    return named(values[None, order], layers[order].tolist(), path)
 
 
 def _by_step(values: Floats, steps: Floats, layers: Floats, path: Path, first: int) -> LoadStatistics:
@@ -227,10 +125,10 @@ def _by_step(values: Floats, steps: Floats, layers: Floats, path: Path, first: i
     layer_ids, layer = np.unique(layers, return_inverse=True)
     step, layer = step.reshape(-1), layer.reshape(-1)
     check_loads(len(step_ids), len(layer_ids), values.shape[1], str(path))
-    repeated = _first_repeat(steps, layers)
+    repeated = first_repeat(steps, layers)
     if repeated >= 0:
         raise FileFormatError(
-            f"{path}, line {first + repeated} is a second line of step {int(steps[repeated])}, layer "
+            f"{path}, line {first + repeated} is a second line of step {plain(steps[repeated])}, layer "
             f"{int(layers[repeated])}; keep one of them."
         )
     if len(values) < len(step_ids) * len(layer_ids):
@@ -240,45 +138,7 @@ def _by_step(values: Floats, steps: Floats, layers: Floats, path: Path, first: i
         )
     tokens = np.zeros((len(step_ids), len(layer_ids), values.shape[1]))
     tokens[step, layer] = values
-    return _named(tokens, layer_ids.tolist(), path)
-
-
-def _read_long(rows: Floats, layout: Layout, path: Path, first: int) -> LoadStatistics:
-    columns = layout.columns
-    place = {columns[i].role: i for i in layout.keys}
-    found = {role: _whole(rows[:, i], f"the {role}", path, first) for role, i in place.items()}
-    experts = found[EXPERT].astype(np.int64)
-    repeated = _first_repeat(*found.values())
-    if repeated >= 0:
-        where = ", ".join(f"{role} {int(values[repeated])}" for role, values in found.items())
-        raise FileFormatError(
-            f"{path}, line {first + repeated} is a second line of {where}; name what tells them apart in a column "
-            "step, or sum them."
-        )
-    nothing = np.zeros(len(rows))
-    layer_ids, layer = np.unique(found.get(LAYER, nothing), return_inverse=True)
-    step_ids, step = np.unique(found.get(STEP, nothing), return_inverse=True)
-    shape = (len(step_ids), len(layer_ids), int(experts.max()) + 1)
-    if shape[2] > MOST_SLOTS:
-        raise FileFormatError(f"{path} names expert {shape[2] - 1:,}; at most {MOST_SLOTS:,} experts are planned for.")
-    check_loads(*shape, str(path))
-    cells = int(np.prod(shape))
-    least, times = SPARSE
-    if cells > max(least, times * len(rows)):
-        raise FileFormatError(
-            f"{path} has {len(rows):,} rows for {shape[0]:,} steps, {shape[1]:,} layers and {shape[2]:,} experts, "
-            "nearly all of them without a count. Check the columns."
-        )
-    cell = (step.reshape(-1) * shape[1] + layer.reshape(-1)) * shape[2] + experts
-    tokens = np.asarray(np.bincount(cell, rows[:, layout.values[0]], cells).reshape(shape), dtype=np.float64)
-    pairs = np.unique(layer.reshape(-1) * shape[2] + experts)
-    missing = shape[1] * shape[2] - len(pairs)
-    if missing:
-        log.warning(
-            "%s has no row for %d of %d pairs of layer and expert, which count as 0 tokens; experts are 0 to %d.",
-            path, missing, shape[1] * shape[2], shape[2] - 1,
-        )  # fmt: skip
-    return _named(tokens, layer_ids.tolist(), path)
+    return named(tokens, layer_ids.tolist(), path)
 
 
 def _in_order(layout: Layout, path: Path) -> list[int]:
@@ -306,31 +166,3 @@ def _in_order(layout: Layout, path: Path) -> list[int]:
 
 def _are_layers(layout: Layout) -> bool:
     return all(layout.columns[i].role == LAYER and layout.columns[i].number is not None for i in layout.values)
-
-
-def _named(tokens: Floats, layer_ids: Sequence[float], path: Path) -> LoadStatistics:
-    ids = tuple(int(layer) for layer in layer_ids)
-    read = from_array(tokens, path, "the table")
-    return LoadStatistics(read.tokens_per_expert, source=str(path), layer_ids=ids)
-
-
-def _whole(values: Floats, what: str, path: Path, first: int) -> Floats:
-    wrong = values != np.floor(values)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise FileFormatError(f"{path}, line {first + row}: {what} is {values[row]}; it must be a whole number.")
-    return values
-
-
-def _first_repeat(*keys: Floats) -> int:
-    """Return the first row whose keys are those of an earlier one, -1 if there is none."""
-    code = np.zeros(len(keys[0]), dtype=np.int64)
-    for key in keys:
-        values, place = np.unique(key, return_inverse=True)
-        _, code = np.unique(code * len(values) + place.reshape(-1), return_inverse=True)
-    _, where = np.unique(code, return_index=True)
-    if len(where) == len(code):
-        return -1
-    fresh = np.zeros(len(code), dtype=np.bool_)
-    fresh[where] = True
-    return int(np.argmin(fresh))

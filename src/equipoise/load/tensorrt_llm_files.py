@@ -49,8 +49,8 @@ def read_statistics_folder(path: Path, key: str | None = None) -> LoadStatistics
     files = _rank_files(path)
     if sorted(files) != list(range(len(files))) or not files:
         raise FileFormatError(
-            f"{path} holds the statistics of ranks {listed(sorted(files))}; it needs rank0.safetensors and one file "
-            "for each rank after it, without a hole."
+            f"{path} holds the statistics of {f'rank {listed(sorted(files))}' if files else 'no rank'}; it needs "
+            "rank0.safetensors and one file for each rank after it, without a hole."
         )
     ranks = [_read_rank(files[rank], experts) for rank in sorted(files)]
     for rank, counts in enumerate(ranks):
@@ -98,6 +98,7 @@ def _read_rank(path: Path, experts: int) -> dict[tuple[int, int], NDArray[Any]]:
     found: dict[tuple[int, int], NDArray[Any]] = {}
 
     def look(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Refuse a key, or an array, that none of the statistics is."""
         if _KEY.fullmatch(name) is None:
             raise FileFormatError(f"{path} has the key {shown(name)}; keys are '<iteration>_<layer>', such as '100_3'.")
         if shape != (experts,) or dtype.kind not in "iu":

@@ -298,6 +298,7 @@ class Peers:
         lock = threading.Lock()
 
         def collect(rank: int) -> None:
+            """Ask a rank for its report, or freeze it where it gives none."""
             answer = self.ask(rank, f"{key}/report", seconds * 2 / 3 - 0.25)
             if answer is None and instead:
                 answer = self._request(rank, {"freeze": instead}, 0.2)

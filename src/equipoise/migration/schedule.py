@@ -179,6 +179,7 @@ class MigrationSchedule:
         experts = self.current.num_logical_experts
 
         def work(block: slice) -> None:
+            """Fill the tables of some layers."""
             schedule_layers(old[block], new[block], experts, links, table[block], length[block], restore[block])
 
         for_each(work, blocks(layers, self.threads), self.threads)

@@ -26,6 +26,7 @@ def lines(
     """Return curves by name, each x and y; ``marks`` are level lines with a name, ``doubling`` makes x logarithmic."""
 
     def paint(axes: Any) -> None:
+        """Draw a line for each name."""
         for i, (name, (x, y)) in enumerate(curves.items()):
             marker = "o" if dots else None
             axes.plot(
@@ -53,6 +54,7 @@ def bars(groups: Mapping[str, Sequence[float]], x_label: str, y_label: str, leve
     """Return bars side by side, for each name one at each place; ``level`` is a line across."""
 
     def paint(axes: Any) -> None:
+        """Draw bars side by side."""
         width = 0.84 / len(groups)
         for i, (name, heights) in enumerate(groups.items()):
             at = np.arange(len(heights)) + (i - (len(groups) - 1) / 2) * width
@@ -77,6 +79,7 @@ def heat(
     """
 
     def paint(axes: Any) -> None:
+        """Draw a table as colours."""
         rows = len(values)
         shown = axes.imshow(
             values, aspect="auto", interpolation="nearest", cmap="viridis", vmin=min(least, 0.999), vmax=1.0,
@@ -102,6 +105,7 @@ def points(
     shapes = "osD^vP*X"
 
     def paint(axes: Any) -> None:
+        """Draw named points."""
         for i, (name, (x, y)) in enumerate(groups.items()):
             axes.plot(x, y, shapes[i % 8], color=_colour(i), label=name, markersize=6)
         if diagonal:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.arguments import as_index, as_ranks
-from equipoise.errors import InfeasibleError, InvalidInputError, InvalidPlacementError, listed, shown
+from equipoise.errors import InfeasibleError, InvalidInputError, InvalidPlacementError, counted, numbered, shown
 from equipoise.placement import Placement
 from equipoise.problem import Cluster, PlacementProblem
 
@@ -75,10 +75,11 @@ class InForce:
             raise InvalidInputError(f"lost_ranks names all {cluster.num_ranks} ranks; one at least must be left.")
         slots = len(alive) * cluster.slots_per_rank
         if slots < experts:
+            need = counted(-(-experts // cluster.slots_per_rank) - len(alive), "rank")
             raise InfeasibleError(
-                f"{slots} slots on the {len(alive)} ranks that are left cannot hold {experts} logical experts. Bring "
-                f"back {-(-experts // cluster.slots_per_rank) - len(alive)} ranks, or use at least "
-                f"{-(-experts // len(alive))} slots a rank."
+                f"{counted(slots, 'slot')} on the {counted(len(alive), 'rank')} that "
+                f"{'is' if len(alive) == 1 else 'are'} left cannot hold {experts} logical experts. Bring back {need}, "
+                f"or use at least {-(-experts // len(alive))} slots a rank."
             )
         node = (np.arange(cluster.num_ranks) // cluster.ranks_per_node).astype(np.int32)
         nodes = len(np.unique(node[alive]))
@@ -143,7 +144,7 @@ def known_lost(current: Any, lost_ranks: Iterable[int], restored_ranks: Iterable
     for rank in restored:
         if as_index(rank, -1) not in recorded:
             raise InvalidInputError(
-                f"restored_ranks names {shown(rank)}; what is in force records the ranks {listed(recorded)} as lost."
+                f"restored_ranks names {shown(rank)}; what is in force records {numbered('rank', recorded)} as lost."
             )
         if as_index(rank) in [as_index(other, -1) for other in named]:
             raise InvalidInputError(f"lost_ranks and restored_ranks both name {shown(rank)}; leave it out of one.")

@@ -90,6 +90,7 @@ def _run(
     units = np.array_split(np.arange(len(new)), min(len(new), num_threads(threads)) or 1)
 
     def work(layers: NDArray[np.int64]) -> None:
+        """Name the ranks of some layers."""
         part = slice(layers[0], layers[-1] + 1)
         _match(new[part], old[part], slots_per_rank, ranks_per_node, experts, rename_nodes, matched[part])
 

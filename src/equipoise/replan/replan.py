@@ -267,6 +267,7 @@ def _as_before(found: Next, how: How) -> Plans:
     arrived = count_transfers(start, found.placement, lost)
 
     def plan(problem: PlacementProblem, layers: NDArray[np.int64]) -> Placement:
+        """Return the next placement of some layers, for as many transfers as the plan takes."""
         table = start.physical_to_logical[layers]
         current = Placement(table, start.num_ranks, start.num_logical_experts)
         within = Budget(int(arrived[layers].max()), lost_ranks=lost)

@@ -74,13 +74,16 @@ def pack(
     sorted_rows = [_sort_row(weight[row]) for row in range(rows)]
 
     def starts(row: int) -> Starts:
+        """Return how the restarts of a row begin."""
         return Starts(*sorted_rows[row], key[row], settings.noise, settings.restarts)
 
     def score(unit: tuple[int, int]) -> None:
+        """Score some restarts of a row, and keep the best."""
         row, chunk = unit
         _score(starts(row), num_packs, edges[chunk], edges[chunk + 1], kept[row, chunk])
 
     def finish(row: int) -> None:
+        """Refine the best restarts of a row, and write its packs."""
         survivors, how = _merge(kept[row]), (settings.swaps, settings.extremes)
         _finish(starts(row), num_packs, survivors, how, pack_index[row], rank_in_pack[row])
 

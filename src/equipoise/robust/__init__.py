@@ -24,8 +24,8 @@ file             idea
 ===============  =========================================================================
 ``rows.py``      a forecast as whole numbers; the load from which a plan starts
 ``numba.py``     the contract, native: by the inner products of experts
-``steps.py``     from a placement in force: the steps that gain most for what they move
-``*reference``   both in plain Python
+``steps/``       from a placement in force: the steps that gain most for what they move
+``reference.py`` the contract in plain Python
 ``fresh.py``     a plan made anew: start, then swaps
 ``scenarios.py`` what a placement would be, window by window
 ===============  =========================================================================

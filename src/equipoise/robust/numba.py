@@ -28,6 +28,7 @@ def swap(
     objective = np.empty(len(held), dtype=np.int64)
 
     def work(part: slice) -> None:
+        """Swap in some layers."""
         _swap_layers(rows[part], held[part], node, objective[part])
 
     for_each(work, blocks(len(held), threads), threads)

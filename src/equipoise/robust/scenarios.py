@@ -23,6 +23,7 @@ def scenario_busiest(forecast: Forecast, held: NDArray[np.int32], threads: int |
     busiest = np.empty((1 + len(off), len(held)))
 
     def work(part: slice) -> None:
+        """Add up some layers."""
         for layer in range(part.start, part.stop):
             _busiest(share, off, held, layer, busiest)
 

@@ -5,7 +5,7 @@ file                  idea
 ====================  =======================================================================
 ``trace.py``          the noun: recorded steps, read in pieces
 ``trace_files.py``    the table of files and folders that hold a trace
-``long_csv.py``       CSV with a line for each count
+``long_csv.py``       steps from a table with a line for each count
 ``sglang_tokens.py``  SGLang's recordings of single tokens
 ``windows.py``        steps joined to windows, some at a time
 ``settings.py``       what is asked: planners, slots, how often, how much may move

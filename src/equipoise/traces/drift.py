@@ -72,6 +72,7 @@ class Drift:
         """Return it as plain values, without the loads."""
 
         def plain(values: Floats) -> list[float | None]:
+            """Return numbers as JSON has them."""
             return [None if np.isnan(value) else float(value) for value in values]
 
         return {

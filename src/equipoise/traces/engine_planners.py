@@ -44,6 +44,7 @@ class EnginePlanner:
         module = _imported(self)
 
         def plans(windows: Floats, cluster: Cluster, groups: int | None, held: Ints) -> Ints:
+            """Return the slots that the engine's planner fills."""
             found = self.call(module, sys.modules["torch"], windows, cluster, groups, held)
             return np.ascontiguousarray(found.cpu().numpy(), np.int32)
 
@@ -85,6 +86,7 @@ def _call_vllm(module: Any, torch: Any, windows: Floats, cluster: Cluster, group
 
 def _call_sglang(algorithm: str) -> Callable[..., Any]:
     def call(module: Any, torch: Any, windows: Floats, cluster: Cluster, groups: int | None, held: Ints) -> Any:
+        """Call the planner as SGLang does."""
         whole = groups is not None and groups % cluster.num_nodes == 0
         chosen = module.EplbAlgorithm[f"{algorithm}_hierarchical" if whole else algorithm]
         # The function below the registered one, which a plug-in of ours may have replaced.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from equipoise.arguments import as_instance, as_names, flag
 from equipoise.dispatch.rules import find_rule
-from equipoise.errors import FileFormatError, InvalidInputError, shown
+from equipoise.errors import FileFormatError, InvalidInputError, counted, shown
 from equipoise.latency.model import LatencyModel
 from equipoise.migration.schedule import LinkSpeeds
 from equipoise.problem import Cluster, check_counts
@@ -159,8 +159,8 @@ def replay(
     whole = trace.num_steps // asked.window
     if whole < 2:
         raise InvalidInputError(
-            f"{trace.source} has {trace.num_steps:,} steps, which make {whole} of {asked.window:,} a window; a plan "
-            "from the past needs a window after it. Record more, or use a smaller window."
+            f"{trace.source} has {counted(trace.num_steps, 'step')}, which make {whole} of {asked.window:,} a window; "
+            "a plan from the past needs a window after it. Record more, or use a smaller window."
         )
     num_threads(threads)
     walk = Walk(trace, asked, settings, threads)

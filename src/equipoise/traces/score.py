@@ -58,6 +58,7 @@ def realised(
     kept: dict[tuple[Setting, int], Maps] = {}
 
     def work(window: int) -> None:
+        """Score the steps of a window."""
         assert block.steps is not None
         sums = {key: np.zeros(3) for key in tables}
         number = 0

@@ -226,6 +226,7 @@ def tokens_source(
     ends = np.append(np.flatnonzero(np.diff(step)) + 1, tokens)
 
     def pieces() -> Iterator[Steps]:
+        """Yield some steps at a time."""
         waiting, behind, next_step = np.empty((0, layers, k), np.int32), 0, 0
         for piece in read():
             _check_experts(piece, num_experts)

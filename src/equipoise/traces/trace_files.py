@@ -6,7 +6,8 @@ file or folder             what it is
 .npy                       [steps, layers, experts], read in pieces; with ``tokens_per_step`` [tokens, layers, k]
 .npz                       the same under a key; ``routed_experts`` or ``topk_ids`` [tokens, layers, k], as vLLM
                            returns them, with ``step`` [tokens] and, if it is there, ``num_experts``
-CSV in long form           a header with ``layer``, ``expert``, ``count`` and, if it is there, ``step``
+a long table in text       a header with ``layer``, ``expert``, ``count`` and, if it is there, ``step``, as
+                           ``read_load`` reads it
 a folder of dumps          files that each hold steps, in the order of the numbers in their names, read one by one:
                            SGLang's ``stat`` dumps, what a plug-in keeps, or any load
 SGLang's ``per_token``     recordings of all ranks: the experts of each token, see ``sglang_tokens.py``
@@ -32,13 +33,16 @@ from equipoise.decode.numpy import read_array
 from equipoise.decode.pieces import Rows, npy_rows, npz_rows
 from equipoise.decode.source import opened, reading
 from equipoise.decode.torch import outline_torch
-from equipoise.errors import FileFormatError, shown
+from equipoise.errors import FileFormatError
 from equipoise.limits import LARGEST_TRACE, MOST_LAYERS, MOST_SLOTS
 from equipoise.load import read_load
-from equipoise.load.documents import COUNT_KEYS
+from equipoise.load.documents import COUNT_KEYS, LAYER_IDS
+from equipoise.load.folders import are_steps
+from equipoise.load.readers import is_text
 from equipoise.load.recorded_files import is_record_folder
 from equipoise.load.sglang_files import is_recording
-from equipoise.traces.long_csv import is_long_csv, read_long_csv
+from equipoise.load.text_files import read_long_csv
+from equipoise.traces.long_csv import long_source
 from equipoise.traces.sglang_tokens import holds_tokens, read_tokens
 from equipoise.traces.trace import Source, Steps, Trace, tokens_source
 
@@ -106,7 +110,7 @@ def _read_npz(asked: Asked) -> Trace | None:
         if len(keys) < len(archive.sizes):
             return None  # a torch file
         small = {}
-        for name in ("step", "num_experts"):
+        for name in ("step", "num_experts", LAYER_IDS):
             if name in keys:
                 with archive.open(f"{name}.npy", f"{asked.path}: {name}") as stream:
                     small[name] = read_array(stream, archive.sizes[f"{name}.npy"], f"{asked.path}: {name}")
@@ -124,20 +128,22 @@ def _read_npz(asked: Asked) -> Trace | None:
     if chosen in TOKEN_KEYS or asked.tokens_per_step is not None:
         experts = small.get("num_experts")
         return _of_tokens(rows, asked, small.get("step"), None if experts is None else int(experts.reshape(-1)[0]))
-    return _of_counts(rows)
+    ids = small.get(LAYER_IDS)
+    return _of_counts(rows, None if ids is None else tuple(ids.reshape(-1).tolist()))
 
 
-def _of_counts(rows: Rows) -> Trace | None:
+def _of_counts(rows: Rows, layer_ids: tuple[int, ...] | None = None) -> Trace | None:
     if len(rows.shape) != 3 or rows.dtype.kind == "b":
         return None  # read_load says what is wrong, or takes it for a single step
     steps, layers, experts = rows.shape
     _check_shape(layers, experts, rows.path)
 
     def pieces() -> Iterator[Steps]:
+        """Yield some steps at a time."""
         for piece in rows.pieces():
             yield Steps(piece)
 
-    return Trace(Source((steps, layers, experts), pieces), str(rows.path))
+    return Trace(Source((steps, layers, experts), pieces), str(rows.path), layer_ids)
 
 
 def _of_tokens(rows: Rows, asked: Asked, step: NDArray[Any] | None, experts: int | None) -> Trace:
@@ -185,6 +191,7 @@ def _read_folder(asked: Asked) -> Trace | None:
         lengths.append(found.num_windows)
 
     def pieces() -> Iterator[Steps]:
+        """Yield the steps of a file at a time."""
         for file, length in zip(files, lengths, strict=True):
             counts = read_load(file, key=_key_in(asked)).tokens_per_expert
             if counts.shape != (length, *shape):
@@ -221,7 +228,9 @@ def _is_folder_of_dumps(path: Path, _: bytes) -> bool:
     if not path.is_dir() or (path / "meta_info.json").is_file():
         return False
     files = _dumps(path)
-    return bool(files) and not (files[0].suffix == ".pt" and _is_rank_file(files[0]))
+    if not files or not (is_record_folder(path) or are_steps([file.name for file in files])):
+        return False
+    return not (files[0].suffix == ".pt" and _is_rank_file(files[0]))
 
 
 def _is_rank_file(path: Path) -> bool:
@@ -244,16 +253,19 @@ def _read_recorded(asked: Asked) -> Trace | None:
     return Trace(read_tokens(files), str(asked.path))
 
 
+def _is_table(path: Path, head: bytes) -> bool:
+    return is_text(path, head) and head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"[")
+
+
 def _read_csv(asked: Asked) -> Trace | None:
-    if asked.key is not None:
-        raise FileFormatError(f"{asked.path} is CSV, which has no keys; leave out key={shown(asked.key)}.")
-    return Trace(read_long_csv(asked.path), str(asked.path))
+    rows = read_long_csv(asked.path, asked.key)
+    return None if rows is None else Trace(long_source(rows), str(asked.path), rows.layer_ids)
 
 
 TRACE_FORMATS: tuple[TraceFormat, ...] = (
     TraceFormat(".npy", lambda _, head: head.startswith(b"\x93NUMPY"), _read_npy),
     TraceFormat("SGLang's recordings of tokens", _is_recorded, _read_recorded),
     TraceFormat(".npz", lambda _, head: head.startswith((b"PK\x03\x04", b"PK\x05\x06")), _read_npz),
-    TraceFormat("CSV in long form", lambda _, head: is_long_csv(head), _read_csv),
+    TraceFormat("a long table in text", _is_table, _read_csv),
     TraceFormat("a folder of dumps", _is_folder_of_dumps, _read_folder),
 )

@@ -117,6 +117,7 @@ class Walk:
         taken: dict[Setting, tuple[Taken, State]] = {}
 
         def work(key: Setting) -> None:
+            """Take one setting on."""
             if key.planner == ORACLE:
                 taken[key] = self._look_ahead(key, block), self.states[key]
             else:

@@ -47,6 +47,7 @@ def descend(
     spent = np.empty(len(held), dtype=np.int64)
 
     def work(rows: slice) -> None:
+        """Level some layers."""
         layers = Layers(held[rows], was[rows], weight[rows], home[rows], level[rows], limit[rows])
         _descend_layers(layers, node, curve[rows], spent[rows])
 

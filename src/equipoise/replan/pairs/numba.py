@@ -25,6 +25,7 @@ def exchange(
     busiest = np.empty(len(held), dtype=np.int64)
 
     def work(rows: slice) -> None:
+        """Exchange in some layers."""
         _exchange_layers(held[rows], weight[rows], node, target[rows], busiest[rows])
 
     for_each(work, blocks(len(held), threads), threads)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.robust.reference import objective_of
-from equipoise.robust.steps import DEPTH, EMPTY, HALF, HOT, HOTTEST, LEAST_GAIN, LEFT, MAX
+from equipoise.robust.steps.rules import DEPTH, EMPTY, HALF, HOT, HOTTEST, LEAST_GAIN, LEFT, MAX
 
 __all__ = ["descend"]
 
@@ -35,7 +35,7 @@ class Part(NamedTuple):
 
 
 def descend(*asked: Any) -> tuple[Any, ...]:
-    """Make steps in each layer until none pays; arguments and results are those of ``steps.py``."""
+    """Make steps in each layer until none pays; arguments and results are those of the contract."""
     rows, held, was, node, home, level, limit = asked
     done = [
         descend_layer(Layer(rows[at], was[at], node, home[at]), held[at].tolist(), int(level[at]), int(limit[at]))

@@ -1,0 +1,194 @@
+"""A table in text, a line at a time: what its first lines say of the columns, and what number each cell is.
+
+A cell is a number only where nobody could read it as another: a sign between thousands, or a comma before decimals, is
+refused with the place.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from array import array
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.errors import FileFormatError, shown
+from equipoise.limits import MOST_LAYERS
+from equipoise.load.columns import INDEX, columns_of, key_in, whole_in
+from equipoise.load.documents import no_keys
+from equipoise.load.layouts import Layout, is_header, layout_of
+from equipoise.load.long_tables import LongRows, long_rows
+from equipoise.load.statistics import LoadStatistics
+from equipoise.load.tables import read_rows
+
+__all__ = ["TextTable"]
+
+_SIGNS_BETWEEN = re.compile(r"[+-]?\d+([., '_\u00a0\u202f\u2019]\d+)+")
+_BY_THOUSANDS = re.compile(r"[1-9]\d{0,2}(\.\d{3})?")
+
+
+class TextTable:
+    """Rows of numbers as they come, and what the first line says of their columns."""
+
+    def __init__(self, path: Path, key: str | None, delimiter: str) -> None:
+        self._path, self._key = path, key
+        self._layout: Layout | None = None
+        self._numbers = array("d")
+        self._height = self._width = self._begun = self._first = self._blank = 0
+        self._names: list[str] = []
+        self._ends_in_sign = False
+        self._points = _Points(delimiter)
+
+    def add(self, cells: list[str], line: int, remark: str) -> None:
+        """Take the cells of a line."""
+        if not any(cell.strip() for cell in cells):
+            self._blank = self._blank or line  # before the first row and at the end of the file they do no harm
+            return
+        if self._blank and self._height and not (self._layout is not None and self._layout.is_long):
+            raise FileFormatError(f"{self._path}, line {self._blank} is empty; each line must hold one layer.")
+        self._blank = 0
+        if not self._begun:
+            self._begun = line
+            self._begin(cells, remark)
+            if self._names:
+                return
+        if self._height == 0:
+            self._first = line
+            self._meet(cells)
+        if self._ends_in_sign and not cells[-1].strip():
+            cells = cells[:-1]
+        row = self._row(cells, f"{self._path}, line {line}")
+        if len(cells) != self._width:
+            raise FileFormatError(
+                f"{self._path}, line {line} has width {len(cells)}, line {self._begun} has width {self._width}; "
+                "every line needs the same number of cells."
+            )
+        self._height += 1
+        if self._height > MOST_LAYERS and self._layout is None:
+            raise FileFormatError(f"{self._path} has more than {MOST_LAYERS:,} lines, which no model has layers.")
+        self._numbers.extend(row)
+
+    def read(self) -> LoadStatistics:
+        """Return the load."""
+        return read_rows(self._rows(), self._layout, self._path, self._first)
+
+    def read_long(self) -> LongRows | None:
+        """Return the counts of a long table, None of another."""
+        rows, layout = self._rows(), self._layout
+        if layout is None or not layout.is_long:
+            return None
+        return long_rows(rows, layout, self._path, self._first)
+
+    def _rows(self) -> NDArray[np.float64]:
+        if not self._height:
+            raise FileFormatError(f"{self._path} holds a header and no numbers; add a line for each layer.")
+        if self._layout is None and self._key is not None:
+            raise no_keys(self._path, self._key)
+        self._points.refuse_thousands()
+        return np.frombuffer(self._numbers, dtype=np.float64).reshape(self._height, self._width)
+
+    def _begin(self, cells: list[str], remark: str) -> None:
+        """Find the names of the columns: in the first line, or in the remark before it."""
+        names = [cell.strip() for cell in cells]
+        words = all(_number(name) is not None or not name or _has_letter(name) for name in names)
+        if words and is_header([_number(name) for name in names]) and not _is_row(names):
+            self._names = names
+        elif remark:
+            told = [name for name in re.split(r"[\t;,]|\s+", remark) if name]
+            if len(told) == len(cells):
+                self._layout = layout_of(told, self._path, self._key)
+
+    def _meet(self, cells: list[str]) -> None:
+        """Bring names and cells of the first row together.
+
+        A first column may be an index without a name, and a last one, without a name and a cell, nothing but the sign
+        at the end of each line.
+        """
+        names = self._names
+        if len(cells) > 1 and not cells[-1].strip() and (len(names) != len(cells) or not names[-1]):
+            self._ends_in_sign = True
+            names, cells = (names[:-1] if names and not names[-1] else names), cells[:-1]
+        if not names and len(cells) > 1 and _number(cells[0]) is None and whole_in(cells[0]) is not None:
+            names = ["index", *map(str, range(len(cells) - 1))]
+        if len(cells) == len(names) + 1 and len(names) > 1:
+            names = ["index", *names]
+        self._width = len(names or cells)
+        if names:
+            self._layout = layout_of(names, self._path, self._key)
+
+    def _row(self, cells: list[str], place: str) -> list[float]:
+        layout, row = self._layout, []
+        for column, cell in enumerate(cells):
+            if layout is not None and not layout.is_in_use(column):
+                row.append(0.0)
+                continue
+            value = _number(cell)
+            if layout is not None and column in layout.keys:
+                value = key_in(cell, layout.columns[column]) if value is None else value
+            elif self._points.may_be_thousands:
+                self._points.see(cell.strip(), f"{place}, column {column + 1}")
+            if value is None:
+                found = shown(cell) if cell.strip() else "nothing"
+                if _SIGNS_BETWEEN.fullmatch(cell.strip()):
+                    raise FileFormatError(
+                        f"{place}, column {column + 1} holds {found}; write decimals with a point, and nothing between "
+                        "thousands."
+                    )
+                raise FileFormatError(
+                    f"{place}, column {column + 1} holds {found}; it must be a number, with commas between numbers."
+                )
+            if not (math.isfinite(value) and value >= 0):
+                raise FileFormatError(
+                    f"{place}, column {column + 1} is {value}; loads must be finite and not negative."
+                )
+            row.append(value)
+        return row
+
+
+class _Points:
+    """Whether the points in a table may be those between thousands: 4.253 beside 83, and nothing says otherwise."""
+
+    def __init__(self, delimiter: str) -> None:
+        self.may_be_thousands = True
+        self._has_whole = delimiter == ";"  # where commas are decimal, semicolons are between cells
+        self._where = ""
+
+    def see(self, cell: str, place: str) -> None:
+        """Take note of a cell."""
+        if not _BY_THOUSANDS.fullmatch(cell) and cell != "0":
+            self.may_be_thousands = False
+        elif "." not in cell:
+            self._has_whole = True
+        elif not self._where:
+            self._where = f"{place} holds {shown(cell)}, which may be {cell.replace('.', '')}"
+
+    def refuse_thousands(self) -> None:
+        """Raise ``FileFormatError`` if every cell may have points between thousands, and one has."""
+        if self.may_be_thousands and self._has_whole and self._where:
+            raise FileFormatError(f"{self._where}; write nothing between thousands, and all decimals or none.")
+
+
+def _is_row(names: list[str]) -> bool:
+    """Whether a first line holds counts though not all of it are numbers: after a layer's name, or before a sign."""
+    inner = names[:-1] if not names[-1] else names
+    label = columns_of(inner[:1])[0]
+    if _number(label.name) is None and whole_in(label.name) is not None and label.role != INDEX:
+        inner = inner[1:]
+    numbers = [number for number in map(_number, inner) if number is not None]
+    from_one = numbers == list(range(1, len(inner) + 1))
+    return len(numbers) == len(inner) > 1 and not from_one and not is_header(numbers)
+
+
+def _has_letter(text: str) -> bool:
+    return any(character.isalpha() for character in text)
+
+
+def _number(cell: str) -> float | None:
+    if "_" in cell or not cell.isascii():  # float("1_000") and other alphabets' digits are Python's, not a table's
+        return None
+    try:
+        return float(cell)
+    except ValueError:
+        return None
