@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.bounds.bound import GROUPS, Bound, Floats
-from equipoise.kernels.native import frozen, native, spliced
+from equipoise.kernels.native import frozen, internal, native
 from equipoise.problem import PlacementProblem
 
 __all__ = ["BOUND", "all_groupings", "best_groupings", "choose", "node_sets"]
@@ -153,7 +153,7 @@ def _choose(load, sets, set_of_node, ranks_per_node, slots_per_node, chosen, bou
         bound[layer] = best
 
 
-@spliced
+@internal
 def _largest_replica(load, num_slots, promise, replicas):
     """Return t* of one node, or 0 if it is no more than ``promise``, which one count of slots shows."""
     need = np.float64(len(load))
@@ -163,9 +163,15 @@ def _largest_replica(load, num_slots, promise, replicas):
     if need <= num_slots:
         return 0.0
     replicas[:] = 1
-    for _ in range(num_slots - len(load)):
-        replicas[np.argmax(load / replicas)] += 1
-    return (load / replicas).max()
+    for left in range(num_slots - len(load), -1, -1):
+        hottest, largest = 0, load[0] / replicas[0]
+        for expert in range(1, len(load)):
+            each = load[expert] / replicas[expert]
+            if each > largest:
+                hottest, largest = expert, each
+        if left > 0:
+            replicas[hottest] += 1
+    return largest
 
 
 def _holds(problem: PlacementProblem) -> bool:

@@ -45,7 +45,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.bounds.bound import SLOTS, Bound, Floats, open_beyond
-from equipoise.kernels.native import allocating, internal, native, spliced
+from equipoise.kernels.native import allocating, internal, native
 from equipoise.problem import PlacementProblem
 from equipoise.threads import for_each
 
@@ -159,7 +159,7 @@ def _slots(load, largest, margin):
     return max(1.0, np.ceil(load / largest * margin))
 
 
-@spliced
+@internal
 def _set_counts(load, busiest, theta, counts):
     """Set ``counts`` for one threshold; return how many experts are above it."""
     above = 1
@@ -173,7 +173,7 @@ def _set_counts(load, busiest, theta, counts):
     return above
 
 
-@spliced
+@internal
 def _refuted(case, theta):
     """Whether some price refutes a case for one threshold, by one of the three inequalities."""
     for i in range(len(KINDS)):  # noqa: SIM110  (a loop that numba compiles to a few instructions)
@@ -218,7 +218,7 @@ def _some_price(case, kind, unit):
     return False
 
 
-@spliced
+@internal
 def _pay(case, kind, phi, mu):
     """Return what experts above theta pay at the least, and for how many slots."""
     load, counts = case.load, case.counts

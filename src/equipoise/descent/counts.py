@@ -6,12 +6,12 @@ import numpy as np
 
 from equipoise.descent.facts import BOUND, FLOOR, LARGEST, TARGET
 from equipoise.descent.tuning import SPREAD_COLDEST, SPREAD_FITTING, SPREAD_HALVES
-from equipoise.kernels.native import internal, spliced
+from equipoise.kernels.native import internal
 
 __all__ = ["count_least_largest", "count_relaxed", "set_target", "total_load"]
 
 
-@spliced
+@internal
 def set_target(layer, max_gap):
     """Set the best counts, and t*, the lower bound, and the busiest rank that is near enough to it."""
     weight, facts = layer.weight, layer.facts
@@ -71,7 +71,7 @@ def count_least_largest(weight, num_slots, most, replicas):
     return largest
 
 
-@spliced
+@internal
 def _spread_evenly(num_slots, replicas):
     experts = len(replicas)
     for e in range(experts):

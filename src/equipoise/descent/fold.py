@@ -7,7 +7,7 @@ import numpy as np
 from equipoise.descent.layer import replica_cost, set_ranks
 from equipoise.descent.sorting import sort_ascending
 from equipoise.kernels.bits import bits_for
-from equipoise.kernels.native import internal, spliced
+from equipoise.kernels.native import internal
 from equipoise.kernels.separate.numba import separate
 
 __all__ = ["fold"]
@@ -58,7 +58,7 @@ def fold(layer):
         set_ranks(layer)
 
 
-@spliced
+@internal
 def _sort_experts(weight, replicas, bits, keys, spare):
     """Set ``keys[:experts]`` to the experts by (replica load, descending number), ascending.
 
@@ -96,7 +96,7 @@ def _dealt(expert, g, s, e):
     return False
 
 
-@spliced
+@internal
 def _trade_in_round(value, expert, by_load, rank_bits, i, s):
     """Swap what rank ``i`` of the round got in round ``s`` with a near rank's; return whether that could be.
 

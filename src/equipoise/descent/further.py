@@ -37,7 +37,7 @@ from equipoise.descent.layer import (
 from equipoise.descent.squeeze import deal_again, squeeze
 from equipoise.descent.swaps import improve
 from equipoise.descent.trade import trade
-from equipoise.kernels.native import internal, native, spliced
+from equipoise.kernels.native import allocating, internal, native
 
 __all__ = ["search_rows"]
 
@@ -64,7 +64,7 @@ def search_rows(by_load, bits, max_gap, facts, held, stop):
         write_layer(layer, by_load[row], bits, facts[row], held[row])
 
 
-@spliced
+@internal
 def _search(layer, max_gap):
     """Improve the best placement of a layer."""
     weight, facts = layer.weight, layer.facts
@@ -94,7 +94,7 @@ def _worth_squeezing(num_ranks, slots):
     return 3 < slots <= tuning.MOST_SLOTS and num_ranks * slots <= tuning.LARGE
 
 
-@spliced
+@internal
 def _relax(layer, aim, effort):
     """Start again from other counts; keep what is better than the best."""
     facts = layer.facts
@@ -122,7 +122,7 @@ def _relax(layer, aim, effort):
             facts[SQUEEZED] += keep(layer)
 
 
-@spliced
+@allocating
 def _finish(layer):
     """Polish the best placement, then what fitted starts lead to, then the best of all."""
     facts, best = layer.facts, layer.best
@@ -170,7 +170,7 @@ def _polish(layer, row):
         trade(layer, target - room // tuning.TRADE_BELOW, squeezed_below, trades)
 
 
-@spliced
+@internal
 def _deal(layer, deals):
     """Squeeze the best placement, deal two replicas of each rank again, level and squeeze that, other two each time."""
     facts, slots = layer.facts, layer.best.shape[1]

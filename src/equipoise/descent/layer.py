@@ -9,7 +9,7 @@ import numpy as np
 from equipoise.descent.facts import MOST, NUM_FACTS, REACHED, SKIPPED, STEPS
 from equipoise.descent.sorting import sort_ascending
 from equipoise.kernels.bits import bits_for
-from equipoise.kernels.native import inlined, internal, spliced
+from equipoise.kernels.native import allocating, inlined, internal
 
 __all__ = [
     "Layer",
@@ -98,7 +98,7 @@ class Layer(NamedTuple):
     scratch: Any
 
 
-@spliced
+@allocating
 def new_layer(num_ranks, slots, experts, squeezed, stop):
     """Return room for layers of one shape; ``squeezed`` is how many ranks are squeezed, none or all."""
     pairs = slots * (slots - 1) // 2 if slots <= MOST_PAIRED else 0
@@ -134,7 +134,7 @@ def new_layer(num_ranks, slots, experts, squeezed, stop):
     )
 
 
-@spliced
+@internal
 def read_layer(layer, by_load, bits, facts):
     """Set the loads and facts of one layer; ``by_load`` holds ~load and expert, sorted."""
     for i in range(len(by_load)):
@@ -143,7 +143,7 @@ def read_layer(layer, by_load, bits, facts):
         layer.facts[i] = facts[i]
 
 
-@spliced
+@internal
 def write_layer(layer, by_load, bits, facts, held):
     """Write the best placement to ``held``, by the experts' own names, and the facts to ``facts``."""
     for g in range(held.shape[0]):

@@ -13,7 +13,7 @@ from equipoise.descent.facts import CHAINS, STEPS, SWAPS
 from equipoise.descent.layer import busiest, exchange, goes_on, may_take, skips
 from equipoise.descent.sorting import sort_ascending
 from equipoise.kernels.bits import bits_for
-from equipoise.kernels.native import inlined, internal, spliced
+from equipoise.kernels.native import inlined, internal
 
 __all__ = ["level_by_chains", "level_by_swaps"]
 
@@ -48,7 +48,7 @@ def level_by_chains(layer, target, cutoff):
         facts[CHAINS] += 1
 
 
-@spliced
+@internal
 def _line_up(layer):
     """Set the line from the ranks."""
     ranks, line, scratch = layer.ranks, layer.line, layer.scratch
@@ -79,7 +79,7 @@ def _line_up(layer):
         line.first[e] -= replicas[e]
 
 
-@spliced
+@internal
 def _swap_all(layer, target, cutoff):
     """Swap until no rank above ``target`` has a swap left.
 
@@ -153,7 +153,7 @@ def _place(ranks, g, e):
     return place
 
 
-@spliced
+@internal
 def _chain(layer, target):
     """Swap the heaviest rank with another that gets too heavy, which then swaps with a third.
 

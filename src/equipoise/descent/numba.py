@@ -13,7 +13,7 @@ from equipoise.descent.facts import AIM, BOUND, EFFORT, FLOOR, NEVER, REACHED, T
 from equipoise.descent.fold import fold
 from equipoise.descent.layer import keep, new_layer, read_layer, write_layer
 from equipoise.descent.swaps import MANY, level_few, level_several, redeal_first
-from equipoise.kernels.native import native, spliced
+from equipoise.kernels.native import internal, native
 from equipoise.threads import for_each, num_threads
 
 __all__ = ["plan_rows"]
@@ -93,7 +93,7 @@ def descend_wide(by_load, bits, max_gap, facts, held, stop):
         _end(layer, by_load[row], bits, facts[row], held[row])
 
 
-@spliced
+@internal
 def _begin(layer, by_load, bits, facts, max_gap):
     """Read a layer and deal all its replicas."""
     read_layer(layer, by_load, bits, facts)
@@ -101,7 +101,7 @@ def _begin(layer, by_load, bits, facts, max_gap):
     fold(layer)
 
 
-@spliced
+@internal
 def _end(layer, by_load, bits, facts, held):
     """Keep what was found, and say what a search beyond may aim for: -1 where none makes sense."""
     keep(layer)

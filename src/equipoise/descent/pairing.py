@@ -27,7 +27,7 @@ from equipoise.descent.sorting import sort_ascending
 from equipoise.descent.swaps import improve
 from equipoise.descent.tuning import FEW, PAIRING_TRIES
 from equipoise.kernels.bits import bits_for
-from equipoise.kernels.native import allocating, internal, native, spliced
+from equipoise.kernels.native import allocating, internal, native
 from equipoise.kernels.separate.numba import separate
 
 __all__ = ["pair", "pair_rows", "search_counts"]
@@ -52,7 +52,7 @@ def pair_rows(by_load, bits, max_gap, facts, held, stop):
         write_layer(layer, by_load[row], bits, facts[row], held[row])
 
 
-@spliced
+@allocating
 def _pair_layer(layer, max_gap):
     """Keep the best of the pairings that the effort and every smaller one find; smaller ones may have to part fewer.
 
@@ -110,7 +110,7 @@ def pair(layer, replicas):
     return heaviest
 
 
-@spliced
+@allocating
 def search_counts(layer, max_gap, tries):
     """Improve the counts as far as the search gets, at most ``tries`` values of T; return the slots moved.
 

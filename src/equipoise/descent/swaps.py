@@ -14,7 +14,7 @@ from equipoise.descent.line import level_by_chains, level_by_swaps
 from equipoise.descent.redeal import redeal
 from equipoise.descent.sorting import sort_ascending
 from equipoise.kernels.bits import bits_for
-from equipoise.kernels.native import inlined, internal, spliced
+from equipoise.kernels.native import inlined, internal
 
 __all__ = [
     "MANY",
@@ -48,14 +48,14 @@ def improve(layer, target, cutoff):
         level_few(layer, target, cutoff)
 
 
-@spliced
+@internal
 def redeal_first(layer, target):
     """Deal one replica of every rank again, where single swaps would be many."""
     if not skips(layer, REDEALT):
         redeal(layer, target)
 
 
-@spliced
+@internal
 def level_several(layer, target, cutoff):
     """Level ranks of more than three slots."""
     slots = layer.best.shape[1]
@@ -70,7 +70,7 @@ def level_several(layer, target, cutoff):
             return
 
 
-@spliced
+@internal
 def level_few(layer, target, cutoff):
     """Level ranks of at most three slots, of which nearly every one is in need of what ``level_by_chains`` does."""
     while busiest(layer) > target and goes_on(layer, 0):
@@ -78,7 +78,7 @@ def level_few(layer, target, cutoff):
             return
 
 
-@spliced
+@internal
 def descend(layer, target):
     """Swap replicas of the heaviest rank as long as that helps and it is above ``target``."""
     ranks = layer.ranks

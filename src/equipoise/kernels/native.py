@@ -22,7 +22,7 @@ from equipoise.kernels.cache import keep
 from equipoise.kernels.compiler import COMPILER
 from equipoise.kernels.garbage import pause_while_compiling
 
-__all__ = ["allocating", "frozen", "inlined", "internal", "native", "spliced"]
+__all__ = ["allocating", "frozen", "inlined", "internal", "native"]
 
 
 def frozen(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
@@ -60,15 +60,6 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     For what inner loops call with a tuple of many arrays: a call would copy the description of each.
     """
     return _compile(function, forceinline=True, no_cpython_wrapper=True, _nrt=False)
-
-
-def spliced(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile ``function`` only as a part of those that call it, once for each call.
-
-    For what has one caller and calls much itself: all of that would be optimised once more at every level of nesting.
-    Its code is copied at every level, twice, so two levels are enough.
-    """
-    return _compile(function, inline="always")
 
 
 def _compile(function: Callable[..., Any], **more: Any) -> Callable[..., Any]:

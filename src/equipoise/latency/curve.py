@@ -81,7 +81,7 @@ def _tabulate(curve):
         sums = _summed(curve, root * root)
         for column in range(6):
             curve.table[i, column] = sums[column] * (2.0 * root / STEPS if column % 2 else 1.0)
-        curve.times[i] = curve.table[i, :2]
+        curve.times[i, 0], curve.times[i, 1] = curve.table[i, 0], curve.table[i, 1]
 
 
 @inlined

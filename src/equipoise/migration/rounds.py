@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from equipoise.kernels.native import allocating, inlined, native, spliced
+from equipoise.kernels.native import allocating, inlined, native
 
 __all__ = ["COLUMNS", "Links", "join_layers", "schedule_layers"]
 
@@ -78,7 +78,7 @@ def join_layers(table, length, columns):
             at += 1
 
 
-@spliced
+@allocating
 def _schedule_layer(old, new, experts, links, table, restore):
     """Fill the table of one layer; return how many transfers there are."""
     slots, ranks = len(old), links.ranks

@@ -305,7 +305,10 @@ def _finish(rows, num_packs, survivors, how, pack_index, rank_in_pack):
             load[p] += weight[by_key[i]]
             size[p] += 1
         refine(by_item, members, load, swaps, min(extremes, num_packs))
-        imbalance = load.max() - load.min()
+        least = most = load[0]
+        for p in range(1, num_packs):
+            least, most = min(least, load[p]), max(most, load[p])
+        imbalance = most - least
         if imbalance < smallest:
             smallest = imbalance
             for p in range(num_packs):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import frozen, native, spliced
+from equipoise.kernels.native import frozen, internal, native
 from equipoise.kernels.recount import DOUBLED, EMPTY, MISSING, TORN, UNEVEN
 
 __all__ = ["recount"]
@@ -55,7 +55,7 @@ def _recount(table, load, num_nodes, num_groups, rank_load, flaws):
         flaws[layer] = flaw
 
 
-@spliced
+@internal
 def _look_at_groups(table, layer, size, here):
     """Return the flaws of one layer's groups, of ``size`` experts; ``here`` int64 [nodes, groups] is work space."""
     num_nodes, num_groups = here.shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import internal, native, spliced
+from equipoise.kernels.native import internal, native
 
 __all__ = ["separate", "separate_duplicates"]
 
@@ -91,7 +91,7 @@ def _times(held, g, e):
     return times
 
 
-@spliced
+@internal
 def _deal(held, replicas, weight, order):
     """Deal all replicas round the ranks, the experts with the heaviest replicas first, ties to the lowest."""
     ranks = held.shape[0]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import allocating, inlined, native, spliced
+from equipoise.kernels.native import allocating, inlined, internal, native
 from equipoise.replan.pairs import MAX
 from equipoise.threads import blocks, for_each
 
@@ -60,7 +60,7 @@ def _exchange_layers(held, weight, node, target, busiest):
             busiest[row] = load.max()
 
 
-@spliced
+@internal
 def _count(held, replicas, on):
     """Count replicas and note who is where; return whether no rank holds an expert twice."""
     replicas[:], on[:] = 0, False

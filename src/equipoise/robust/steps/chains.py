@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.kernels.native import inlined, spliced
+from equipoise.kernels.native import inlined, internal
 from equipoise.robust.steps.finding import best_step, note_both, note_ease
 from equipoise.robust.steps.layer import BEST, TRIED
 from equipoise.robust.steps.making import make, note_step, unmake
@@ -15,7 +15,7 @@ __all__ = ["best_chain"]
 FIRST = np.int64(0)
 
 
-@spliced
+@internal
 def best_chain(layer, objective, level):
     """Note the chain that gains most for its transfers, if that is enough; return its steps, maybe none, and cost."""
     best, best_cost, best_number = LEAST_GAIN * np.float64(max(objective - level, 1)), np.int64(0), 0

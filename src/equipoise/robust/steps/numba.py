@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.kernels.native import frozen, native, spliced
+from equipoise.kernels.native import frozen, internal, native
 from equipoise.robust.numba import inner_products
 from equipoise.robust.steps.chains import best_chain
 from equipoise.robust.steps.finding import best_step
@@ -58,7 +58,7 @@ def _descend_layers(rows, held, was, node, home, asked, curve, told):
         told[at, 0], told[at, 1] = _descend(layer, asked[at, 0], asked[at, 1], curve[at])
 
 
-@spliced
+@internal
 def _descend(layer, level, limit, curve):
     """Make steps until none pays, fill ``curve``; return the transfers, and whether no larger limit leads further."""
     spent = np.int64(0)
