@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PARALLEL := --numprocesses auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-bounds test-engines bench docs example clean
+.PHONY: help demo test lint kernels test-slow test-bounds test-engines bench docs example clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -18,11 +18,16 @@ demo: $(VENV)/.runtime ## Plan a generated DeepSeek-V3 load, before and after. N
 	@$(BIN)/equipoise demo
 
 test: $(VENV)/.development ## Lint, types, tests and the examples in docstrings and README.
+	@$(MAKE) --no-print-directory --jobs 2 lint kernels
+	$(BIN)/python -m pytest -rs -m "not slow" $(PARALLEL)
+
+lint: $(VENV)/.development
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+kernels: $(VENV)/.development
 	$(BIN)/equipoise warmup
-	$(BIN)/python -m pytest -rs -m "not slow" $(PARALLEL)
 
 test-slow: $(VENV)/.development ## Run the tests that compile everything again, or look at very many cases.
 	$(BIN)/python -m pytest -rs -m slow $(PARALLEL)

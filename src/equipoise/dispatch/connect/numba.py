@@ -149,7 +149,8 @@ def _join(state, shape):
                 left = _label(state, shape[0], after)
                 if left < number:
                     number, joined = left, True
-                    label[:] = after
+                    for g in range(len(after)):
+                        label[g] = after[g]
                 else:
                     _swap(state, shape, s, t, np.int64(-1))
     return number
