@@ -38,6 +38,7 @@ SUBJECTS = {
 
 PHRASES = (
     (r"\bas key\b", "with --key"),
+    (r": Cluster\.from_slots\(\d+, (\d+)\)", r": --slots \1"),
     (r"\bleave the ranks out\b", "leave out --ranks"),
     (r"\bleave out key='?([^'.;]*)'?", r"leave out --key \1"),
     (r"\bor None to plan globally\b", "or leave out --groups"),
