@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from equipoise.engines.formats import PLACEMENT_FORMATS, read_placement
 
@@ -144,3 +145,39 @@ def test_a_map_without_dense_layers_meets_a_load_with_them(run, tmp_path: Path, 
     words = ("--current-ranks", 4, "--max-transfers", 4, "--out", plan)
     assert run("replan", tmp_path / "load.npy", "--current", out, *words).exit_code == 0
     assert json.loads(plan.read_text())["layer_ids"] == [2, 3, 4]
+
+
+@pytest.mark.parametrize("kind", ["npy", "json", "pt"])
+def test_a_bare_table_of_slots_is_a_placement_where_one_is_asked(
+    run, loads: Path, plan_file: Path, tmp_path: Path, kind: str
+) -> None:
+    table = json.loads(plan_file.read_text())["physical_to_logical"]
+    bare, out = tmp_path / f"table.{kind}", tmp_path / "out.json"
+    if kind == "npy":
+        np.save(bare, table)
+    elif kind == "json":
+        bare.write_text(json.dumps(table))
+    else:
+        torch.save(torch.tensor(table), bare)
+    assert run("evaluate", loads, "--placement", bare, "--ranks", 4, "--balancedness", 0.99).exit_code == 0
+    assert run("convert", bare, "--to", "sglang", "--out", out).exit_code == 0
+    assert json.loads(out.read_text())["physical_to_logical_map"] == table
+    assert "is a placement, the expert in each slot" in run("plan", bare, "--ranks", 4, "--slots", 24).stderr
+
+
+def test_shares_are_kept_or_refused_and_never_dropped(run, loads: Path, tmp_path: Path) -> None:
+    plan, out = tmp_path / "plan.json", tmp_path / "map.json"
+    words = ("--ranks", 4, "--slots", 20, "--shares", "best", "--connected", "--out", plan)
+    assert run("plan", loads, *words).exit_code == 0
+    for command in (("export", plan, "--engine"), ("convert", plan, "--to")):
+        result = run(*command, "sglang", "--out", out)
+        assert (result.exit_code, "has uneven shares, and a file of sglang cannot say so" in result.stderr) == (2, True)
+    assert not out.exists()
+    planned = json.loads(run("evaluate", loads, "--placement", plan, "--json").stdout)["contenders"][0]
+    assert planned["mean_balancedness"] > 0.9999
+
+
+def test_a_pattern_is_replayed_by_no_planner(run, plan_file: Path, tmp_path: Path) -> None:
+    assert run("export", plan_file, "--engine", "omni-infer", "--out", tmp_path / "pattern.npy").exit_code == 0
+    result = run("replay", tmp_path / "pattern.npy", "--ranks", 4, "--slots", 24)
+    assert (result.exit_code, "looks like a placement, a pattern of 0 and 1" in result.stderr) == (2, True)

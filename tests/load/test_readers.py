@@ -304,3 +304,20 @@ def test_a_load_without_tokens_raises_no_doubt(tmp_path: Path, caplog: pytest.Lo
     np.save(tmp_path / "x.npy", np.zeros((3, 8)))
     assert read_load(tmp_path / "x.npy").empty_layers == (0, 1, 2)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("key", ["layer_{}", "model.layers.{}.mlp.experts", "Layer {}"])
+def test_rows_under_the_names_of_layers_are_read(tmp_path: Path, key: str) -> None:
+    rows = {key.format(10): [7, 3], key.format(3): [5, 1]}
+    (tmp_path / "x.json").write_text(json.dumps(rows))
+    torch.save({name: torch.tensor(row) for name, row in rows.items()}, tmp_path / "x.pt")
+    for path in (tmp_path / "x.json", tmp_path / "x.pt"):
+        load = read_load(path)
+        assert (load.layer_ids, load.load.tolist()) == ((3, 10), [[5, 1], [7, 3]])
+    for wrong in ({**rows, "total": [1, 2]}, {"3": [5, 1], "4": [7, 3]}, {"layer_3": [5], "layer 3": [7]}):
+        (tmp_path / "x.json").write_text(json.dumps(wrong))
+        with pytest.raises(FileFormatError, match="holds none of the keys 'logical_count'"):
+            read_load(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text(json.dumps({"layer_3": [5, 1], "layer_4": [7]}))
+    with pytest.raises(FileFormatError, match="layer 1 has width 1, layer 0 has width 2"):
+        read_load(tmp_path / "x.json")

@@ -100,7 +100,7 @@ def after_one_plan(placement, cluster, lost=()):
 def test_a_plan_that_cannot_be_made_is_a_reason_to_wait():
     balancer = after_one_plan(eq.Placement([[0, 1, 0, 2]], 2, 3), eq.Cluster(2, 2), lost=[0])
     assert balancer.counters.failures == 1
-    assert "on the 1 ranks that are left cannot hold 3" in balancer.decisions[-1].reason
+    assert "on the 1 rank that is left cannot hold 3" in balancer.decisions[-1].reason
 
 
 def test_experts_without_a_slot_get_one_whatever_the_limit_and_the_policy_say():

@@ -210,7 +210,7 @@ REFUSED = [
     ({"lost_ranks": None}, InvalidInputError, "lost_ranks is None; it must list ranks"),
     ({"lost_ranks": [4]}, InvalidInputError, "lost_ranks names 4; it must name ranks from 0 to 1"),
     ({"lost_ranks": [0, 1]}, InvalidInputError, "names all 2 ranks"),
-    ({"lost_ranks": [0]}, InfeasibleError, "2 slots on the 1 ranks that are left cannot hold 4"),
+    ({"lost_ranks": [0]}, InfeasibleError, "2 slots on the 1 rank that is left cannot hold 4"),
 ]
 
 

@@ -110,7 +110,7 @@ def _measured(problem: PlacementProblem, held: InForce) -> Plan:
 
     provenance = Provenance.of(Given(), 0, "numpy", {}, problem.digest)
     empty = bool((held.placement.physical_to_logical < 0).any())
-    return Plan.of(problem, held.placement, provenance, quick=empty, lost_ranks=held.lost_ranks)
+    return Plan.of(problem, held.placement, provenance, quick=empty, lost_ranks=held.lost_ranks, shares=held.shares)
 
 
 def _differing(first: InForce, second: InForce) -> int:

@@ -9,7 +9,6 @@ import typer
 
 from equipoise.cli import options
 from equipoise.cli.console import print_json
-from equipoise.errors import InvalidInputError
 
 __all__ = ["export"]
 
@@ -47,14 +46,8 @@ def export(
     from equipoise.engines.layered import LayeredPlacement
     from equipoise.plan import Plan
 
-    row = find_placement_format(engine)
+    find_placement_format(engine)
     loaded = Plan.load(plan)
-    if not row.says_shares and loaded.shares is not None and not loaded.shares.is_even:
-        what = "dormant replicas" if loaded.shares.num_dormant.any() else "uneven shares"
-        raise InvalidInputError(
-            f"{plan} has {what}, and a file of {engine} cannot say so: all replicas would get even parts. Plan without "
-            "--gpu and --shares for it."
-        )
     layered = LayeredPlacement.of_plan(loaded, str(plan))
     if skip_empty:
         layered = layered.select(loaded.metrics.mean_rank_load > 0)

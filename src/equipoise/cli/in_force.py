@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from equipoise.errors import EquipoiseError, FileFormatError, InvalidInputError, numbered
 
 if TYPE_CHECKING:
+    from equipoise.dispatch import Shares
     from equipoise.load import LoadStatistics
     from equipoise.placement import Placement
     from equipoise.problem import PlacementProblem
@@ -27,6 +28,7 @@ class InForce:
     num_expert_groups: int | None
     source: str
     lost_ranks: tuple[int, ...] = ()
+    shares: Shares | None = None
 
     def problem(
         self, load: LoadStatistics, ranks: int | None, slots: int | None, nodes: int | None, groups: int | None
@@ -108,6 +110,7 @@ def read_in_force(path: Path, current_ranks: int | None, ranks: int | None, opti
     InvalidInputError
         If nobody says on how many ranks it is, or the file says another number than ``current_ranks``.
     """
+    from equipoise.dispatch import Shares
     from equipoise.engines.formats import read_placement, read_plan
     from equipoise.placement import Placement
 
@@ -117,7 +120,9 @@ def read_in_force(path: Path, current_ranks: int | None, ranks: int | None, opti
             raise InvalidInputError(f"{path} is for {plan.cluster.num_ranks} ranks; leave out {option}.")
         layers = plan.placement.num_layers
         ids = tuple(range(layers)) if plan.layer_ids is None else plan.layer_ids
-        return InForce(plan.placement, ids, plan.cluster.num_nodes, plan.num_expert_groups, str(path), plan.lost_ranks)
+        return InForce(
+            plan.placement, ids, plan.cluster.num_nodes, plan.num_expert_groups, str(path), plan.lost_ranks, plan.shares
+        )
     held = read_placement(path)
     if held is None:
         raise FileFormatError(f"{path} {_load_in(path)}; name a plan, or a map of an engine.")
@@ -128,7 +133,8 @@ def read_in_force(path: Path, current_ranks: int | None, ranks: int | None, opti
         raise InvalidInputError(f"{path} does not say on how many ranks its slots are; name them with {option}.")
     placement = Placement(held.physical_to_logical, on, held.num_logical_experts)
     lost = held.with_ranks(on).empty_ranks
-    return InForce(placement, held.layer_ids, 1, None, str(path), lost)
+    shares = None if held.shares is None else Shares(held.shares, placement)
+    return InForce(placement, held.layer_ids, 1, None, str(path), lost, shares)
 
 
 def _load_in(path: Path) -> str:

@@ -38,7 +38,9 @@ SUBJECTS = {
 
 PHRASES = (
     (r"\bas key\b", "with --key"),
+    (r": Cluster\.from_slots\(\d+, (\d+)\)", r": --slots \1"),
     (r"\bleave the ranks out\b", "leave out --ranks"),
+    (r"\bname the number of ranks\b", "name it with --ranks"),
     (r"\bleave out key='?([^'.;]*)'?", r"leave out --key \1"),
     (r"\bor None to plan globally\b", "or leave out --groups"),
     (r", or None for all\b", "; left out, all are used"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from equipoise.arguments import as_instance, as_path
 from equipoise.arrays import check_size
@@ -21,10 +22,12 @@ from equipoise.decode.source import opened, reading
 from equipoise.decode.torch import decode_torch
 from equipoise.decode.yaml import decode_yaml
 from equipoise.engines import deepseek, hygon, load_files, omni_infer, sglang_maps, tensorrt_llm, vllm_ascend
+from equipoise.engines.expressible import check_filled, check_shares
 from equipoise.engines.layered import LayeredPlacement
-from equipoise.errors import FileFormatError, InvalidInputError, UnknownNameError, listed, numbered, reason, shown
+from equipoise.errors import FileFormatError, InvalidInputError, UnknownNameError, listed, reason, shown
 from equipoise.files import write_atomically
 from equipoise.load import LoadStatistics
+from equipoise.load.doubts import names_experts
 from equipoise.plan import FORMAT as PLAN
 from equipoise.plan import Plan
 
@@ -153,6 +156,8 @@ def find_load_format(name: str) -> LoadFormat:
 def read_placement(path: str | os.PathLike[str]) -> LayeredPlacement | None:
     """Return the placement in a plan or in any engine's file, None if the file holds none: a load, perhaps.
 
+    A bare table of the expert in each slot, in .npy, JSON or .pt, is one too: every line holds every expert.
+
     Raises
     ------
     FileFormatError
@@ -172,7 +177,24 @@ def read_placement(path: str | os.PathLike[str]) -> LayeredPlacement | None:
         for row in PLACEMENT_FORMATS.values():
             if row.kind == kind and row.matches(document):
                 return row.read(document, path)
-    return None
+        table = _bare_table(document)
+    return None if table is None else LayeredPlacement(table, tuple(range(len(table))), source=str(path))
+
+
+def _bare_table(document: Any) -> NDArray[np.int64] | None:
+    """Return a table of the expert in each slot, [layers, slots], that has no format around it; None if it is none."""
+    if isinstance(document, list) and document and all(isinstance(row, list) for row in document):
+        if any(type(cell) is not int for row in document for cell in row) or len(set(map(len, document))) > 1:
+            return None
+        document = np.array(document)
+    if (
+        not isinstance(document, np.ndarray)
+        or document.ndim != 2
+        or not document.size
+        or document.dtype.kind not in "iu"
+    ):
+        return None
+    return document.astype(np.int64) if document.min() >= 0 and names_experts(document) else None
 
 
 def is_plan(document: Any) -> bool:
@@ -227,28 +249,11 @@ def save_placement(placement: LayeredPlacement, name: str, path: str | os.PathLi
     )
     row, path = find_placement_format(name), as_path(path)
     _check_suffix(row.name, row.suffixes, path)
-    _check_filled(row, placement)
+    if not row.says_empty:
+        check_filled(placement, row.name, [name for name, other in PLACEMENT_FORMATS.items() if other.says_empty])
+    if not row.says_shares:
+        check_shares(placement, row.name)
     write_atomically(path, row.write(placement))
-
-
-def _check_filled(row: PlacementFormat, placement: LayeredPlacement) -> None:
-    """Refuse empty slots where the format has no sign for them; say why they are empty, and the way out."""
-    if row.says_empty or placement.physical_to_logical.min() >= 0:
-        return
-    lost, able = placement.empty_ranks, [name for name, other in PLACEMENT_FORMATS.items() if other.says_empty]
-    if lost:
-        ranks = f"{numbered('rank', lost)}, which {'are' if len(lost) > 1 else 'is'} lost,"
-        left = (placement.num_ranks or 0) - len(lost)
-        raise InvalidInputError(
-            f"{placement.source} leaves the slots of {ranks} empty, and {row.name} has no sign for an empty slot. "
-            f"Start the engine on {left} ranks with a plan for them (equipoise plan --ranks {left}), re-plan with the "
-            f"ranks back (equipoise replan --restored-ranks), or write {listed(able)}, which says -1."
-        )
-    layer, slot = (int(i) for i in np.argwhere(placement.physical_to_logical < 0)[0])
-    raise InvalidInputError(
-        f"{placement.source}: layer {placement.layer_ids[layer]}, slot {slot} is empty, and {row.name} has no sign for "
-        f"an empty slot. Re-plan with more --max-transfers, which fills it, or write {listed(able)}, which says -1."
-    )
 
 
 def save_load(load: LoadStatistics, name: str, path: str | os.PathLike[str], **options: Any) -> None:

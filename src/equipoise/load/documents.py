@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from equipoise.arrays import as_numpy, check_shape, check_size, check_values, in_parts
 from equipoise.errors import FileFormatError, listed, shown
+from equipoise.limits import MOST_LAYERS
+from equipoise.load.columns import whole_in
 from equipoise.load.doubts import placement_by_keys
 from equipoise.load.sglang_files import is_recording, read_recording
 from equipoise.load.statistics import LoadStatistics
@@ -188,7 +190,25 @@ def _with_ids(load: LoadStatistics, document: Mapping[Any, Any]) -> LoadStatisti
     return load if ids is None else replace(load, layer_ids=ids)
 
 
+def is_by_layer(document: Mapping[Any, Any]) -> bool:
+    """Whether each key names another layer, ``layer_3`` say, and holds a row: a list, or an array with one axis."""
+    named = [whole_in(key) if isinstance(key, str) and "layer" in key.lower() else None for key in document]
+    rows = all(isinstance(row, list) or len(getattr(row, "shape", ())) == 1 for row in document.values())
+    return rows and None not in named and 0 < len(set(named)) == len(document) <= MOST_LAYERS
+
+
+def _read_by_layer(document: Mapping[Any, Any], path: Path) -> LoadStatistics:
+    by_layer = sorted(((whole_in(key) or 0, row) for key, row in document.items()), key=lambda pair: pair[0])
+    ids, rows = zip(*by_layer, strict=True)
+    alike = {getattr(row, "shape", None) for row in rows}
+    if len(alike) > 1:
+        raise FileFormatError(f"{path}: the layers have different numbers of experts; every layer needs the same.")
+    values = list(rows) if alike == {None} else np.stack(rows)
+    return replace(_from_values(values, path, "the layers"), layer_ids=ids)
+
+
 LAYOUTS: tuple[Layout, ...] = (
     Layout("an SGLang recording", is_recording, read_recording),
     Layout("counts under a key", lambda document: any(key in document for key in COUNT_KEYS), _read_counts),
+    Layout("a row under the name of each layer", is_by_layer, _read_by_layer),
 )

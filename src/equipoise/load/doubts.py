@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from equipoise.errors import FileFormatError
 from equipoise.load.statistics import LoadStatistics
 
-__all__ = ["doubts_about", "placement_by_keys", "refuse_placement"]
+__all__ = ["doubts_about", "names_experts", "placement_by_keys", "refuse_pattern", "refuse_placement"]
 
 KEYS = {
     "layer_list": "an expert map of vLLM-Ascend",
@@ -48,20 +48,26 @@ def refuse_placement(load: LoadStatistics) -> None:
         0 and 1 alone, with as many experts on each rank, and all experts somewhere but on few ranks.
     """
     tokens = load.tokens_per_expert
-    if load.num_windows == 1 and _names_experts(tokens[0]):
+    if load.num_windows == 1 and names_experts(tokens[0]):
         raise FileFormatError(
             f"{load.source} is a placement, the expert in each slot (every line holds all numbers from 0 to "
             f"{int(tokens.max())}), and a load is asked for: tokens per layer and expert."
         )
-    if load.num_windows > 1 and _is_pattern(tokens):
+    refuse_pattern(tokens, load.source)
+
+
+def refuse_pattern(tokens: NDArray[Any], source: str) -> None:
+    """Refuse an array (ranks, layers, experts) of 0 and 1 that says which rank holds what; see ``refuse_placement``."""
+    if len(tokens) > 1 and _is_pattern(tokens):
         raise FileFormatError(
-            f"{load.source} looks like a placement, a pattern of 0 and 1 that says which of {load.num_windows} ranks "
-            "hold an expert, and a load is asked for. If its 1 are tokens, equipoise convert --to sglang-count makes a "
-            "load of it."
+            f"{source} looks like a placement, a pattern of 0 and 1 that says which of {len(tokens)} ranks hold an "
+            "expert, and a load is asked for. If its 1 are tokens, equipoise convert --to sglang-count makes a load of "
+            "it."
         )
 
 
-def _names_experts(table: NDArray[np.float64]) -> bool:
+def names_experts(table: NDArray[Any]) -> bool:
+    """Whether every line of a table holds every number from 0 to the largest, as a table of slots does."""
     most = table.max()
     if not FEWEST - 1 <= most < table.shape[1] or (table != np.floor(table)).any():
         return False
@@ -70,7 +76,7 @@ def _names_experts(table: NDArray[np.float64]) -> bool:
     return bool((np.bincount(cell.reshape(-1), minlength=len(table) * width) > 0).all())
 
 
-def _is_pattern(tokens: NDArray[np.float64]) -> bool:
+def _is_pattern(tokens: NDArray[Any]) -> bool:
     if tokens.max() != 1 or not ((tokens == 0) | (tokens == 1)).all():
         return False
     held = tokens.sum(axis=2)

@@ -7,7 +7,7 @@ from typing import Any
 
 from equipoise.arrays import check_values
 from equipoise.decode.torch import Rows, Tensor, decode_torch
-from equipoise.load.documents import check_declared, choose_key, from_document
+from equipoise.load.documents import check_declared, choose_key, from_document, is_by_layer
 from equipoise.load.sglang_files import is_recording
 from equipoise.load.statistics import LoadStatistics
 
@@ -23,7 +23,7 @@ def _look(document: Any, rows: Rows, path: Path, key: str | None) -> None:
     """Say what makes it no load before memory is taken: its keys, the shape of its tensor, numbers of a large one."""
     place = ""
     if isinstance(document, dict):
-        if key is None and is_recording(document):
+        if key is None and (is_recording(document) or is_by_layer(document)):
             return
         place = choose_key(list(document), key, path)
         document = document[place]

@@ -37,6 +37,7 @@ from equipoise.errors import FileFormatError
 from equipoise.limits import LARGEST_TRACE, MOST_LAYERS, MOST_SLOTS
 from equipoise.load import read_load
 from equipoise.load.documents import COUNT_KEYS, LAYER_IDS
+from equipoise.load.doubts import refuse_pattern
 from equipoise.load.folders import are_steps
 from equipoise.load.readers import is_text
 from equipoise.load.recorded_files import is_record_folder
@@ -50,6 +51,8 @@ __all__ = ["TRACE_FORMATS", "TraceFormat", "read_trace"]
 
 TOKEN_KEYS = ("routed_experts", "topk_ids")
 HEAD = 4096
+MOST_RANKS, LARGEST_PATTERN = 4096, 1 << 24
+"""So many steps, and numbers, may be a pattern of which rank holds what."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,8 @@ def _of_counts(rows: Rows, layer_ids: tuple[int, ...] | None = None) -> Trace | 
         return None  # read_load says what is wrong, or takes it for a single step
     steps, layers, experts = rows.shape
     _check_shape(layers, experts, rows.path)
+    if steps <= MOST_RANKS and steps * layers * experts <= LARGEST_PATTERN:
+        refuse_pattern(np.concatenate(list(rows.pieces())), str(rows.path))
 
     def pieces() -> Iterator[Steps]:
         """Yield some steps at a time."""
