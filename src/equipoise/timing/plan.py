@@ -12,7 +12,7 @@ from equipoise.latency.curve import Curve, curve_of
 from equipoise.problem import PlacementProblem
 from equipoise.threads import blocks, for_each
 from equipoise.timing.fill import fill_rows
-from equipoise.timing.layer import Asked, Best, bound_rows, descend_rows, floor_rows, plan_rows, start_rows, time_rows
+from equipoise.timing.layer import Asked, Best, apart_rows, bound_rows, descend_rows, floor_rows, plan_rows, time_rows
 from equipoise.timing.order import Ordered, order_rows
 from equipoise.timing.several import plan_several
 
@@ -157,19 +157,17 @@ class InTime:
         fill_rows(ordered, held, active, self.per_node)
         return active
 
-    def start(self, ordered: Ordered, slots: int) -> tuple[Slots, Bools]:
-        """Return active replicas where as many slots a rank as are needed are for one of each expert, -1 elsewhere.
+    def apart(self, held: Slots, level: Rows) -> None:
+        """Place the replicas of ``held`` anew, -1 where none is, by the largest batch.
 
-        And in which layers there is such a plan.
+        As many slots a rank as are needed are for one of each expert, whose ``level`` is set to 0; the others' is 1.
         """
-        best = _new_best(*self.token.shape[:2], slots)
 
-        def start(some: slice) -> None:
-            part, into = Ordered(*(each[some] for each in ordered)), Best(*(each[some] for each in best))
-            start_rows(self.curve, part, into, self.fewest, self.max_gap)
+        def place(some: slice) -> None:
+            part = Ordered(*(each[some] for each in self.ordered[-1]))
+            apart_rows(self.curve, part, held[some], level[some], self.fewest, 1)
 
-        self.each(start, len(self.token))
-        return best.held, np.isfinite(best.time)
+        self.each(place, len(held))
 
 
 def _new_best(rows: int, ranks: int, slots: int) -> Best:

@@ -15,10 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = ["plan_several"]
 
-KICKS = 200
-RELAXED = (1.0, 1.005, 1.015, 1.04, 1.1, 1.25)
+STARTS, STEPS = 2, 300
+"""So many starts are searched from, those nearest to what is asked first, and so long."""
+
+NEARLY = 1.0 + 2.0**-11
+
+RELAXED = (1.005, 1.015, 1.04, 1.1)
 """What a batch may take against fewer slots, so that none is slower than what balances tokens: one after the other."""
-ROUNDED = 1e-10  # relative; a time that is above another by less is not slower
+
+ROUNDED = 1e-9  # relative; a time that is above another by less is not slower
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -38,12 +43,12 @@ class Nested(NamedTuple):
 
     def of(self, rows: Any) -> Nested:
         """Return copies of some layers."""
-        return Nested(*(each[rows] for each in self))
+        return Nested(*(each[rows].copy() for each in self))
 
-    def take(self, rows: Any, better: Bools, other: Nested) -> None:
-        """Put in their place the layers of ``other``, which are ``rows`` of these, that are better."""
+    def put(self, rows: Rows, other: Nested) -> None:
+        """Put ``other``, plans of some layers, in their place."""
         for mine, theirs in zip(self, other, strict=True):
-            mine[rows[better]] = theirs[better]
+            mine[rows] = theirs
 
 
 def plan_several(in_time: InTime) -> tuple[NDArray[np.int32], Bools]:
@@ -53,32 +58,46 @@ def plan_several(in_time: InTime) -> tuple[NDArray[np.int32], Bools]:
 
 
 def _plan(in_time: InTime, slots: int) -> Nested:
-    """Return the plan with so many slots a rank, which starts from that with one fewer.
+    """Return the plan with so many slots a rank, which is asked to be no slower at any size than that with one fewer.
 
-    No batch is slower than what balances tokens, all of it active; nor, where descent comes to that, than with fewer
-    slots. Of what several starts lead to, the best is taken. Where none comes to that, the nearest is taken up again,
-    with kicks, and with a bit more time for what only fewer slots ask.
+    Nor than what balances tokens, all of it active. Where search comes to both from none of the starts, the nearest is
+    given a bit more time for what only fewer slots ask; where that does not help, what balances tokens is the start.
     """
     every: Rows = np.arange(len(in_time.tokens[0]))
     token = in_time.token_with(slots, every)
     balanced = np.stack([in_time.times(each, every, token) for each in in_time.ordered], axis=1)
-    best = Nested(token.copy(), np.zeros(token.shape, np.int64), balanced.copy())
-    nearest, starts, asked = best.of(every), [best], balanced
+    plan, asked, rows = Nested(token.copy(), np.zeros(token.shape, np.int64), balanced.copy()), balanced, every
     if slots > in_time.fewest:
         fewer = _plan(in_time, slots - 1)
-        asked = np.minimum(balanced, fewer.times)
-        starts = [best, _widened(in_time, fewer), *_thinned(in_time, token), *_apart(in_time, token)]
-    for start in starts:
-        found = _descend(in_time, start.of(every), asked)
-        nearest.take(every, _is_better(found.times, nearest.times, (asked,)), found)
-        best.take(every, _is_better(found.times, best.times, (balanced, asked)), found)
-    for more in RELAXED:
-        rows = np.flatnonzero((best.times > asked * (1.0 + ROUNDED)).any(axis=1))
-        if len(rows) == 0:
-            break
-        found = _descend(in_time, nearest.of(rows), np.minimum(asked * more, balanced)[rows], rows, KICKS)
-        best.take(rows, _is_better(found.times, best.times[rows], (balanced[rows], asked[rows])), found)
-    return best
+        asked = np.minimum(balanced, fewer.times * NEARLY)
+        starts = [_widened(in_time, fewer), *_thinned(in_time, token), *_apart(in_time, token)]
+        rated = [_search(in_time, start, asked, every, 0) for start in starts]
+        order = np.argsort([_above(each.times, asked) for each in rated], axis=0, kind="stable")
+        nearest = plan.of(every)
+        for which in order[:STARTS]:
+            start = nearest.of(rows)
+            for at, each in enumerate(rated):
+                chosen = np.flatnonzero(which[rows] == at)
+                start.put(chosen, each.of(rows[chosen]))
+            found = _search(in_time, start, asked[rows], rows, STEPS)
+            nearer = _above(found.times, asked[rows]) < _above(nearest.times[rows], asked[rows])
+            nearest.put(rows[nearer], found.of(nearer))
+            rows = rows[_above(nearest.times[rows], asked[rows]) > 0.0]
+        met = _above(nearest.times, asked) == 0.0
+        plan.put(np.flatnonzero(met), nearest.of(met))
+        for more in RELAXED:
+            limits = np.minimum(fewer.times[rows] * more, balanced[rows])
+            found = _search(in_time, nearest.of(rows), limits, rows, STEPS)
+            within = _above(found.times, limits) == 0.0
+            plan.put(rows[within], found.of(within))
+            rows = rows[~within]
+    _search(in_time, plan, plan.times, every, 0, lower=True)
+    return plan
+
+
+def _above(times: Floats, limits: Floats) -> Floats:
+    """Return by how much ``times`` are above ``limits``, both [layers, batch sizes], in parts of them, together."""
+    return np.asarray(np.maximum(times / np.maximum(limits, 1e-300) - (1.0 + ROUNDED), 0.0).sum(axis=1))
 
 
 def _widened(in_time: InTime, fewer: Nested) -> Nested:
@@ -100,48 +119,27 @@ def _thinned(in_time: InTime, token: NDArray[np.int32]) -> list[Nested]:
 
 
 def _apart(in_time: InTime, token: NDArray[np.int32]) -> list[Nested]:
-    """Return a start for each batch size, in which as few slots as can be hold one replica of each expert.
+    """Return the same replicas placed anew: as few slots of each rank as can be hold one of each expert, a start a batch.
 
     These are active in every batch, the others from that batch on.
     """
     if in_time.problem.is_hierarchical:
         return []
-    starts, none = [], len(in_time.tokens)
-    for at, ordered in enumerate(in_time.ordered):
-        held, found = in_time.start(ordered, token.shape[2])
-        held[~found] = token[~found]
-        level = np.where(in_time.fill(ordered, held), at, none)
-        level[:, :, : in_time.fewest] = 0
-        level[~found] = 0
-        starts.append(Nested(held, level, np.empty((len(held), none))))
-    return starts
+    held, apart, none = token.copy(), np.empty(token.shape, np.int64), len(in_time.tokens)
+    in_time.apart(held, apart)
+    active = in_time.fill(in_time.ordered[-1], held)
+    levels = [np.where(active, np.where(apart > 0, later, 0), none) for later in range(1, none)]
+    return [Nested(held, level, np.empty((len(held), none))) for level in levels]
 
 
-def _descend(in_time: InTime, start: Nested, goals: Floats, rows: Rows | slice = slice(None), kicks: int = 0) -> Nested:
-    """Return what descent comes to from a start, which it changes, for some layers."""
-    times = np.where(goals > 0, goals, 1.0)
+def _search(in_time: InTime, start: Nested, limits: Floats, rows: Rows, steps: int, lower: bool = False) -> Nested:
+    """Return what so many steps of search come to from a start, which they change, for some layers."""
+    times = np.where(limits > 0, limits, 1.0)
     tokens = np.stack([each[rows] for each in in_time.tokens], axis=1)
 
     def nest(some: slice) -> None:
         held, level = start.held[some], start.level[some]
-        nest_rows(in_time.curve, tokens[some], times[some], held, level, in_time.per_node, kicks)
+        nest_rows(in_time.curve, tokens[some], times[some], held, level, (in_time.per_node, steps, np.bool_(lower)))
 
     in_time.each(nest, len(times))
     return Nested(start.held, start.level, times)
-
-
-def _is_better(times: Floats, than: Floats, limits: tuple[Floats, ...]) -> Bools:
-    """Return in which layers ``times`` are better, all [layers, batch sizes]: within each limit, then against the last.
-
-    How far the worst batch is over a limit counts first, then the sum of all.
-    """
-    better, equal = np.zeros(len(times), np.bool_), np.ones(len(times), np.bool_)
-    for at, limit in enumerate((*limits, limits[-1])):
-        mine, theirs = (each / np.maximum(limit, 1e-300) for each in (times, than))
-        if at < len(limits):
-            mine, theirs = (np.maximum(each.max(axis=1), 1.0 + ROUNDED) for each in (mine, theirs))
-        else:
-            mine, theirs = mine.sum(axis=1), theirs.sum(axis=1)
-        better |= equal & (mine < theirs)
-        equal &= mine == theirs
-    return better
