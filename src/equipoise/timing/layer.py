@@ -128,28 +128,37 @@ def descend_rows(curve, ordered, best, asked, token, per_node):
 
 
 @native
-def apart_rows(curve, ordered, held, level, first, later):
-    """Place the replicas that are in ``held`` int32 [rows, ranks, slots] anew, -1 where no rank has room for one.
+def apart_rows(curve, ordered, first, held, extra):
+    """Set ``held`` int32 [rows, ranks, slots] to as many replicas as there are slots, -1 where one has no room.
 
-    ``first`` slots of each rank are for one replica of each expert, whose ``level`` int64 is set to 0; in the others
-    it is set to ``later``.
+    No replica has more tokens than need be. ``first`` slots of each rank are for one of each expert; ``extra`` int64,
+    of the same shape, is set to 1 for all others, else to 0.
     """
     num_ranks, slots = held.shape[1:]
     ranks = new_ranks(num_ranks, slots, ordered.tokens.shape[1])
-    count, each = np.empty((2, ordered.tokens.shape[1]), np.int64)
     for row in range(len(held)):
         layer = row_of(ordered, row)
+        _count_most(layer.tokens, num_ranks * slots, ranks.count)
         scale = scale_of(curve, layer.tokens[0])
-        cost_replicas(held[row], curve, scale, layer, count, each)
-        for i in range(len(count)):
-            ranks.count[i] = min(count[layer.expert[i]], num_ranks)
         deal(ranks, curve, scale, layer, first)
         descend(ranks, curve, scale, layer.tokens, np.int64(0), num_ranks)
         for g in range(num_ranks):
             for s in range(slots):
                 e = ranks.expert[g, s]
                 held[row, g, s] = layer.expert[e] if e >= 0 else -1
-                level[row, g, s] = later if ranks.extra[g, s] else 0
+                extra[row, g, s] = ranks.extra[g, s]
+
+
+@allocating
+def _count_most(tokens, num_slots, count):
+    """Set ``count`` to ``num_slots`` together, so that no replica has more tokens than need be."""
+    count[:] = 1
+    for _ in range(num_slots - len(count)):
+        most = 0
+        for e in range(1, len(count)):
+            if tokens[e] * count[most] > tokens[most] * count[e]:
+                most = e
+        count[most] += 1
 
 
 @allocating

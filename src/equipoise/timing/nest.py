@@ -17,19 +17,19 @@ from equipoise.timing.costs import TOP, cost
 __all__ = ["Asked", "LIMIT", "Nest", "new_nest", "over", "put_in_place", "read_nest", "take_out", "toll"]
 
 ROUNDING = 2.0**7
-LIMIT = np.int64(TOP + ROUNDING)
+LIMIT = np.float64(TOP + ROUNDING)
 """What a rank may come to at first: costs are rounded, so a plan that is asked to be no slower than itself may."""
 
 
 class Nest(NamedTuple):
     """Slots, levels and costs of one layer.
 
-    held int32 and level int64 [ranks, slots], the number of batches where a slot is active in none; value int64 [ranks,
-    slots, batches], what a slot costs, 0 where it sleeps; load int64 [ranks, batches]; count int64 [experts, batches],
-    active replicas; each int64 [experts, batches, 3], what each of them costs, would cost with one more, and with one
-    less, which is the last; first int64 [experts] and after int64 [ranks * slots], the slots of each expert as a list
-    that ends with -1; limit int64 [batches], what a rank may come to; tabu int64 [experts, ranks], the last step in
-    which no replica of an expert may come to a rank.
+    held int32 and level int64 [ranks, slots], the number of batches where a slot is active in none; value float64
+    [ranks, slots, batches], what a slot costs, 0 where it sleeps; load float64 [ranks, batches]; count int64 [experts,
+    batches], active replicas; each float64 [experts, batches, 3], what each of them costs, would cost with one more, and
+    with one less, which is the last; first int64 [experts] and after int64 [ranks * slots], the slots of each expert as
+    a list that ends with -1; limit float64 [batches], what a rank may come to; tabu int64 [experts, ranks], the last
+    step in which no replica of an expert may come to a rank. All costs are whole numbers.
     """
 
     held: Any
@@ -59,13 +59,13 @@ def new_nest(held, level, batches, experts):
     return Nest(
         held,
         level,
-        np.empty((num_ranks, slots, batches), np.int64),
-        np.empty((num_ranks, batches), np.int64),
+        np.empty((num_ranks, slots, batches)),
+        np.empty((num_ranks, batches)),
         np.empty((experts, batches), np.int64),
-        np.empty((experts, batches, 3), np.int64),
+        np.empty((experts, batches, 3)),
         np.empty(experts, np.int64),
         np.empty(num_ranks * slots, np.int64),
-        np.empty(batches, np.int64),
+        np.empty(batches),
         np.empty((experts, num_ranks), np.int64),
     )
 
@@ -82,13 +82,13 @@ def read_nest(nest, asked):
         nest.first[e] = at
     for e in range(len(nest.first)):
         _count(nest, asked, e)
-        _lift(nest, e, np.int64(1))
+        _lift(nest, e, 1.0)
 
 
 @allocating
 def take_out(nest, e):
     """Take what replicas of ``e`` cost from their ranks, before their slots or levels change."""
-    _lift(nest, e, np.int64(-1))
+    _lift(nest, e, -1.0)
 
 
 @allocating
@@ -102,7 +102,7 @@ def put_in_place(nest, asked, e):
                 nest.after[g * slots + s] = nest.first[e]
                 nest.first[e] = g * slots + s
     _count(nest, asked, e)
-    _lift(nest, e, np.int64(1))
+    _lift(nest, e, 1.0)
 
 
 @inlined
@@ -118,7 +118,8 @@ def over(nest):
 @inlined
 def toll(above):
     """Return the square of what is above a limit, 0 below it."""
-    return np.float64(above) * np.float64(above) if above > 0 else 0.0
+    above = max(above, 0.0)
+    return above * above
 
 
 @allocating
@@ -140,7 +141,7 @@ def _count(nest, asked, e):
     while at >= 0:
         g, s = at // slots, at % slots
         for c in range(batches):
-            nest.value[g, s, c] = nest.each[e, c, 0] if nest.level[g, s] <= c else 0
+            nest.value[g, s, c] = nest.each[e, c, 0] if nest.level[g, s] <= c else 0.0
         at = nest.after[at]
 
 

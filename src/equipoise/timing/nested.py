@@ -25,8 +25,7 @@ __all__ = ["nest_rows"]
 
 TENURE = 10
 TURN = 3  # each so many steps another batch is looked at, whichever is furthest above
-PARTS = (2.0**-8,)
-"""By how much limits are lowered at once: the next where one is too much."""
+PART = 2.0**-10  # by how much limits are lowered at once
 
 NOTHING, SWAP, SLEEP, GIVE = (np.int64(kind) for kind in range(4))
 ANY = np.inf
@@ -84,32 +83,29 @@ def _lower(nest, asked, per_node):
     nest.tabu[:] = -1
     held, level = np.empty_like(nest.held), np.empty_like(nest.level)
     _copy(nest.held, nest.level, held, level)
-    settled, part, step = np.zeros(len(nest.limit), np.bool_), 0, 0
+    settled, step = np.zeros(len(nest.limit), np.bool_), 0
     while not settled.all():
         busiest, b = _worst_off(nest, settled)
         for c in range(len(settled)):
             if not settled[c]:
-                nest.limit[c] = min(LIMIT, np.int64(busiest * (1.0 - PARTS[part])))
+                nest.limit[c] = min(LIMIT, np.floor(busiest * (1.0 - PART)))
         before = np.inf
         while 0.0 < over(nest) < before:
             before = over(nest)
             step += TENURE + 1  # so that nothing is tabu
             _make_best(nest, asked, _worst(nest), per_node, step, 0.0)
-        part += over(nest) > 0.0
         if _are_within(nest, settled) and _worst_off(nest, settled)[0] < busiest:
             _copy(nest.held, nest.level, held, level)
         else:
             _copy(held, level, nest.held, nest.level)
             read_nest(nest, asked)
-        if part == len(PARTS) or busiest == 0:
-            busiest, b = _worst_off(nest, settled)
-            settled[b], nest.limit[b], part = True, busiest, 0
+            settled[b], nest.limit[b] = True, busiest
 
 
 @inlined
 def _worst_off(nest, settled):
-    """Return what the busiest rank takes in the batch that is worst off, of those not settled, and which it is."""
-    busiest, b = np.int64(-1), 0
+    """Return what the busiest rank takes in the batch that is worst off, of those not settled, and which that is."""
+    busiest, b = -1.0, 0
     for c in range(len(settled)):
         if not settled[c]:
             for g in range(nest.load.shape[0]):
@@ -139,7 +135,7 @@ def _copy(held, level, other_held, other_level):
 @inlined
 def _worst(nest):
     """Return the rank and batch that are furthest above a limit."""
-    g, b, most = 0, 0, np.int64(-(2**62))
+    g, b, most = 0, 0, -np.inf
     for h in range(nest.load.shape[0]):
         for c in range(nest.load.shape[1]):
             if nest.load[h, c] - nest.limit[c] > most:
@@ -201,7 +197,7 @@ def _find(nest, where, per_node, step, enough):
                 f = held[h, t]
                 if f != e and there:
                     continue
-                if value[h, t, b] < value[g, s, b]:
+                if nest.load[h, b] + value[g, s, b] - value[h, t, b] < nest.load[g, b] and value[h, t, b] < value[g, s, b]:
                     more = _if_swapped(nest, (g, s), (h, t))
                     if more < best and free and nest.tabu[f, g] < step and (f == e or not holds(held, g, f)):
                         best, found = more, (SWAP, s, h, t)

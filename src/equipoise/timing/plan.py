@@ -157,17 +157,20 @@ class InTime:
         fill_rows(ordered, held, active, self.per_node)
         return active
 
-    def apart(self, held: Slots, level: Rows) -> None:
-        """Place the replicas of ``held`` anew, -1 where none is, by the largest batch.
+    def apart(self, slots: int) -> tuple[Slots, Rows]:
+        """Return a placement that is balanced in the largest batch, -1 in slots without a replica.
 
-        As many slots a rank as are needed are for one of each expert, whose ``level`` is set to 0; the others' is 1.
+        And which are extra: all others, as few of each rank as can be, hold one replica of each expert.
         """
+        held = np.empty((*self.token.shape[:2], slots), np.int32)
+        extra = np.empty(held.shape, np.int64)
 
         def place(some: slice) -> None:
             part = Ordered(*(each[some] for each in self.ordered[-1]))
-            apart_rows(self.curve, part, held[some], level[some], self.fewest, 1)
+            apart_rows(self.curve, part, self.fewest, held[some], extra[some])
 
         self.each(place, len(held))
+        return held, extra
 
 
 def _new_best(rows: int, ranks: int, slots: int) -> Best:

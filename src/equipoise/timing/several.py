@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = ["plan_several"]
 
-STARTS, STEPS = 2, 300
-"""So many starts are searched from, those nearest to what is asked first, and so long."""
+STARTS = 2
+"""So many are searched from, those nearest to what is asked first."""
 
+STEPS, FEW_STEPS = 300, 100
 NEARLY = 1.0 + 2.0**-11
+"""What a batch may take against fewer slots; where it does, few steps are made for the rest."""
 
 RELAXED = (1.005, 1.015, 1.04, 1.1)
-"""What a batch may take against fewer slots, so that none is slower than what balances tokens: one after the other."""
+"""The same where no start comes to that, so that none is slower than what balances tokens: one after the other."""
 
 ROUNDED = 1e-9  # relative; a time that is above another by less is not slower
 
@@ -58,41 +60,58 @@ def plan_several(in_time: InTime) -> tuple[NDArray[np.int32], Bools]:
 
 
 def _plan(in_time: InTime, slots: int) -> Nested:
-    """Return the plan with so many slots a rank, which is asked to be no slower at any size than that with one fewer.
+    """Return the plan with so many slots a rank, no slower at any size than what balances tokens, all of it active.
 
-    Nor than what balances tokens, all of it active. Where search comes to both from none of the starts, the nearest is
-    given a bit more time for what only fewer slots ask; where that does not help, what balances tokens is the start.
+    It is asked to be no slower than with one slot fewer either. Where search comes to both from none of the starts, the
+    nearest is given a bit more time for what only fewer slots ask; where that does not help, what balances tokens is
+    the start. Then all sizes are made as fast as descent makes them, none of them slower.
     """
-    every: Rows = np.arange(len(in_time.tokens[0]))
-    token = in_time.token_with(slots, every)
-    balanced = np.stack([in_time.times(each, every, token) for each in in_time.ordered], axis=1)
-    plan, asked, rows = Nested(token.copy(), np.zeros(token.shape, np.int64), balanced.copy()), balanced, every
+    rows: Rows = np.arange(len(in_time.tokens[0]))
+    token = in_time.token_with(slots, rows)
+    balanced = np.stack([in_time.times(each, rows, token) for each in in_time.ordered], axis=1)
+    plan = Nested(token, np.zeros(token.shape, np.int64), balanced).of(rows)
     if slots > in_time.fewest:
         fewer = _plan(in_time, slots - 1)
+        starts = _thinned(in_time, token) if in_time.problem.is_hierarchical else _apart(in_time, slots)
         asked = np.minimum(balanced, fewer.times * NEARLY)
-        starts = [_widened(in_time, fewer), *_thinned(in_time, token), *_apart(in_time, token)]
-        rated = [_search(in_time, start, asked, every, 0) for start in starts]
-        order = np.argsort([_above(each.times, asked) for each in rated], axis=0, kind="stable")
-        nearest = plan.of(every)
-        for which in order[:STARTS]:
-            start = nearest.of(rows)
-            for at, each in enumerate(rated):
-                chosen = np.flatnonzero(which[rows] == at)
-                start.put(chosen, each.of(rows[chosen]))
-            found = _search(in_time, start, asked[rows], rows, STEPS)
-            nearer = _above(found.times, asked[rows]) < _above(nearest.times[rows], asked[rows])
-            nearest.put(rows[nearer], found.of(nearer))
-            rows = rows[_above(nearest.times[rows], asked[rows]) > 0.0]
+        nearest = _nearest(in_time, [_widened(in_time, fewer), *starts], asked)
         met = _above(nearest.times, asked) == 0.0
-        plan.put(np.flatnonzero(met), nearest.of(met))
+        plan.put(rows[met], nearest.of(met))
+        _try(in_time, plan, plan.of(rows), np.minimum(balanced, fewer.times), rows[met], FEW_STEPS)
+        left = rows[~met]
         for more in RELAXED:
-            limits = np.minimum(fewer.times[rows] * more, balanced[rows])
-            found = _search(in_time, nearest.of(rows), limits, rows, STEPS)
-            within = _above(found.times, limits) == 0.0
-            plan.put(rows[within], found.of(within))
-            rows = rows[~within]
-    _search(in_time, plan, plan.times, every, 0, lower=True)
-    return plan
+            left = _try(in_time, plan, nearest, np.minimum(balanced, fewer.times * more), left, STEPS)
+    return _search(in_time, plan, plan.times, rows, 0, lower=True)
+
+
+def _nearest(in_time: InTime, starts: list[Nested], asked: Floats) -> Nested:
+    """Return what search comes to from the starts that are nearest to what is asked, the nearest in each layer."""
+    rows: Rows = np.arange(len(asked))
+    rated = [_search(in_time, start, asked, rows, 0) for start in starts]
+    order = np.argsort([_above(each.times, asked) for each in rated], axis=0, kind="stable")
+    chosen = [_choose(rated, which) for which in order[:STARTS]]
+    nearest = chosen[0].of(rows)
+    for start in chosen:
+        found = _search(in_time, start.of(rows), asked[rows], rows, STEPS)
+        nearer = _above(found.times, asked[rows]) < _above(nearest.times[rows], asked[rows])
+        nearest.put(rows[nearer], found.of(nearer))
+        rows = rows[_above(nearest.times[rows], asked[rows]) > 0.0]
+    return nearest
+
+
+def _choose(plans: list[Nested], which: Rows) -> Nested:
+    """Return for each layer one of several plans, by number."""
+    rows = np.arange(len(which))
+    return Nested(*(np.stack(each)[which, rows] for each in zip(*plans, strict=True)))
+
+
+def _try(in_time: InTime, plan: Nested, start: Nested, limits: Floats, rows: Rows, steps: int) -> Rows:
+    """Search from ``start``, which moves on; put into ``plan`` what is within ``limits``, and return the other layers."""
+    found = _search(in_time, start.of(rows), limits[rows], rows, steps)
+    start.put(rows, found)
+    within = _above(found.times, limits[rows]) == 0.0
+    plan.put(rows[within], found.of(within))
+    return rows[~within]
 
 
 def _above(times: Floats, limits: Floats) -> Floats:
@@ -118,17 +137,15 @@ def _thinned(in_time: InTime, token: NDArray[np.int32]) -> list[Nested]:
     return starts
 
 
-def _apart(in_time: InTime, token: NDArray[np.int32]) -> list[Nested]:
-    """Return the same replicas placed anew: as few slots of each rank as can be hold one of each expert, a start a batch.
+def _apart(in_time: InTime, slots: int) -> list[Nested]:
+    """Return a placement in which as few slots of each rank as can be hold one replica of each expert.
 
-    These are active in every batch, the others from that batch on.
+    These are active in every batch, all others from some batch on: a start for each.
     """
-    if in_time.problem.is_hierarchical:
-        return []
-    held, apart, none = token.copy(), np.empty(token.shape, np.int64), len(in_time.tokens)
-    in_time.apart(held, apart)
+    none = len(in_time.tokens)
+    held, extra = in_time.apart(slots)
     active = in_time.fill(in_time.ordered[-1], held)
-    levels = [np.where(active, np.where(apart > 0, later, 0), none) for later in range(1, none)]
+    levels = [np.where(active, np.where(extra > 0, later, 0), none) for later in range(1, none)]
     return [Nested(held, level, np.empty((len(held), none))) for level in levels]
 
 
