@@ -26,10 +26,10 @@ class Nest(NamedTuple):
 
     held int32 and level int64 [ranks, slots], the number of batches where a slot is active in none; value float64
     [ranks, slots, batches], what a slot costs, 0 where it sleeps; load float64 [ranks, batches]; count int64 [experts,
-    batches], active replicas; each float64 [experts, batches, 3], what each of them costs, would cost with one more, and
-    with one less, which is the last; first int64 [experts] and after int64 [ranks * slots], the slots of each expert as
-    a list that ends with -1; limit float64 [batches], what a rank may come to; tabu int64 [experts, ranks], the last
-    step in which no replica of an expert may come to a rank. All costs are whole numbers.
+    batches], active replicas; each float64 [experts, batches, 3], what each of them costs, would cost with one more,
+    and with one less, which is the last; first int64 [experts] and after int64 [ranks * slots], the slots of each
+    expert as a list that ends with -1; limit float64 [batches], what a rank may come to; tabu int64 [experts, ranks],
+    the last step in which no replica of an expert may come to a rank. All costs are whole numbers.
     """
 
     held: Any

@@ -35,9 +35,9 @@ ANY = np.inf
 def nest_rows(curve, tokens, limits, held, level, search):
     """Improve ``held`` int32 and ``level`` int64 [rows, ranks, slots] for ``tokens`` float64 [rows, batches, experts].
 
-    ``limits`` float64 [rows, batches], without what is fixed: what the busiest rank may take, above 0; it is set to what
-    it takes. ``search`` is: among how many consecutive ranks replicas stay, the most steps of tabu search, and whether
-    limits are lowered after it. Where it does not come to the limits, what is returned is nearest to them.
+    ``limits`` float64 [rows, batches], without what is fixed: what the busiest rank may take, above 0; it is set to
+    what it takes. ``search`` is: among how many consecutive ranks replicas stay, the most steps of tabu search, and
+    whether limits are lowered after it. Where it does not come to the limits, what is returned is nearest to them.
     """
     per_node, steps, lower = search
     rows, batches, experts = tokens.shape
@@ -197,15 +197,24 @@ def _find(nest, where, per_node, step, enough):
                 f = held[h, t]
                 if f != e and there:
                     continue
-                if nest.load[h, b] + value[g, s, b] - value[h, t, b] < nest.load[g, b] and value[h, t, b] < value[g, s, b]:
+                less = value[g, s, b] - value[h, t, b]
+                if less > 0.0 and nest.load[h, b] + less < nest.load[g, b]:
                     more = _if_swapped(nest, (g, s), (h, t))
                     if more < best and free and nest.tabu[f, g] < step and (f == e or not holds(held, g, f)):
                         best, found = more, (SWAP, s, h, t)
-                if large and free and (level[h, t] > b if f == e else _are_several(nest, f, level[h, t], len(nest.limit))):
+                if large and free and _may_give(nest, e, (h, t), b):
                     more = _if_given(nest, (g, s, b), (h, t))
                     if more < best:
                         best, found = more, (GIVE, s, h, t)
     return found
+
+
+@inlined
+def _may_give(nest, e, other, b):
+    """Whether a slot may become a replica of ``e`` in batch ``b``: it sleeps, or its expert has others all the time."""
+    h, t = other
+    f, level = nest.held[h, t], nest.level[h, t]
+    return level > b if f == e else _are_several(nest, f, level, len(nest.limit))
 
 
 @inlined
@@ -261,7 +270,7 @@ def _if_less(nest, e, slot, begin, end):
 
 @inlined
 def _if_given(nest, one, other):
-    """Return what changes if a slot becomes a replica of another's expert; what is lost and won on one rank counts twice."""
+    """Return what changes if a slot becomes a replica of another's expert; a rank that holds both counts twice."""
     g, s, b = one
     h, t = other
     e, f, wakes = nest.held[g, s], nest.held[h, t], min(nest.level[h, t], b)

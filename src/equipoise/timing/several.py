@@ -106,12 +106,12 @@ def _choose(plans: list[Nested], which: Rows) -> Nested:
 
 
 def _try(in_time: InTime, plan: Nested, start: Nested, limits: Floats, rows: Rows, steps: int) -> Rows:
-    """Search from ``start``, which moves on; put into ``plan`` what is within ``limits``, and return the other layers."""
+    """Search on from ``start``; put into ``plan`` what comes within ``limits``, and return the other layers."""
     found = _search(in_time, start.of(rows), limits[rows], rows, steps)
     start.put(rows, found)
     within = _above(found.times, limits[rows]) == 0.0
     plan.put(rows[within], found.of(within))
-    return rows[~within]
+    return np.asarray(rows[~within])
 
 
 def _above(times: Floats, limits: Floats) -> Floats:
