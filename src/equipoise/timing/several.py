@@ -15,15 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["plan_several"]
 
-STARTS = 2
-"""So many are searched from, those nearest to what is asked first."""
-
 STEPS, FEW_STEPS = 300, 100
 NEARLY = 1.0 + 2.0**-11
 """What a batch may take against fewer slots; where it does, few steps are made for the rest."""
 
-RELAXED = (1.005, 1.015, 1.04, 1.1)
-"""The same where no start comes to that, so that none is slower than what balances tokens: one after the other."""
+RELAXED = ((1.0015, 300), (1.005, 300), (1.015, 600), (1.04, 1200), (1.1, 2400))
+"""The same where no start comes to that, so that none is slower than what balances tokens, and the most steps."""
 
 ROUNDED = 1e-9  # relative; a time that is above another by less is not slower
 
@@ -72,37 +69,25 @@ def _plan(in_time: InTime, slots: int) -> Nested:
     plan = Nested(token, np.zeros(token.shape, np.int64), balanced).of(rows)
     if slots > in_time.fewest:
         fewer = _plan(in_time, slots - 1)
-        starts = _thinned(in_time, token) if in_time.problem.is_hierarchical else _apart(in_time, slots)
-        asked = np.minimum(balanced, fewer.times * NEARLY)
-        nearest = _nearest(in_time, [_widened(in_time, fewer), *starts], asked)
-        met = _above(nearest.times, asked) == 0.0
-        plan.put(rows[met], nearest.of(met))
-        _try(in_time, plan, plan.of(rows), np.minimum(balanced, fewer.times), rows[met], FEW_STEPS)
-        left = rows[~met]
-        for more in RELAXED:
-            left = _try(in_time, plan, nearest, np.minimum(balanced, fewer.times * more), left, STEPS)
+        strict, asked = np.minimum(balanced, fewer.times), np.minimum(balanced, fewer.times * NEARLY)
+        apart = [] if in_time.problem.is_hierarchical else _apart(in_time, slots)
+        left, found = rows, []
+        for starts in ([_widened(in_time, fewer), *apart], _thinned(in_time, token)):
+            found.append(_nearest(in_time, starts, asked))
+            left = _try(in_time, plan, found[-1], asked, left, STEPS)
+        _try(in_time, plan, plan.of(rows), strict, np.setdiff1d(rows, left), FEW_STEPS)
+        for more, steps in RELAXED:
+            for start in found:
+                left = _try(in_time, plan, start, np.minimum(balanced, fewer.times * more), left, steps)
     return _search(in_time, plan, plan.times, rows, 0, lower=True)
 
 
 def _nearest(in_time: InTime, starts: list[Nested], asked: Floats) -> Nested:
-    """Return what search comes to from the starts that are nearest to what is asked, the nearest in each layer."""
+    """Return in each layer the start that is nearest to what is asked, the first of equals."""
     rows: Rows = np.arange(len(asked))
     rated = [_search(in_time, start, asked, rows, 0) for start in starts]
-    order = np.argsort([_above(each.times, asked) for each in rated], axis=0, kind="stable")
-    chosen = [_choose(rated, which) for which in order[:STARTS]]
-    nearest = chosen[0].of(rows)
-    for start in chosen:
-        found = _search(in_time, start.of(rows), asked[rows], rows, STEPS)
-        nearer = _above(found.times, asked[rows]) < _above(nearest.times[rows], asked[rows])
-        nearest.put(rows[nearer], found.of(nearer))
-        rows = rows[_above(nearest.times[rows], asked[rows]) > 0.0]
-    return nearest
-
-
-def _choose(plans: list[Nested], which: Rows) -> Nested:
-    """Return for each layer one of several plans, by number."""
-    rows = np.arange(len(which))
-    return Nested(*(np.stack(each)[which, rows] for each in zip(*plans, strict=True)))
+    which = np.argmin([_above(each.times, asked) for each in rated], axis=0)
+    return Nested(*(np.stack(each)[which, rows] for each in zip(*rated, strict=True)))
 
 
 def _try(in_time: InTime, plan: Nested, start: Nested, limits: Floats, rows: Rows, steps: int) -> Rows:
