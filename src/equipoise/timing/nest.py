@@ -28,8 +28,9 @@ class Nest(NamedTuple):
     [ranks, slots, batches], what a slot costs, 0 where it sleeps; load float64 [ranks, batches]; count int64 [experts,
     batches], active replicas; each float64 [experts, batches, 3], what each of them costs, would cost with one more,
     and with one less, which is the last; first int64 [experts] and after int64 [ranks * slots], the slots of each
-    expert as a list that ends with -1; limit float64 [batches], what a rank may come to; tabu int64 [experts, ranks],
-    the last step in which no replica of an expert may come to a rank. All costs are whole numbers.
+    expert as a list that ends with -1; limit float64 [batches], what a rank may come to; above float64 [ranks], the
+    sum of squares of what is above; tabu int64 [experts, ranks], the last step in which no replica of an expert may
+    come to a rank. All costs are whole numbers.
     """
 
     held: Any
@@ -41,6 +42,7 @@ class Nest(NamedTuple):
     first: Any
     after: Any
     limit: Any
+    above: Any
     tabu: Any
 
 
@@ -66,6 +68,7 @@ def new_nest(held, level, batches, experts):
         np.empty(experts, np.int64),
         np.empty(num_ranks * slots, np.int64),
         np.empty(batches),
+        np.empty(num_ranks),
         np.empty((experts, num_ranks), np.int64),
     )
 
@@ -107,11 +110,13 @@ def put_in_place(nest, asked, e):
 
 @inlined
 def over(nest):
-    """Return by how much all ranks are above the limits in all batches together, as a sum of squares."""
+    """Set ``above``, and return its sum: by how much all ranks are above the limits in all batches."""
     total = 0.0
     for g in range(nest.load.shape[0]):
+        nest.above[g] = 0.0
         for c in range(nest.load.shape[1]):
-            total += toll(nest.load[g, c] - nest.limit[c])
+            nest.above[g] += toll(nest.load[g, c] - nest.limit[c])
+        total += nest.above[g]
     return total
 
 

@@ -28,7 +28,7 @@ TURN = 3  # each so many steps another batch is looked at, whichever is furthest
 PART = 2.0**-10  # by how much limits are lowered at once
 
 NOTHING, SWAP, SLEEP, GIVE = (np.int64(kind) for kind in range(4))
-ANY = np.inf
+ANY, MORE_THAN = np.inf, 1.001
 
 
 @native
@@ -199,11 +199,11 @@ def _find(nest, where, per_node, step, enough):
                     continue
                 less = value[g, s, b] - value[h, t, b]
                 if less > 0.0 and nest.load[h, b] + less < nest.load[g, b]:
-                    more = _if_swapped(nest, (g, s), (h, t))
+                    more = _if_swapped(nest, (g, s), (h, t), best)
                     if more < best and free and nest.tabu[f, g] < step and (f == e or not holds(held, g, f)):
                         best, found = more, (SWAP, s, h, t)
                 if large and free and _may_give(nest, e, (h, t), b):
-                    more = _if_given(nest, (g, s, b), (h, t))
+                    more = _if_given(nest, (g, s, b), (h, t), best)
                     if more < best:
                         best, found = more, (GIVE, s, h, t)
     return found
@@ -234,13 +234,16 @@ def _change(nest, g, c, more):
 
 
 @inlined
-def _if_swapped(nest, one, other):
+def _if_swapped(nest, one, other, enough):
+    """Return what changes if two slots change places, or a part of it that is ``enough`` or more."""
     g, s = one
     h, t = other
-    total = 0.0
+    total = -(nest.above[g] + nest.above[h])
     for c in range(len(nest.limit)):
         more = nest.value[g, s, c] - nest.value[h, t, c]
-        total += _change(nest, g, c, -more) + _change(nest, h, c, more)
+        total += toll(nest.load[g, c] - more - nest.limit[c]) + toll(nest.load[h, c] + more - nest.limit[c])
+        if total >= enough:
+            break
     return total
 
 
@@ -269,17 +272,23 @@ def _if_less(nest, e, slot, begin, end):
 
 
 @inlined
-def _if_given(nest, one, other):
-    """Return what changes if a slot becomes a replica of another's expert; a rank that holds both counts twice."""
+def _if_given(nest, one, other, enough):
+    """Return what changes if a slot becomes a replica of another's expert; a rank that holds both counts twice.
+
+    Or infinity where it is ``enough`` or more whatever other ranks are relieved of.
+    """
     g, s, b = one
     h, t = other
     e, f, wakes = nest.held[g, s], nest.held[h, t], min(nest.level[h, t], b)
     end = nest.level[h, t] if f == e else len(nest.limit)
-    total = _elsewhere(nest, e, (g, h), wakes, end, 1)
-    if f != e:
-        total += _elsewhere(nest, f, (h, h), nest.level[h, t], end, -1)
+    total = 0.0
     for c in range(wakes, end):
         if nest.level[g, s] <= c:
             total += _change(nest, g, c, nest.each[e, c, 1] - nest.each[e, c, 0])
         total += _change(nest, h, c, nest.each[e, c, 1] - nest.value[h, t, c])
+    if total - MORE_THAN * (nest.above.sum() - nest.above[g]) >= enough:
+        return np.inf
+    total += _elsewhere(nest, e, (g, h), wakes, end, 1)
+    if f != e:
+        total += _elsewhere(nest, f, (h, h), nest.level[h, t], end, -1)
     return total

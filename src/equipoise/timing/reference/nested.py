@@ -43,11 +43,16 @@ class Nest:
     def busiest(self, b: int) -> float:
         return max(self.load(b, g) for g in self.ranks)
 
+    def above(self, g: int) -> float:
+        total = 0.0
+        for c in self.batches:
+            total += _toll(self.load(c, g) - self.limit[c])
+        return total
+
     def over(self) -> float:
         total = 0.0
         for g in self.ranks:
-            for c in self.batches:
-                total += _toll(self.load(c, g) - self.limit[c])
+            total += self.above(g)  # in this order, without the corrections that ``sum`` makes
         return total
 
     def change(self, g: int, c: int, more: float) -> float:
@@ -170,10 +175,11 @@ def _are_several(nest: Nest, e: int, batches: range) -> bool:
 
 
 def _if_swapped(nest: Nest, one: Place, other: Place) -> float:
-    total = 0.0
+    (g, s), (h, t) = one, other
+    total = -(nest.above(g) + nest.above(h))
     for c in nest.batches:
-        more = nest.at(c, *one) - nest.at(c, *other)
-        total += nest.change(one[0], c, -more) + nest.change(other[0], c, more)
+        more = nest.at(c, g, s) - nest.at(c, h, t)
+        total += _toll(nest.load(c, g) - more - nest.limit[c]) + _toll(nest.load(c, h) + more - nest.limit[c])
     return total
 
 
@@ -198,11 +204,12 @@ def _if_given(nest: Nest, one: Place, other: Place, b: int) -> float:
     (g, s), (h, t) = one, other
     e, f, sleeps = nest.held[g][s], nest.held[h][t], nest.level[h][t]
     batches = range(min(sleeps, b), sleeps if f == e else len(nest.batches))
-    total = _elsewhere(nest, e, [g, h], batches, 1)
-    if f != e:
-        total += _elsewhere(nest, f, [h], range(sleeps, batches.stop), -1)
+    total = 0.0
     for c in batches:
         if nest.level[g][s] <= c:
             total += nest.change(g, c, nest.cost(c, e, 1) - nest.cost(c, e))
         total += nest.change(h, c, nest.cost(c, e, 1) - nest.at(c, h, t))
+    total += _elsewhere(nest, e, [g, h], batches, 1)
+    if f != e:
+        total += _elsewhere(nest, f, [h], range(sleeps, batches.stop), -1)
     return total
