@@ -9,7 +9,7 @@ file              idea
 ``deal.py``       a first placement: the costliest replica first, each to the lightest rank
 ``descent.py``    swaps, and replicas that fall asleep or wake, each of which helps the busiest rank
 ``fill.py``       dormant replicas for slots that no active one needs
-``several.py``    one placement for several batch sizes: starts, and which of what they lead to is taken
+``several.py``    one placement for several batch sizes: what each may take, and where search starts
 ``nested.py``     search for several batch sizes at once, until limits are met, and below them
 ``nest.py``       one layer meanwhile: slots, from which batch on each is active, and what they cost in each
 ``thin.py``       a start of it: one replica of each expert for small batches

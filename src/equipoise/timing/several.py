@@ -1,4 +1,9 @@
-"""Plans for several batch sizes: one placement, and from which batch on each slot is active."""
+"""Plans for several batch sizes: one placement, and from which batch on each slot is active.
+
+A size may take no more than what balances tokens does, with all of it active, and than the plan with one slot a rank
+less does. There are layers that have no placement for both: where tokens ask for all replicas at one size, these are
+active at all larger ones, where fewer slots may take less. Then tokens come first.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +21,12 @@ if TYPE_CHECKING:
 __all__ = ["plan_several"]
 
 STEPS, FEW_STEPS = 300, 100
-NEARLY = 1.0 + 2.0**-11
-"""What a batch may take against fewer slots; where it does, few steps are made for the rest."""
+"""Of search: for what is asked, and for the last part of it."""
 
-RELAXED = ((1.0015, 300), (1.005, 300), (1.015, 600), (1.04, 1200), (1.1, 2400))
+NEARLY = 1.0 + 2.0**-11
+"""What a batch may take at first, against fewer slots; where it does, few steps are made for the rest."""
+
+RELAXED = ((1.0009, 600), (1.005, 300), (1.015, 600), (1.04, 1200), (1.1, 2400))
 """The same where no start comes to that, so that none is slower than what balances tokens, and the most steps."""
 
 ROUNDED = 1e-9  # relative; a time that is above another by less is not slower
