@@ -197,6 +197,8 @@ def _find(nest, where, per_node, step, enough):
                 f = held[h, t]
                 if f != e and there:
                     continue
+                if best <= -nest.above[g]:
+                    return found  # the rank is within its limits, and so is the other
                 less = value[g, s, b] - value[h, t, b]
                 if less > 0.0 and nest.load[h, b] + less < nest.load[g, b]:
                     more = _if_swapped(nest, (g, s), (h, t), best)

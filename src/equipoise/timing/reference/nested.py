@@ -126,9 +126,12 @@ def _toll(above: float) -> float:
 def _make_best(nest: Nest, where: tuple[int, int], step: int, enough: float) -> None:
     """Make the step of a rank that leaves least above the limits, the first of equals, if it is below ``enough``."""
     found, held, level, b = None, nest.held, nest.level, where[1]
-    for after, each in _steps(nest, *where, step):
-        if after < enough:
-            enough, found = after, each
+    for each in _steps(nest, *where, step):
+        if each is None:
+            if enough <= -nest.above(where[0]):
+                break
+        elif each[0] < enough:
+            enough, found = each
     if found is None:
         return
     kind, (g, s), (h, t) = found
@@ -145,8 +148,8 @@ def _make_best(nest: Nest, where: tuple[int, int], step: int, enough: float) -> 
         nest.tabu[f, h] = step + TENURE
 
 
-def _steps(nest: Nest, g: int, b: int, step: int) -> Iterator[tuple[float, Step]]:
-    """Yield what each step changes, and the step, that a rank may make in a batch."""
+def _steps(nest: Nest, g: int, b: int, step: int) -> Iterator[tuple[float, Step] | None]:
+    """Yield what each step changes, and the step, that a rank may make in a batch; None where enough may be known."""
     held, level = nest.held, nest.level
     for s in nest.slots:
         e = held[g][s]
@@ -160,6 +163,7 @@ def _steps(nest: Nest, g: int, b: int, step: int) -> Iterator[tuple[float, Step]
                 f, more = held[h][t], nest.at(b, g, s) - nest.at(b, h, t)
                 if h == g or (f != e and e in held[h]):
                     continue
+                yield None
                 free = nest.tabu.get((e, h), -1) < step
                 back = nest.tabu.get((f, g), -1) >= step
                 free_both = free and not back and (f == e or f not in held[g])
