@@ -1,8 +1,8 @@
 """Plans for several batch sizes: one placement, and from which batch on each slot is active.
 
 A size may take no more than what balances tokens does, with all of it active, and than the plan with one slot a rank
-less does. There are layers that have no placement for both: where tokens ask for all replicas at one size, these are
-active at all larger ones, where fewer slots may take less. Then tokens come first.
+less does. Layers need not have a placement for both: where tokens ask for all replicas at one size, these are active
+at all larger ones, where fewer slots may take less. Then tokens come first.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ STEPS, FEW_STEPS = 300, 100
 NEARLY = 1.0 + 2.0**-11
 """What a batch may take at first, against fewer slots; where it does, few steps are made for the rest."""
 
-RELAXED = ((1.0009, 600), (1.005, 300), (1.015, 600), (1.04, 1200), (1.1, 2400))
-"""The same where no start comes to that, so that none is slower than what balances tokens, and the most steps."""
+RELAXED = ((1.0009, 600, 1), (1.005, 300, 1), (1.015, 600, 2), (1.04, 1200, 2), (1.1, 2400, 2))
+"""The same where no start comes to that, so that none is slower than what balances tokens; the most steps; and from how
+many starts.
+"""
 
 ROUNDED = 1e-9  # relative; a time that is above another by less is not slower
 
@@ -83,8 +85,8 @@ def _plan(in_time: InTime, slots: int) -> Nested:
             found.append(_nearest(in_time, starts, asked))
             left = _try(in_time, plan, found[-1], asked, left, STEPS)
         _try(in_time, plan, plan.of(rows), strict, np.setdiff1d(rows, left), FEW_STEPS)
-        for more, steps in RELAXED:
-            for start in found:
+        for more, steps, number in RELAXED:
+            for start in found[:number]:
                 left = _try(in_time, plan, start, np.minimum(balanced, fewer.times * more), left, steps)
     return _search(in_time, plan, plan.times, rows, 0, lower=True)
 
