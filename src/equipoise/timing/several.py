@@ -26,10 +26,13 @@ STEPS, FEW_STEPS = 300, 100
 NEARLY = 1.0 + 2.0**-11
 """What a batch may take at first, against fewer slots; where it does, few steps are made for the rest."""
 
-RELAXED = ((1.0009, 600, 1), (1.005, 300, 1), (1.015, 600, 2), (1.04, 1200, 2), (1.1, 2400, 2))
+RELAXED = ((1.0009, 600, 2), (1.005, 300, 1), (1.015, 600, 2), (1.04, 1200, 2), (1.1, 2400, 2))
 """The same where no start comes to that, so that none is slower than what balances tokens; the most steps; and from how
 many starts.
 """
+
+FEW_SLOTS = 128
+"""In layers with no more, all starts are searched from, and what is fastest is taken."""
 
 ROUNDED = 1e-9  # relative; a time that is above another by less is not slower
 
@@ -79,16 +82,28 @@ def _plan(in_time: InTime, slots: int) -> Nested:
     if slots > in_time.fewest:
         fewer = _plan(in_time, slots - 1)
         strict, asked = np.minimum(balanced, fewer.times), np.minimum(balanced, fewer.times * NEARLY)
-        apart = [] if in_time.problem.is_hierarchical else _apart(in_time, slots)
-        left, found = rows, []
-        for starts in ([_widened(in_time, fewer), *apart], _thinned(in_time, token)):
+        thinned = _thinned(in_time, token)
+        apart = thinned if in_time.problem.is_hierarchical else _apart(in_time, slots)
+        left, found, others = rows, [], [_widened(in_time, fewer), *thinned]
+        for starts in (apart, others):
             found.append(_nearest(in_time, starts, asked))
             left = _try(in_time, plan, found[-1], asked, left, STEPS)
         _try(in_time, plan, plan.of(rows), strict, np.setdiff1d(rows, left), FEW_STEPS)
         for more, steps, number in RELAXED:
             for start in found[:number]:
                 left = _try(in_time, plan, start, np.minimum(balanced, fewer.times * more), left, steps)
+        if token[0].size <= FEW_SLOTS:
+            plan = _search(in_time, plan, plan.times, rows, 0, lower=True)
+            for start in (*apart, *others):
+                _take(plan, _search(in_time, start.of(rows), strict, rows, STEPS, lower=True), strict)
     return _search(in_time, plan, plan.times, rows, 0, lower=True)
+
+
+def _take(plan: Nested, other: Nested, strict: Floats) -> None:
+    """Put into ``plan`` the layers of another that are within limits and faster, in parts of them, together."""
+    parts = [(each.times / np.maximum(strict, 1e-300)).sum(axis=1) for each in (other, plan)]
+    better = np.flatnonzero((_above(other.times, strict) == 0.0) & (parts[0] < parts[1]))
+    plan.put(better, other.of(better))
 
 
 def _nearest(in_time: InTime, starts: list[Nested], asked: Floats) -> Nested:
