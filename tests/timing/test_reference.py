@@ -10,7 +10,7 @@ import pytest
 from equipoise import LatencyModel
 from equipoise.latency.curve import Curve, curve_of
 from equipoise.timing.fill import fill_rows
-from equipoise.timing.layer import Asked, Best, bound_rows, floor_rows, plan_rows
+from equipoise.timing.layer import Asked, Best, apart_rows, bound_rows, floor_rows, plan_rows
 from equipoise.timing.nested import nest_rows
 from equipoise.timing.order import order_rows
 from equipoise.timing.reference import fill_layer, nest_layer, plan_layer, thin_layer
@@ -91,16 +91,33 @@ def test_empty_slots_and_first_replicas_are_those_of_plain_python(curve: Curve, 
 
 @pytest.mark.parametrize("shape", [(8, 4, 3), (6, 2, 4), (9, 3, 4), (4, 4, 2)], ids=str)
 @pytest.mark.parametrize("begin", [0, 1, 2])
-def test_several_batches_are_planned_as_by_plain_python(curve: Curve, shape: tuple[int, int, int], begin: int) -> None:
+@pytest.mark.parametrize("tight", [0.7, 1.5])
+def test_several_batches_are_planned_as_by_plain_python(
+    curve: Curve, shape: tuple[int, int, int], begin: int, tight: float
+) -> None:
     experts, ranks, slots = shape
     for load in list(loads(experts))[:4]:
         tokens = np.stack([load * factor for factor in (0.05, 1.0, 8.0)])
         held = np.full((1, ranks, slots), -1, np.int32)
         held[0].flat[np.arange(experts) * (ranks * slots // experts)] = np.arange(experts)
         fill_rows(order_rows(curve, tokens[1:2]), held, np.empty(held.shape, np.bool_), ranks)
-        level = np.empty(held.shape, np.int64)
+        level, limits = np.empty(held.shape, np.int64), np.ones((1, 3))
         thin_rows(order_rows(curve, tokens[1:2]), held, level, begin)
-        goals = np.array([[10.0, 40.0, 200.0]])
-        plain = nest_layer(curve, tokens.tolist(), goals[0].tolist(), held[0].tolist(), level[0].tolist())
-        nest_rows(curve, tokens[None], goals, held, level, ranks, 0)
-        assert (held[0].tolist(), level[0].tolist(), goals[0].tolist()) == plain
+        nest_rows(curve, tokens[None], limits, held, level, (ranks, 0, np.bool_(False)))
+        limits = np.where(limits > 0, limits * tight, 1.0)
+        plain = nest_layer(curve, tokens.tolist(), limits[0].tolist(), held[0].tolist(), level[0].tolist(), 15)
+        nest_rows(curve, tokens[None], limits, held, level, (ranks, 15, np.bool_(True)))
+        assert (held[0].tolist(), level[0].tolist(), limits[0].tolist()) == plain
+
+
+@pytest.mark.parametrize("shape", [(12, 4, 5), (8, 4, 3), (5, 1, 6), (6, 6, 2), (3, 4, 2)], ids=str)
+def test_first_replicas_are_apart_from_all_others(curve: Curve, shape: tuple[int, int, int]) -> None:
+    experts, ranks, slots = shape
+    first = -(-experts // ranks)
+    for tokens in loads(experts):
+        held, extra = np.empty((1, ranks, slots), np.int32), np.empty((1, ranks, slots), np.int64)
+        apart_rows(curve, order_rows(curve, tokens[None]), first, held, extra)
+        assert sorted(held[(extra == 0) & (held >= 0)].tolist()) == list(range(experts))
+        assert ((extra[0] == 0).sum(axis=1) == first).all()
+        for rank in held[0]:
+            assert len(set(rank[rank >= 0].tolist())) == (rank >= 0).sum()

@@ -9,8 +9,9 @@ file              idea
 ``deal.py``       a first placement: the costliest replica first, each to the lightest rank
 ``descent.py``    swaps, and replicas that fall asleep or wake, each of which helps the busiest rank
 ``fill.py``       dormant replicas for slots that no active one needs
-``several.py``    one placement for several batch sizes: starts, and which of what they lead to is taken
-``nested.py``     descent for several batch sizes at once, with active sets inside each other
+``several.py``    one placement for several batch sizes: what each may take, and where search starts
+``nested.py``     search for several batch sizes at once, until limits are met, and below them
+``nest.py``       one layer meanwhile: slots, from which batch on each is active, and what they cost in each
 ``thin.py``       a start of it: one replica of each expert for small batches
 ``bound.py``      the proved bound, its argument and domain
 ``ranks.py``      the active replicas of a layer while it is planned

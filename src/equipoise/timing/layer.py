@@ -15,15 +15,13 @@ from equipoise.timing.descent import descend
 from equipoise.timing.order import row_of
 from equipoise.timing.ranks import cost_replicas, likely, new_ranks, read_ranks
 
-__all__ = ["Asked", "Best", "bound_rows", "descend_rows", "floor_rows", "plan_rows", "start_rows", "time_rows"]
+__all__ = ["Asked", "Best", "bound_rows", "descend_rows", "floor_rows", "plan_rows", "apart_rows", "time_rows"]
 
-LARGEST = (0.45, 0.4, 0.35, 0.27, 0.22, 0.18, 0.15)
+LARGEST = (0.45, 0.4)
 """What a replica may cost at most, in bounds on the busiest rank: each gives other counts."""
 
-FEW, WELL = 2, 1.04
-"""So many of these are tried, and one where that comes so near to the bound; but all where ranks have equally many
-first replicas, beside which no large one has room.
-"""
+WELL = 1.04
+"""One of these is tried where that comes so near to the bound."""
 
 CLOSE_ENOUGH = 1.005
 """A bound so near to what is achieved is not raised by counting."""
@@ -107,7 +105,7 @@ def plan_rows(curve, ordered, best, asked, max_gap):
         if best.time[row] > enough:
             best.limit[row] = min(asked.given[at], best.time[row])
             target = np.int64(enough * scale_of(curve, layer.tokens[0]))
-            _try_counts(ranks, curve, layer, best, row, (bound, target, slots, asked.by_time))
+            _try_counts(ranks, curve, layer, best, row, (bound, target, asked.by_time))
 
 
 @native
@@ -130,28 +128,49 @@ def descend_rows(curve, ordered, best, asked, token, per_node):
 
 
 @native
-def start_rows(curve, ordered, best, first, max_gap):
-    """Plan every row with ``first`` slots of each rank for one replica of each expert, and the others for more."""
-    num_ranks, slots = best.held.shape[1:]
+def apart_rows(curve, ordered, first, held, extra):
+    """Set ``held`` int32 [rows, ranks, slots] to as many replicas as there are slots, -1 where one has no room.
+
+    No replica has more tokens than need be. ``first`` slots of each rank are for one of each expert; ``extra`` int64,
+    of the same shape, is set to 1 for all others, else to 0.
+    """
+    num_ranks, slots = held.shape[1:]
     ranks = new_ranks(num_ranks, slots, ordered.tokens.shape[1])
-    for row in range(len(best.held)):
+    for row in range(len(held)):
         layer = row_of(ordered, row)
-        bound = _floor(curve, layer, (num_ranks, slots))
-        target = np.int64(bound * (1.0 + max_gap) * scale_of(curve, layer.tokens[0]))
-        _try_counts(ranks, curve, layer, best, row, (bound, target, first, np.bool_(False)))
+        _count_most(layer.tokens, num_ranks * slots, ranks.count)
+        scale = scale_of(curve, layer.tokens[0])
+        deal(ranks, curve, scale, layer, first)
+        descend(ranks, curve, scale, layer.tokens, np.int64(0), num_ranks)
+        for g in range(num_ranks):
+            for s in range(slots):
+                e = ranks.expert[g, s]
+                held[row, g, s] = layer.expert[e] if e >= 0 else -1
+                extra[row, g, s] = ranks.extra[g, s]
+
+
+@allocating
+def _count_most(tokens, num_slots, count):
+    """Set ``count`` to ``num_slots`` together, so that no replica has more tokens than need be."""
+    count[:] = 1
+    for _ in range(num_slots - len(count)):
+        most = 0
+        for e in range(1, len(count)):
+            if tokens[e] * count[most] > tokens[most] * count[e]:
+                most = e
+        count[most] += 1
 
 
 @allocating
 def _try_counts(ranks, curve, ordered, best, row, asked):
-    """Deal and descend with counts from few to many; ``asked`` is bound, target, and slots of first replicas."""
-    bound, target, first, by_time = asked
+    """Deal and descend with counts from few to many; ``asked`` is bound, target, and whether the fastest is kept."""
+    bound, target, by_time = asked
     num_ranks, slots = ranks.expert.shape
-    ranks.extra[:] = False
     scale = scale_of(curve, ordered.tokens[0])
     before, part = 0, LARGEST[0]
     while part < 1.0 and not count_for(curve, ordered.tokens, num_ranks, num_ranks * slots, bound * part, ranks.count):
         part = min(1.0, part * 1.3)
-    for i in range(len(LARGEST) if first < slots else FEW):
+    for i in range(len(LARGEST)):
         time = bound * (part if i == 0 else LARGEST[i]) * (1.0 + 2.5 * CLOSE)
         if not count_for(curve, ordered.tokens, num_ranks, num_ranks * slots, time, ranks.count):
             break
@@ -161,13 +180,13 @@ def _try_counts(ranks, curve, ordered, best, row, asked):
         before = total
         if _work(curve, ordered, ranks.count) >= num_ranks * min(best.limit[row], best.worth[row]):
             break  # and more replicas are more work
-        deal(ranks, curve, scale, ordered, first)
+        deal(ranks, curve, scale, ordered, slots)
         descend(ranks, curve, scale, ordered.tokens, target, num_ranks)
         if by_time and ranks.load.max() / scale < best.time[row]:
             best.worth[row] = np.inf
         if not by_time or best.worth[row] == np.inf:
             _keep(ranks, curve, scale, ordered, best, row)
-        if ranks.load.max() <= (target if first < slots else max(target, np.int64(bound * WELL * scale))):
+        if ranks.load.max() <= max(target, np.int64(bound * WELL * scale)):
             break
 
 
@@ -207,12 +226,9 @@ def _keep(ranks, curve, scale, ordered, best, row):
     best.time[row], best.worth[row] = time, worth
     best.held[row] = -1
     for g in range(ranks.expert.shape[0]):
-        at, behind = 0, ranks.expert.shape[1] - ranks.extra[g].sum()  # the slots of first replicas come first
+        at = 0
         for s in range(ranks.expert.shape[1]):
             e = ranks.expert[g, s]
-            if e >= 0 and ranks.extra[g, s]:
-                best.held[row, g, behind] = ordered.expert[e]
-                behind += 1
-            elif e >= 0:
+            if e >= 0:
                 best.held[row, g, at] = ordered.expert[e]
                 at += 1

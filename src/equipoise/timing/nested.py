@@ -1,368 +1,296 @@
-"""One placement for several batch sizes: descent on the busiest rank of the batch that is worst off.
+"""One placement for several batch sizes: tabu search until no rank is above its limits, which are lowered then.
 
-Each slot has a level: the first batch, by number, in which its replica is active; it is so in every larger one. So the
-active set of a smaller batch lies inside that of a larger whatever is done. Costs of a batch are in parts of what its
-busiest rank may take, so that all batches compare. The busiest rank of all comes first. It is helped by one of
+What is minimised is by how much all ranks are above the limits in all batches together. The rank and batch that is
+furthest above its limit is helped by the step that leaves least of it:
 
 swap       two slots of two ranks change places, levels included;
-exchange   two replicas of an expert change levels;
 sleep      a replica is active in larger batches alone;
-wake       a dormant replica of one of its experts is active from this batch on;
-replace    so is a new replica, in a slot that is active in no batch;
-convert    a replica of another expert, which has more of them, becomes one of its experts.
+give       a slot of another rank becomes a replica of one of its experts, active from this batch on or sooner.
 
-A step leaves every rank that it touches, in every batch, below the busiest before it, so no step is ever undone. Where
-none helps, this batch may not get slower any more, and the next comes first.
+The best step is made even if it helps nothing, but for ``TENURE`` steps no replica comes back to where one left (tabu
+search; Glover, 1989). Where nothing is above a limit, the limits of the batches that are worst off are lowered, as long
+as steps that help lead there; what a batch has come to when they do not, it keeps.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
 
 from equipoise.kernels.native import allocating, inlined, native
-from equipoise.timing.costs import TOP, cost
+from equipoise.timing.costs import TOP
+from equipoise.timing.nest import LIMIT, Asked, new_nest, over, put_in_place, read_nest, take_out, toll
 from equipoise.timing.ranks import holds
 
 __all__ = ["nest_rows"]
 
-MOST_STEPS = 4  # for each slot of a layer
-FAR = 4  # kicks
+TENURE = 10
+TURN = 3  # each so many steps another batch is looked at, whichever is furthest above
+PART = 2.0**-10  # by how much limits are lowered at once
 
-NOTHING, SWAP, EXCHANGE, SLEEP, WAKE, REPLACE, CONVERT = (np.int64(kind) for kind in range(7))
-TOO_MUCH, TOP_LOAD = np.int64(2**62), np.int64(TOP)
-
-
-class Nest(NamedTuple):
-    """One layer while it is planned for several batches.
-
-    held int32 [ranks, slots]; level int64 [ranks, slots], the number of batches where it is active in none; load int64
-    [batches, ranks]; count int64 [batches, experts], active replicas; each int64 [batches, experts, 3], what each of
-    them costs, would cost with one more, and with one less, which is the last; most int64 [batches], what a rank may
-    come to.
-    """
-
-    held: Any
-    level: Any
-    load: Any
-    count: Any
-    each: Any
-    most: Any
-
-
-class Asked(NamedTuple):
-    """What costs are made of: curve, scale float64 [batches], tokens float64 [batches, experts]."""
-
-    curve: Any
-    scale: Any
-    tokens: Any
+NOTHING, SWAP, SLEEP, GIVE = (np.int64(kind) for kind in range(4))
+ANY, MORE_THAN = np.inf, 1.001
 
 
 @native
-def nest_rows(curve, tokens, goals, held, level, per_node, kicks):
+def nest_rows(curve, tokens, limits, held, level, search):
     """Improve ``held`` int32 and ``level`` int64 [rows, ranks, slots] for ``tokens`` float64 [rows, batches, experts].
 
-    ``goals`` float64 [rows, batches], without what is fixed: what the busiest rank may take, above 0; it is set to what
-    it takes. Replicas stay among ``per_node`` consecutive ranks. Where it takes more, descent is left and taken up
-    again so often: ``kicks``.
+    ``limits`` float64 [rows, batches], without what is fixed: what the busiest rank may take, above 0; it is set to
+    what it takes. ``search`` is: among how many consecutive ranks replicas stay, the most steps of tabu search, and
+    whether limits are lowered after it. Where it does not come to the limits, what is returned is nearest to them.
     """
+    per_node, steps, lower = search
     rows, batches, experts = tokens.shape
-    num_ranks = held.shape[1]
-    load, most = np.empty((batches, num_ranks), np.int64), np.empty(batches, np.int64)
-    count, each = np.empty((batches, experts), np.int64), np.empty((batches, experts, 3), np.int64)
     for row in range(rows):
-        nest = Nest(held[row], level[row], load, count, each, most)
-        asked = Asked(curve, TOP / goals[row], tokens[row])
-        _read(nest, asked)
-        if kicks > 0:
-            _wander(nest, asked, per_node, kicks)
-        _descend(nest, asked, per_node, np.bool_(False))
-        for b in range(batches):
-            goals[row, b] *= load[b].max() / TOP
-
-
-@allocating
-def _read(nest, asked):
-    """Set counts, costs and loads from slots and levels."""
-    batches, num_ranks = nest.load.shape
-    slots = nest.held.shape[1]
-    nest.count[:] = 0
-    nest.load[:] = 0
-    for b in range(batches):
-        for g in range(num_ranks):
-            for s in range(slots):
-                nest.count[b, nest.held[g, s]] += nest.level[g, s] <= b
-        for e in range(nest.count.shape[1]):
-            _cost(nest, asked, b, e)
-        for g in range(num_ranks):
-            for s in range(slots):
-                if nest.level[g, s] <= b:
-                    nest.load[b, g] += nest.each[b, nest.held[g, s], 0]
-
-
-@allocating
-def _cost(nest, asked, b, e):
-    """Set what replicas of ``e`` cost in batch ``b``; one less than one is as many."""
-    for more in range(-1, 2):
-        count = max(nest.count[b, e] + more, 1)
-        nest.each[b, e, more] = cost(asked.curve, asked.scale[b], asked.tokens[b, e], count)
-
-
-@allocating
-def _descend(nest, asked, per_node, worst_only):
-    """Make steps until none helps any batch, or the one that is worst off."""
-    batches = len(nest.most)
-    settled = np.zeros(batches, np.bool_)
-    for _ in range(MOST_STEPS * nest.held.size):
-        b, g = np.int64(-1), np.int64(-1)
+        nest = new_nest(held[row], level[row], batches, experts)
+        asked = Asked(curve, TOP / limits[row], tokens[row])
+        nest.limit[:] = LIMIT
+        read_nest(nest, asked)
+        if steps > 0:
+            _come_to_limits(nest, asked, per_node, steps)
+        if lower and over(nest) == 0.0:
+            _lower(nest, asked, per_node)
         for c in range(batches):
-            h = np.argmax(nest.load[c])
-            if settled[c]:
-                nest.most[c] = nest.load[c, h]
-            elif b < 0 or nest.load[c, h] > nest.load[b, g]:
-                b, g = c, h
-        if b < 0:
+            limits[row, c] *= nest.load[:, c].max() / TOP
+
+
+@allocating
+def _come_to_limits(nest, asked, per_node, steps):
+    """Make steps, helpful or not, until nothing is above a limit; come back to the best that was seen."""
+    nest.tabu[:] = -1
+    held, level = np.empty_like(nest.held), np.empty_like(nest.level)
+    best = over(nest)
+    _copy(nest.held, nest.level, held, level)
+    for step in range(steps):
+        if best == 0:
             break
-        for c in range(batches):
+        g, b = _worst(nest)
+        turn = step // TURN % len(nest.limit)
+        if step % TURN == 0 and nest.load[:, turn].max() > nest.limit[turn]:
+            g, b = np.argmax(nest.load[:, turn]), turn
+        _make_best(nest, asked, (g, b), per_node, step, ANY)
+        now = over(nest)
+        if now < best:
+            best = now
+            _copy(nest.held, nest.level, held, level)
+    _copy(held, level, nest.held, nest.level)
+    read_nest(nest, asked)
+
+
+@allocating
+def _lower(nest, asked, per_node):
+    """Lower the limits of the batches that are worst off, until none gets faster."""
+    nest.tabu[:] = -1
+    held, level = np.empty_like(nest.held), np.empty_like(nest.level)
+    _copy(nest.held, nest.level, held, level)
+    settled, step = np.zeros(len(nest.limit), np.bool_), 0
+    while not settled.all():
+        busiest, b = _worst_off(nest, settled)
+        for c in range(len(settled)):
             if not settled[c]:
-                nest.most[c] = min(nest.load[b, g] - 1, max(nest.load[c].max(), TOP_LOAD))
-        kind, s, h, t = _find(nest, settled, b, g, (g // per_node * per_node, per_node))
-        if kind == NOTHING:
-            h, t = _find_idle(nest, settled, b)
-            if h >= 0:
-                _make(nest, asked, b, (SLEEP, h, t, h, t))
-                continue
-            settled[b] = True
-            if worst_only:
-                break
+                nest.limit[c] = min(LIMIT, np.floor(busiest * (1.0 - PART)))
+        before = np.inf
+        while 0.0 < over(nest) < before:
+            before = over(nest)
+            step += TENURE + 1  # so that nothing is tabu
+            _make_best(nest, asked, _worst(nest), per_node, step, 0.0)
+        if _are_within(nest, settled) and _worst_off(nest, settled)[0] < busiest:
+            _copy(nest.held, nest.level, held, level)
         else:
-            _make(nest, asked, b, (kind, g, s, h, t))
+            _copy(held, level, nest.held, nest.level)
+            read_nest(nest, asked)
+            settled[b], nest.limit[b] = True, busiest
+
+
+@inlined
+def _worst_off(nest, settled):
+    """Return what the busiest rank takes in the batch that is worst off, of those not settled, and which that is."""
+    busiest, b = -1.0, 0
+    for c in range(len(settled)):
+        if not settled[c]:
+            for g in range(nest.load.shape[0]):
+                if nest.load[g, c] > busiest:
+                    busiest, b = nest.load[g, c], c
+    return busiest, b
+
+
+@inlined
+def _are_within(nest, settled):
+    """Whether no rank is above the limits of those batches that are settled."""
+    for c in range(len(settled)):
+        if settled[c]:
+            for g in range(nest.load.shape[0]):
+                if nest.load[g, c] > nest.limit[c]:
+                    return False
+    return True
+
+
+@inlined
+def _copy(held, level, other_held, other_level):
+    for g in range(held.shape[0]):
+        for s in range(held.shape[1]):
+            other_held[g, s], other_level[g, s] = held[g, s], level[g, s]
+
+
+@inlined
+def _worst(nest):
+    """Return the rank and batch that are furthest above a limit."""
+    g, b, most = 0, 0, -np.inf
+    for h in range(nest.load.shape[0]):
+        for c in range(nest.load.shape[1]):
+            if nest.load[h, c] - nest.limit[c] > most:
+                g, b, most = h, c, nest.load[h, c] - nest.limit[c]
+    return g, b
 
 
 @allocating
-def _find_idle(nest, settled, b):
-    """Return rank and slot of the replica that may sleep and leaves its rank most time in batch ``b``, or -1."""
-    best, found = np.int64(0), (np.int64(-1), np.int64(-1))
-    for h in range(nest.held.shape[0]):
-        for t in range(nest.held.shape[1]):
-            e = nest.held[h, t]
-            if nest.level[h, t] > b or nest.count[b, e] < 2 or nest.each[b, e, 0] <= best:
-                continue
-            if _after_less(nest, settled, (h, t), (nest.level[h, t], b + 1)) < TOO_MUCH:
-                best, found = nest.each[b, e, 0], (h, t)
-    return found
+def _make_best(nest, asked, where, per_node, step, enough):
+    """Make the step that helps a rank in a batch, ``where``, and leaves least above the limits; whether there was one.
 
-
-@allocating
-def _wander(nest, asked, per_node, kicks):
-    """Leave a descent that ends above what is asked by kicks, and take up another; keep the best that is come by.
-
-    After ``FAR`` kicks that lead to nothing better, it begins again from the best.
+    It is not made where it changes that by ``enough`` or more.
     """
-    _descend(nest, asked, per_node, np.bool_(True))
-    best, draw, away = _copy(nest), 1, 0
-    for _ in range(kicks):
-        if best.load.max() <= TOP:
-            break
-        if away == FAR:
-            _restore(nest, best)
-            away = 0
-        draw = (draw * 1664525 + 1013904223) % 2**32
-        _kick(nest, asked, per_node, draw // 2**12)
-        _descend(nest, asked, per_node, np.bool_(True))
-        away += 1
-        if nest.load.max() < best.load.max():
-            _restore(best, nest)
-            away = 0
-    _restore(nest, best)
+    kind, s, h, t = _find(nest, where, per_node, step, enough)
+    if kind == NOTHING:
+        return False
+    g, b = where
+    held, level, tabu = nest.held, nest.level, nest.tabu
+    e, f = np.int64(held[g, s]), np.int64(held[h, t])
+    take_out(nest, e)
+    if f != e:
+        take_out(nest, f)
+    if kind == SWAP:
+        held[g, s], held[h, t] = f, e
+        level[g, s], level[h, t] = level[h, t], level[g, s]
+        tabu[e, g] = tabu[f, h] = step + TENURE
+    elif kind == SLEEP:
+        level[g, s] = b + 1
+        tabu[e, g] = step + TENURE
+    else:
+        held[h, t], level[h, t] = e, min(level[h, t], b)
+        tabu[f, h] = step + TENURE
+    put_in_place(nest, asked, e)
+    if f != e:
+        put_in_place(nest, asked, f)
+    return True
 
 
 @allocating
-def _kick(nest, asked, per_node, draw):
-    """Help the busiest rank by one of its slots and one other rank, whatever that does to other batches."""
-    settled, b, g = np.ones(len(nest.most), np.bool_), np.int64(0), np.int64(0)
-    for c in range(len(nest.most)):
-        h = np.argmax(nest.load[c])
-        if nest.load[c, h] > nest.load[b, g]:
-            b, g = c, h
-    nest.most[:] = TOO_MUCH - 1
-    nest.most[b] = nest.load[b, g] - 1
-    settled[b] = False
-    other = g // per_node * per_node + draw % per_node
-    kind, s, h, t = _find(nest, settled, b, g, (other, np.int64(1)))
-    if kind != NOTHING:
-        _make(nest, asked, b, (kind, g, s, h, t))
-
-
-@allocating
-def _copy(nest):
-    held, level, load, count, each, most = nest
-    return Nest(held.copy(), level.copy(), load.copy(), count.copy(), each.copy(), most.copy())
-
-
-@allocating
-def _restore(nest, saved):
-    """Set all of ``nest`` to what was saved."""
-    for g in range(nest.held.shape[0]):
-        for s in range(nest.held.shape[1]):
-            nest.held[g, s], nest.level[g, s] = saved.held[g, s], saved.level[g, s]
-    for c in range(len(nest.most)):
-        for g in range(nest.load.shape[1]):
-            nest.load[c, g] = saved.load[c, g]
-        for e in range(nest.count.shape[1]):
-            nest.count[c, e] = saved.count[c, e]
-            for k in range(nest.each.shape[2]):
-                nest.each[c, e, k] = saved.each[c, e, k]
-
-
-@allocating
-def _find(nest, settled, b, g, ranks):
-    """Return the kind of step that helps rank ``g`` in batch ``b`` most, its slot, and the other rank and slot.
-
-    That is one of ``ranks``, the first of them and how many.
-    """
-    held, level = nest.held, nest.level
-    best, found = nest.most[b] + 1, (NOTHING, np.int64(0), np.int64(0), np.int64(0))
+def _find(nest, where, per_node, step, enough):
+    """Return the kind of the best step, the slot of its rank, and the other rank and slot."""
+    g, b = where
+    held, level, value = nest.held, nest.level, nest.value
+    best, found = enough, (NOTHING, np.int64(0), np.int64(0), np.int64(0))
     for s in range(held.shape[1]):
         if level[g, s] > b:
             continue
-        after = _after_less(nest, settled, (g, s), (level[g, s], b + 1))
-        if after < best:
-            best, found = after, (SLEEP, s, g, s)
-        large = nest.each[b, held[g, s], 0] * held.shape[1] > nest.load[b, g]  # others are not worth a replica more
-        for h in range(ranks[0], ranks[0] + ranks[1]):
-            if h == g or nest.load[b, h] >= best:
+        e = held[g, s]
+        if _are_several(nest, e, level[g, s], b + 1):
+            more = _if_less(nest, e, (g, s), level[g, s], b + 1)
+            if more < best:
+                best, found = more, (SLEEP, s, g, s)
+        large = value[g, s, b] * held.shape[1] > nest.load[g, b]  # others are not worth a replica more
+        for h in range(g // per_node * per_node, (g // per_node + 1) * per_node):
+            if h == g:
                 continue
-            there = holds(held, h, held[g, s]) or not large
+            there, free = holds(held, h, e), nest.tabu[e, h] < step
             for t in range(held.shape[1]):
-                if held[h, t] == held[g, s]:
-                    kinds = (EXCHANGE, WAKE if large else NOTHING) if level[h, t] > b else (NOTHING, NOTHING)
-                else:
-                    swap = SWAP if _may_swap(nest, b, (g, s, h, t), best) else NOTHING
-                    more = NOTHING if there else REPLACE if level[h, t] == len(nest.most) else CONVERT
-                    kinds = (swap, more if more != CONVERT or _may_convert(nest, b, (g, s, h, t), best) else NOTHING)
-                for kind in kinds:
-                    if kind != NOTHING:
-                        after = _after(nest, settled, b, kind, (g, s, h, t))
-                        if after < best and kind == CONVERT:
-                            after = max(after, _after_less(nest, settled, (h, t), (level[h, t], len(nest.most))))
-                        if after < best:
-                            best, found = after, (kind, s, h, t)
+                f = held[h, t]
+                if f != e and there:
+                    continue
+                if best <= -nest.above[g]:
+                    return found  # the rank is within its limits, and so is the other
+                less = value[g, s, b] - value[h, t, b]
+                if less > 0.0 and nest.load[h, b] + less < nest.load[g, b]:
+                    more = _if_swapped(nest, (g, s), (h, t), best)
+                    if more < best and free and nest.tabu[f, g] < step and (f == e or not holds(held, g, f)):
+                        best, found = more, (SWAP, s, h, t)
+                if large and free and _may_give(nest, e, (h, t), b):
+                    more = _if_given(nest, (g, s, b), (h, t), best)
+                    if more < best:
+                        best, found = more, (GIVE, s, h, t)
     return found
 
 
 @inlined
-def _may_swap(nest, b, slots, best):
-    """Whether a swap helps in its batch, and no rank then holds an expert twice."""
-    g, s, h, t = slots
-    held, each, level = nest.held, nest.each, nest.level
-    more = each[b, held[g, s], 0] - (each[b, held[h, t], 0] if level[h, t] <= b else 0)
-    if more <= 0 or nest.load[b, h] + more >= best:
-        return False
-    for i in range(held.shape[1]):
-        if (i != t and held[h, i] == held[g, s]) or (i != s and held[g, i] == held[h, t]):
+def _may_give(nest, e, other, b):
+    """Whether a slot may become a replica of ``e`` in batch ``b``: it sleeps, or its expert has others all the time."""
+    h, t = other
+    f, level = nest.held[h, t], nest.level[h, t]
+    return level > b if f == e else _are_several(nest, f, level, len(nest.limit))
+
+
+@inlined
+def _are_several(nest, e, begin, end):
+    """Whether an expert has another replica in all of some batches."""
+    for c in range(begin, end):  # noqa: SIM110  (a loop that numba compiles to a few instructions)
+        if nest.count[e, c] < 2:
             return False
     return True
 
 
 @inlined
-def _may_convert(nest, b, slots, best):
-    """Whether one more replica helps in its batch, in a slot whose expert has another wherever it is active."""
-    g, s, h, t = slots
-    e, f, level = nest.held[g, s], nest.held[h, t], nest.level[h, t]
-    if level > b or nest.load[b, g] + nest.each[b, e, 1] - nest.each[b, e, 0] >= best:
-        return False
-    if nest.load[b, h] + nest.each[b, e, 1] - nest.each[b, f, 0] >= best:
-        return False
-    for c in range(level, len(nest.most)):  # noqa: SIM110  (a loop that numba compiles to a few instructions)
-        if nest.count[c, f] < 2:
-            return False
-    return True
+def _change(nest, g, c, more):
+    """Return by how much more a rank is above the limit of a batch if it gets ``more``."""
+    now = nest.load[g, c] - nest.limit[c]
+    return toll(now + more) - toll(now)
 
 
 @inlined
-def _after(nest, settled, b, kind, slots):
-    """Return the busier of both ranks of a step in all batches that are not settled, ``TOO_MUCH`` if it may not be."""
-    g, s, h, t = slots
-    held, level, load, each, most = nest.held, nest.level, nest.load, nest.each, nest.most
-    e, f, after = held[g, s], held[h, t], np.int64(0)
-    for c in range(len(most)):
-        if kind in (SWAP, EXCHANGE):
-            more = (each[c, e, 0] if level[g, s] <= c else 0) - (each[c, f, 0] if level[h, t] <= c else 0)
-            own, other = load[c, g] - more, load[c, h] + more
-        else:
-            wakes = level[h, t] <= c if kind == CONVERT else b <= c < level[h, t]
-            own = load[c, g] + (each[c, e, 1] - each[c, e, 0] if wakes and level[g, s] <= c else 0)
-            other = load[c, h] + (each[c, e, 1] if wakes else 0) - (each[c, f, 0] if kind == CONVERT and wakes else 0)
-        if own > most[c] or other > most[c]:
-            return TOO_MUCH
-        if not settled[c]:
-            after = max(after, own, other)
-    return after
+def _if_swapped(nest, one, other, enough):
+    """Return what changes if two slots change places, or a part of it that is ``enough`` or more."""
+    g, s = one
+    h, t = other
+    total = -(nest.above[g] + nest.above[h])
+    for c in range(len(nest.limit)):
+        more = nest.value[g, s, c] - nest.value[h, t, c]
+        total += toll(nest.load[g, c] - more - nest.limit[c]) + toll(nest.load[h, c] + more - nest.limit[c])
+        if total >= enough:
+            break
+    return total
 
 
 @inlined
-def _after_less(nest, settled, slot, batches):
-    """Return the busiest of all ranks that a replica leaves more to where it sleeps in some batches, as above."""
+def _elsewhere(nest, e, ranks, begin, end, number):
+    """Return what changes on ranks other than two where replicas of ``e`` cost what one more, or one less, would."""
+    total, slots = 0.0, nest.held.shape[1]
+    at = nest.first[e]
+    while at >= 0:
+        g, s = at // slots, at % slots
+        if g != ranks[0] and g != ranks[1]:
+            for c in range(max(begin, nest.level[g, s]), end):
+                total += _change(nest, g, c, nest.each[e, c, number] - nest.each[e, c, 0])
+        at = nest.after[at]
+    return total
+
+
+@inlined
+def _if_less(nest, e, slot, begin, end):
+    """Return what changes if the replica in a slot sleeps, or is another expert's, in some batches."""
     g, s = slot
-    held, level, load, each, most = nest.held, nest.level, nest.load, nest.each, nest.most
-    e, after = held[g, s], np.int64(0)
-    for c in range(batches[0], batches[1]):
-        if nest.count[c, e] < 2:
-            return TOO_MUCH
-    for c in range(batches[0], batches[1]):
-        for h in range(len(load[c])):
-            for t in range(held.shape[1]):
-                if held[h, t] == e and level[h, t] <= c and h != g:
-                    own = load[c, h] + each[c, e, -1] - each[c, e, 0]
-                    if own > most[c]:
-                        return TOO_MUCH
-                    if not settled[c]:
-                        after = max(after, own)
-    return after
+    total = _elsewhere(nest, e, (g, g), begin, end, -1)
+    for c in range(begin, end):
+        total += _change(nest, g, c, -nest.value[g, s, c])
+    return total
 
 
-@allocating
-def _make(nest, asked, b, step):
-    """Make a step, and bring counts, costs and loads up to date."""
-    kind, g, s, h, t = step
-    held, level = nest.held, nest.level
-    e, f = np.int64(held[g, s]), np.int64(held[h, t])
-    _lift(nest, e, np.int64(-1))
+@inlined
+def _if_given(nest, one, other, enough):
+    """Return what changes if a slot becomes a replica of another's expert; a rank that holds both counts twice.
+
+    Or infinity where it is ``enough`` or more whatever other ranks are relieved of.
+    """
+    g, s, b = one
+    h, t = other
+    e, f, wakes = nest.held[g, s], nest.held[h, t], min(nest.level[h, t], b)
+    end = nest.level[h, t] if f == e else len(nest.limit)
+    total = 0.0
+    for c in range(wakes, end):
+        if nest.level[g, s] <= c:
+            total += _change(nest, g, c, nest.each[e, c, 1] - nest.each[e, c, 0])
+        total += _change(nest, h, c, nest.each[e, c, 1] - nest.value[h, t, c])
+    if total - MORE_THAN * (nest.above.sum() - nest.above[g]) >= enough:
+        return np.inf
+    total += _elsewhere(nest, e, (g, h), wakes, end, 1)
     if f != e:
-        _lift(nest, f, np.int64(-1))
-    if kind == SWAP:
-        held[g, s], held[h, t] = f, e
-    if kind in (SWAP, EXCHANGE):
-        level[g, s], level[h, t] = level[h, t], level[g, s]
-    elif kind == SLEEP:
-        for c in range(level[g, s], b + 1):
-            nest.count[c, e] -= 1
-        level[g, s] = b + 1
-    elif kind == CONVERT:
-        for c in range(level[h, t], len(nest.most)):
-            nest.count[c, e] += 1
-            nest.count[c, f] -= 1
-            _cost(nest, asked, c, f)
-        held[h, t] = e
-    else:
-        for c in range(b, level[h, t]):
-            nest.count[c, e] += 1
-        held[h, t], level[h, t] = e, b
-    for c in range(len(nest.most)):
-        _cost(nest, asked, c, e)
-    _lift(nest, e, np.int64(1))
-    if f != e:
-        _lift(nest, f, np.int64(1))
-
-
-@allocating
-def _lift(nest, e, sign):
-    """Add what all active replicas of ``e`` cost to their ranks, or take it away."""
-    held, level, load, each = nest.held, nest.level, nest.load, nest.each
-    for g in range(held.shape[0]):
-        for s in range(held.shape[1]):
-            if held[g, s] == e:
-                for c in range(level[g, s], len(nest.most)):
-                    load[c, g] += sign * each[c, e, 0]
+        total += _elsewhere(nest, f, (h, h), nest.level[h, t], end, -1)
+    return total

@@ -12,7 +12,7 @@ from equipoise.latency.curve import Curve, curve_of
 from equipoise.problem import PlacementProblem
 from equipoise.threads import blocks, for_each
 from equipoise.timing.fill import fill_rows
-from equipoise.timing.layer import Asked, Best, bound_rows, descend_rows, floor_rows, plan_rows, start_rows, time_rows
+from equipoise.timing.layer import Asked, Best, apart_rows, bound_rows, descend_rows, floor_rows, plan_rows, time_rows
 from equipoise.timing.order import Ordered, order_rows
 from equipoise.timing.several import plan_several
 
@@ -157,19 +157,20 @@ class InTime:
         fill_rows(ordered, held, active, self.per_node)
         return active
 
-    def start(self, ordered: Ordered, slots: int) -> tuple[Slots, Bools]:
-        """Return active replicas where as many slots a rank as are needed are for one of each expert, -1 elsewhere.
+    def apart(self, slots: int) -> tuple[Slots, Rows]:
+        """Return a placement that is balanced in the largest batch, -1 in slots without a replica.
 
-        And in which layers there is such a plan.
+        And which are extra: all others, as few of each rank as can be, hold one replica of each expert.
         """
-        best = _new_best(*self.token.shape[:2], slots)
+        held = np.empty((*self.token.shape[:2], slots), np.int32)
+        extra = np.empty(held.shape, np.int64)
 
-        def start(some: slice) -> None:
-            part, into = Ordered(*(each[some] for each in ordered)), Best(*(each[some] for each in best))
-            start_rows(self.curve, part, into, self.fewest, self.max_gap)
+        def place(some: slice) -> None:
+            part = Ordered(*(each[some] for each in self.ordered[-1]))
+            apart_rows(self.curve, part, self.fewest, held[some], extra[some])
 
-        self.each(start, len(self.token))
-        return best.held, np.isfinite(best.time)
+        self.each(place, len(held))
+        return held, extra
 
 
 def _new_best(rows: int, ranks: int, slots: int) -> Best:

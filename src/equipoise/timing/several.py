@@ -1,4 +1,9 @@
-"""Plans for several batch sizes: one placement, and from which batch on each slot is active."""
+"""Plans for several batch sizes: one placement, and from which batch on each slot is active.
+
+A size may take no more than what balances tokens does, with all of it active, and than the plan with one slot a rank
+less does. Layers need not have a placement for both: where tokens ask for all replicas at one size, these are active
+at all larger ones, where fewer slots may take less. Then tokens come first.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +20,21 @@ if TYPE_CHECKING:
 
 __all__ = ["plan_several"]
 
-KICKS = 200
-RELAXED = (1.0, 1.005, 1.015, 1.04, 1.1, 1.25)
-"""What a batch may take against fewer slots, so that none is slower than what balances tokens: one after the other."""
-ROUNDED = 1e-10  # relative; a time that is above another by less is not slower
+STEPS, FEW_STEPS = 300, 100
+"""Of search: for what is asked, and for the last part of it."""
+
+NEARLY = 1.0 + 2.0**-11
+"""What a batch may take at first, against fewer slots; where it does, few steps are made for the rest."""
+
+RELAXED = ((1.0009, 600, 2), (1.005, 300, 1), (1.015, 600, 2), (1.04, 1200, 2), (1.1, 2400, 2))
+"""The same where no start comes to that, so that none is slower than what balances tokens; the most steps; and from how
+many starts.
+"""
+
+FEW_SLOTS = 128
+"""In layers with no more, all starts are searched from, and what is fastest is taken."""
+
+ROUNDED = 1e-9  # relative; a time that is above another by less is not slower
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -38,12 +54,12 @@ class Nested(NamedTuple):
 
     def of(self, rows: Any) -> Nested:
         """Return copies of some layers."""
-        return Nested(*(each[rows] for each in self))
+        return Nested(*(each[rows].copy() for each in self))
 
-    def take(self, rows: Any, better: Bools, other: Nested) -> None:
-        """Put in their place the layers of ``other``, which are ``rows`` of these, that are better."""
+    def put(self, rows: Rows, other: Nested) -> None:
+        """Put ``other``, plans of some layers, in their place."""
         for mine, theirs in zip(self, other, strict=True):
-            mine[rows[better]] = theirs[better]
+            mine[rows] = theirs
 
 
 def plan_several(in_time: InTime) -> tuple[NDArray[np.int32], Bools]:
@@ -53,32 +69,63 @@ def plan_several(in_time: InTime) -> tuple[NDArray[np.int32], Bools]:
 
 
 def _plan(in_time: InTime, slots: int) -> Nested:
-    """Return the plan with so many slots a rank, which starts from that with one fewer.
+    """Return the plan with so many slots a rank, no slower at any size than what balances tokens, all of it active.
 
-    No batch is slower than what balances tokens, all of it active; nor, where descent comes to that, than with fewer
-    slots. Of what several starts lead to, the best is taken. Where none comes to that, the nearest is taken up again,
-    with kicks, and with a bit more time for what only fewer slots ask.
+    It is asked to be no slower than with one slot fewer either. Where search comes to both from none of the starts, the
+    nearest is given a bit more time for what only fewer slots ask; where that does not help, what balances tokens is
+    the start. Then all sizes are made as fast as descent makes them, none of them slower.
     """
-    every: Rows = np.arange(len(in_time.tokens[0]))
-    token = in_time.token_with(slots, every)
-    balanced = np.stack([in_time.times(each, every, token) for each in in_time.ordered], axis=1)
-    best = Nested(token.copy(), np.zeros(token.shape, np.int64), balanced.copy())
-    nearest, starts, asked = best.of(every), [best], balanced
+    rows: Rows = np.arange(len(in_time.tokens[0]))
+    token = in_time.token_with(slots, rows)
+    balanced = np.stack([in_time.times(each, rows, token) for each in in_time.ordered], axis=1)
+    plan = Nested(token, np.zeros(token.shape, np.int64), balanced).of(rows)
     if slots > in_time.fewest:
         fewer = _plan(in_time, slots - 1)
-        asked = np.minimum(balanced, fewer.times)
-        starts = [best, _widened(in_time, fewer), *_thinned(in_time, token), *_apart(in_time, token)]
-    for start in starts:
-        found = _descend(in_time, start.of(every), asked)
-        nearest.take(every, _is_better(found.times, nearest.times, (asked,)), found)
-        best.take(every, _is_better(found.times, best.times, (balanced, asked)), found)
-    for more in RELAXED:
-        rows = np.flatnonzero((best.times > asked * (1.0 + ROUNDED)).any(axis=1))
-        if len(rows) == 0:
-            break
-        found = _descend(in_time, nearest.of(rows), np.minimum(asked * more, balanced)[rows], rows, KICKS)
-        best.take(rows, _is_better(found.times, best.times[rows], (balanced[rows], asked[rows])), found)
-    return best
+        strict, asked = np.minimum(balanced, fewer.times), np.minimum(balanced, fewer.times * NEARLY)
+        thinned = _thinned(in_time, token)
+        apart = thinned if in_time.problem.is_hierarchical else _apart(in_time, slots)
+        left, found, others = rows, [], [_widened(in_time, fewer), *thinned]
+        for starts in (apart, others):
+            found.append(_nearest(in_time, starts, asked))
+            left = _try(in_time, plan, found[-1], asked, left, STEPS)
+        _try(in_time, plan, plan.of(rows), strict, np.setdiff1d(rows, left), FEW_STEPS)
+        for more, steps, number in RELAXED:
+            for start in found[:number]:
+                left = _try(in_time, plan, start, np.minimum(balanced, fewer.times * more), left, steps)
+        if token[0].size <= FEW_SLOTS:
+            plan = _search(in_time, plan, plan.times, rows, 0, lower=True)
+            for start in (*apart, *others):
+                _take(plan, _search(in_time, start.of(rows), strict, rows, STEPS, lower=True), strict)
+    return _search(in_time, plan, plan.times, rows, 0, lower=True)
+
+
+def _take(plan: Nested, other: Nested, strict: Floats) -> None:
+    """Put into ``plan`` the layers of another that are within limits and faster, in parts of them, together."""
+    parts = [(each.times / np.maximum(strict, 1e-300)).sum(axis=1) for each in (other, plan)]
+    better = np.flatnonzero((_above(other.times, strict) == 0.0) & (parts[0] < parts[1]))
+    plan.put(better, other.of(better))
+
+
+def _nearest(in_time: InTime, starts: list[Nested], asked: Floats) -> Nested:
+    """Return in each layer the start that is nearest to what is asked, the first of equals."""
+    rows: Rows = np.arange(len(asked))
+    rated = [_search(in_time, start, asked, rows, 0) for start in starts]
+    which = np.argmin([_above(each.times, asked) for each in rated], axis=0)
+    return Nested(*(np.stack(each)[which, rows] for each in zip(*rated, strict=True)))
+
+
+def _try(in_time: InTime, plan: Nested, start: Nested, limits: Floats, rows: Rows, steps: int) -> Rows:
+    """Search on from ``start``; put into ``plan`` what comes within ``limits``, and return the other layers."""
+    found = _search(in_time, start.of(rows), limits[rows], rows, steps)
+    start.put(rows, found)
+    within = _above(found.times, limits[rows]) == 0.0
+    plan.put(rows[within], found.of(within))
+    return np.asarray(rows[~within])
+
+
+def _above(times: Floats, limits: Floats) -> Floats:
+    """Return by how much ``times`` are above ``limits``, both [layers, batch sizes], in parts of them, together."""
+    return np.asarray(np.maximum(times / np.maximum(limits, 1e-300) - (1.0 + ROUNDED), 0.0).sum(axis=1))
 
 
 def _widened(in_time: InTime, fewer: Nested) -> Nested:
@@ -99,49 +146,26 @@ def _thinned(in_time: InTime, token: NDArray[np.int32]) -> list[Nested]:
     return starts
 
 
-def _apart(in_time: InTime, token: NDArray[np.int32]) -> list[Nested]:
-    """Return a start for each batch size, in which as few slots as can be hold one replica of each expert.
+def _apart(in_time: InTime, slots: int) -> list[Nested]:
+    """Return a placement in which as few slots of each rank as can be hold one replica of each expert.
 
-    These are active in every batch, the others from that batch on.
+    These are active in every batch, all others from some batch on: a start for each.
     """
-    if in_time.problem.is_hierarchical:
-        return []
-    starts, none = [], len(in_time.tokens)
-    for at, ordered in enumerate(in_time.ordered):
-        held, found = in_time.start(ordered, token.shape[2])
-        held[~found] = token[~found]
-        level = np.where(in_time.fill(ordered, held), at, none)
-        level[:, :, : in_time.fewest] = 0
-        level[~found] = 0
-        starts.append(Nested(held, level, np.empty((len(held), none))))
-    return starts
+    none = len(in_time.tokens)
+    held, extra = in_time.apart(slots)
+    active = in_time.fill(in_time.ordered[-1], held)
+    levels = [np.where(active, np.where(extra > 0, later, 0), none) for later in range(1, none)]
+    return [Nested(held, level, np.empty((len(held), none))) for level in levels]
 
 
-def _descend(in_time: InTime, start: Nested, goals: Floats, rows: Rows | slice = slice(None), kicks: int = 0) -> Nested:
-    """Return what descent comes to from a start, which it changes, for some layers."""
-    times = np.where(goals > 0, goals, 1.0)
+def _search(in_time: InTime, start: Nested, limits: Floats, rows: Rows, steps: int, lower: bool = False) -> Nested:
+    """Return what so many steps of search come to from a start, which they change, for some layers."""
+    times = np.where(limits > 0, limits, 1.0)
     tokens = np.stack([each[rows] for each in in_time.tokens], axis=1)
 
     def nest(some: slice) -> None:
         held, level = start.held[some], start.level[some]
-        nest_rows(in_time.curve, tokens[some], times[some], held, level, in_time.per_node, kicks)
+        nest_rows(in_time.curve, tokens[some], times[some], held, level, (in_time.per_node, steps, np.bool_(lower)))
 
     in_time.each(nest, len(times))
     return Nested(start.held, start.level, times)
-
-
-def _is_better(times: Floats, than: Floats, limits: tuple[Floats, ...]) -> Bools:
-    """Return in which layers ``times`` are better, all [layers, batch sizes]: within each limit, then against the last.
-
-    How far the worst batch is over a limit counts first, then the sum of all.
-    """
-    better, equal = np.zeros(len(times), np.bool_), np.ones(len(times), np.bool_)
-    for at, limit in enumerate((*limits, limits[-1])):
-        mine, theirs = (each / np.maximum(limit, 1e-300) for each in (times, than))
-        if at < len(limits):
-            mine, theirs = (np.maximum(each.max(axis=1), 1.0 + ROUNDED) for each in (mine, theirs))
-        else:
-            mine, theirs = mine.sum(axis=1), theirs.sum(axis=1)
-        better |= equal & (mine < theirs)
-        equal &= mine == theirs
-    return better

@@ -3,7 +3,7 @@
     plan_layer(curve, tokens, shape, found, given, max_gap)   ``layer.plan_rows`` of one layer, and its bound
     fill_layer(curve, tokens, held)                           ``fill.fill_rows``, on one node
     thin_layer(curve, tokens, held, later)                    ``thin.thin_rows``
-    nest_layer(curve, tokens, goals, held, level)             ``nested.nest_rows`` without kicks, on one node
+    nest_layer(curve, tokens, limits, held, level, steps)     ``nested.nest_rows``, limits lowered, on one node
 
 Only the curve is shared, which has a reference of its own: ``latency/reference.py``. Experts are numbers, ranks lists
 of slots, and what a replica costs is asked for each time.
