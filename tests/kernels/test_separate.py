@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -43,6 +43,7 @@ def any_rows(draw: st.DrawFn) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
 
 
 @given(any_rows())
+@example((np.array([[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 3, 3]], np.int32), np.array([0, 0, 0, 1])))
 def test_the_native_version_makes_the_same_exchanges_as_the_plain_one(case) -> None:
     native, weight = case
     plain = native.copy()

@@ -94,15 +94,18 @@ def _times(held, g, e):
 @internal
 def _deal(held, replicas, weight, order):
     """Deal all replicas round the ranks, the experts with the heaviest replicas first, ties to the lowest."""
-    ranks = held.shape[0]
+    ranks, known = held.shape[0], 0
     for e in range(len(weight)):
-        at = e
+        if replicas[e] == 0:
+            continue
+        at = known
         while at > 0 and weight[order[at - 1]] * replicas[e] < weight[e] * replicas[order[at - 1]]:
             order[at] = order[at - 1]
             at -= 1
         order[at] = e
+        known += 1
     at = 0
-    for i in range(len(weight)):
+    for i in range(known):
         for _ in range(replicas[order[i]]):
             held[at % ranks, at // ranks] = order[i]
             at += 1
