@@ -96,6 +96,7 @@ def test_what_only_kernels_call_has_no_machine_code_of_its_own() -> None:
             assert compiled.library.serialize_using_object_code()[1] == "bitcode"
 
 
+@pytest.mark.slow
 def test_errors_come_from_within_and_parts_are_found_again_for_a_caller_that_changed(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir(mode=0o700)
     for more, found in ((0, 0), (0, 0), (1, 1)):  # the second loads the caller, and needs no part

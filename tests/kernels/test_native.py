@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CALLER = """
 from equipoise.kernels.native import native
 from callees.callee import one
@@ -48,6 +50,7 @@ def write(folder: Path, least: int, more: int) -> None:
             path.write_text(text)
 
 
+@pytest.mark.slow
 def test_code_is_compiled_anew_when_what_it_calls_has_changed(tmp_path: Path) -> None:
     write(tmp_path, least=10, more=1)
     assert run(tmp_path) == ("12 0", 2)

@@ -45,6 +45,7 @@ def process(program: str, kept: Path, *arguments: str, **variables: str) -> subp
 
 
 @needs_baseline
+@pytest.mark.slow
 def test_what_is_compiled_for_the_baseline_is_found_by_a_process_for_this_processor(tmp_path: Path) -> None:
     first = process(KERNEL, tmp_path, "baseline").stderr
     assert first.count("compiling kernels for x86-64-v3, once; they are kept in") == 1
@@ -58,6 +59,7 @@ def test_what_is_compiled_for_the_baseline_is_found_by_a_process_for_this_proces
 
 
 @needs_baseline
+@pytest.mark.slow
 def test_a_processor_that_is_named_is_compiled_for_and_nothing_else_is_found(tmp_path: Path) -> None:
     process(KERNEL, tmp_path, "baseline")
     named = process(KERNEL, tmp_path, "own", NUMBA_CPU_NAME="x86-64-v2", NUMBA_CPU_FEATURES="").stderr
