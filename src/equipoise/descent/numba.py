@@ -63,7 +63,7 @@ def plan_rows(
 @native
 def descend_few(by_load, bits, max_gap, facts, held, stop):
     """Fill ``held`` [rows, ranks, slots] where ranks have at most three slots."""
-    layer = new_layer(held.shape[1], held.shape[2], by_load.shape[1], 0, stop)
+    layer = new_layer(held.shape[1], held.shape[2], by_load.shape[1], np.int64(0), stop)
     for row in range(len(by_load)):
         _begin(layer, by_load[row], bits, facts[row], max_gap)
         if held.shape[2] == 3 or held.shape[1] >= MANY:
@@ -75,7 +75,7 @@ def descend_few(by_load, bits, max_gap, facts, held, stop):
 @native
 def descend_several(by_load, bits, max_gap, facts, held, stop):
     """Fill ``held`` [rows, ranks, slots] where ranks have more."""
-    layer = new_layer(held.shape[1], held.shape[2], by_load.shape[1], 0, stop)
+    layer = new_layer(held.shape[1], held.shape[2], by_load.shape[1], np.int64(0), stop)
     for row in range(len(by_load)):
         _begin(layer, by_load[row], bits, facts[row], max_gap)
         level_several(layer, layer.facts[TARGET], NEVER)
@@ -85,7 +85,7 @@ def descend_several(by_load, bits, max_gap, facts, held, stop):
 @native
 def descend_wide(by_load, bits, max_gap, facts, held, stop):
     """Fill ``held`` [rows, ranks, slots] where ranks have more, and are many."""
-    layer = new_layer(held.shape[1], held.shape[2], by_load.shape[1], 0, stop)
+    layer = new_layer(held.shape[1], held.shape[2], by_load.shape[1], np.int64(0), stop)
     for row in range(len(by_load)):
         _begin(layer, by_load[row], bits, facts[row], max_gap)
         redeal_first(layer, layer.facts[TARGET])

@@ -45,7 +45,7 @@ CLIP = 4000  # a deficit counts at most so much, so that the sum of squares fits
 def pair_rows(by_load, bits, max_gap, facts, held, stop):
     """Fill ``held`` [rows, ranks, 2] with first descents of layers of two slots a rank."""
     _, num_ranks, slots = held.shape
-    layer = new_layer(num_ranks, slots, by_load.shape[1], 0, stop)
+    layer = new_layer(num_ranks, slots, by_load.shape[1], np.int64(0), stop)
     for row in range(len(by_load)):
         read_layer(layer, by_load[row], bits, facts[row])
         layer.facts[AIM] = _pair_layer(layer, max_gap)

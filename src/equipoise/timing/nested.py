@@ -267,7 +267,7 @@ def _elsewhere(nest, e, ranks, begin, end, number):
 def _if_less(nest, e, slot, begin, end):
     """Return what changes if the replica in a slot sleeps, or is another expert's, in some batches."""
     g, s = slot
-    total = _elsewhere(nest, e, (g, g), begin, end, -1)
+    total = _elsewhere(nest, e, (g, g), begin, end, np.int64(-1))
     for c in range(begin, end):
         total += _change(nest, g, c, -nest.value[g, s, c])
     return total
@@ -290,7 +290,7 @@ def _if_given(nest, one, other, enough):
         total += _change(nest, h, c, nest.each[e, c, 1] - nest.value[h, t, c])
     if total - MORE_THAN * (nest.above.sum() - nest.above[g]) >= enough:
         return np.inf
-    total += _elsewhere(nest, e, (g, h), wakes, end, 1)
+    total += _elsewhere(nest, e, (g, h), wakes, end, np.int64(1))
     if f != e:
-        total += _elsewhere(nest, f, (h, h), nest.level[h, t], end, -1)
+        total += _elsewhere(nest, f, (h, h), nest.level[h, t], end, np.int64(-1))
     return total
