@@ -37,6 +37,7 @@ def plan_rows(
         from equipoise.descent.pairing import pair_rows as first
 
     def plan(part: int) -> None:
+        """Plan the rows of a part."""
         block = slice(edges[part], edges[part + 1])
         bits = int(names[block].max()).bit_length()
         # One integer has load and expert, so that one sort orders both.

@@ -44,12 +44,14 @@ class KernelCompiler(CompilerBase):  # type: ignore[misc]
         self.state.typingctx = _Types(types)
 
     def compile_extra(self, function: Any) -> Any:
+        """Compile a function into a library of the kind that its callers need."""
         kind = _Part if self.state.flags.no_cpython_wrapper else _Whole  # Python does not call the former
         self.state.library = kind(self.state.targetctx.codegen(), function.__qualname__)
         self.state.library.enable_object_caching()
         return super().compile_extra(function)
 
     def define_pipelines(self) -> list[Any]:
+        """Return numba's own passes, without those for Python objects."""
         return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
 
 
@@ -70,10 +72,12 @@ class _Part(JITCodeLibrary):  # type: ignore[misc]
         return _NoMachineCode
 
     def get_pointer_to_function(self, name: str) -> int:
+        """Return 0, as for any function that has no machine code."""
         self._ensure_finalized()
         return 0
 
     def serialize_using_object_code(self) -> Any:
+        """Return what is kept of it: LLVM's code, for want of the machine's."""
         return self.serialize_using_bitcode()
 
     def _optimize_final_module(self) -> None:
@@ -106,6 +110,7 @@ class _Types(Context):  # type: ignore[misc]
         return id(self.__dict__)
 
     def resolve_function_type(self, function: Any, args: Any, keywords: Any) -> Any:
+        """Return the signature of a call; of operators and numba's own functions as it was found the first time."""
         if keywords or not isinstance(function, (Function, BuiltinFunctionType, type)):
             return super().resolve_function_type(function, args, keywords)
         key = id(function), args
@@ -117,6 +122,7 @@ class _Types(Context):  # type: ignore[misc]
         return self._told[key][0]
 
     def resolve_setitem(self, target: Any, index: Any, value: Any) -> Any:
+        """Return the signature of an assignment to a part of something, as that of a call."""
         return self.resolve_function_type(operator.setitem, (target, index, value), {})
 
 
@@ -126,6 +132,7 @@ class _Options(Flags):  # type: ignore[misc]
     _common: ClassVar[dict[str, Any]] = {}
 
     def copy(self) -> Any:
+        """Return the options that all kernels hand on, the very same ones to each."""
         common = Flags(self)
         for name in OF_ONE_KERNEL:
             common.discard(name)

@@ -74,9 +74,8 @@ def _long(columns: list[Column], roles: dict[str | None, list[int]], path: Path,
         counts = [i for i, column in enumerate(columns) if column.name == key]
         if not counts:
             raise FileFormatError(f"{path} has no column {shown(key)}; it has {listed(c.name for c in columns)}.")
-    elif (
-        not counts
-    ):  # one column that is left over can only be the counts; pandas calls those of a series 0, or nothing
+    elif not counts:
+        # One column that is left over can only be the counts; pandas calls those of a series 0, or nothing.
         counts = [i for i, column in enumerate(columns) if column.role is None or column.number is not None]
         counts = counts or [i for i in roles.get(INDEX, ()) if i == len(columns) - 1]
     if len(counts) != 1:

@@ -14,7 +14,7 @@ import numpy as np
 from equipoise.kernels.native import allocating, inlined
 from equipoise.timing.costs import TOP, cost
 
-__all__ = ["Asked", "LIMIT", "Nest", "new_nest", "over", "put_in_place", "read_nest", "take_out", "toll"]
+__all__ = ["Costs", "LIMIT", "Nest", "new_nest", "over", "put_in_place", "read_nest", "take_out", "toll"]
 
 ROUNDING = 2.0**7
 LIMIT = np.float64(TOP + ROUNDING)
@@ -46,7 +46,7 @@ class Nest(NamedTuple):
     tabu: Any
 
 
-class Asked(NamedTuple):
+class Costs(NamedTuple):
     """What costs are made of: curve, scale float64 [batches], tokens float64 [batches, experts]."""
 
     curve: Any
@@ -74,7 +74,7 @@ def new_nest(held, level, batches, experts):
 
 
 @allocating
-def read_nest(nest, asked):
+def read_nest(nest, costs):
     """Set all that follows from slots and levels."""
     slots = nest.held.shape[1]
     nest.first[:] = -1
@@ -84,7 +84,7 @@ def read_nest(nest, asked):
         nest.after[at] = nest.first[e]
         nest.first[e] = at
     for e in range(len(nest.first)):
-        _count(nest, asked, e)
+        _count(nest, costs, e)
         _lift(nest, e, 1.0)
 
 
@@ -95,7 +95,7 @@ def take_out(nest, e):
 
 
 @allocating
-def put_in_place(nest, asked, e):
+def put_in_place(nest, costs, e):
     """Find the replicas of ``e`` again, count them, and add what they cost."""
     slots = nest.held.shape[1]
     nest.first[e] = -1
@@ -104,7 +104,7 @@ def put_in_place(nest, asked, e):
             if nest.held[g, s] == e:
                 nest.after[g * slots + s] = nest.first[e]
                 nest.first[e] = g * slots + s
-    _count(nest, asked, e)
+    _count(nest, costs, e)
     _lift(nest, e, 1.0)
 
 
@@ -128,7 +128,7 @@ def toll(above):
 
 
 @allocating
-def _count(nest, asked, e):
+def _count(nest, costs, e):
     """Set how many replicas of ``e`` are active in each batch, and what they cost; one less than one is as many."""
     slots, batches = nest.held.shape[1], nest.load.shape[1]
     for c in range(batches):
@@ -141,7 +141,7 @@ def _count(nest, asked, e):
     for c in range(batches):
         for more in range(-1, 2):
             count = max(nest.count[e, c] + more, 1)
-            nest.each[e, c, more] = cost(asked.curve, asked.scale[c], asked.tokens[c, e], count)
+            nest.each[e, c, more] = cost(costs.curve, costs.scale[c], costs.tokens[c, e], count)
     at = nest.first[e]
     while at >= 0:
         g, s = at // slots, at % slots

@@ -18,7 +18,7 @@ import numpy as np
 
 from equipoise.kernels.native import allocating, inlined, native
 from equipoise.timing.costs import TOP
-from equipoise.timing.nest import LIMIT, Asked, new_nest, over, put_in_place, read_nest, take_out, toll
+from equipoise.timing.nest import LIMIT, Costs, new_nest, over, put_in_place, read_nest, take_out, toll
 from equipoise.timing.ranks import holds
 
 __all__ = ["nest_rows"]
@@ -43,19 +43,19 @@ def nest_rows(curve, tokens, limits, held, level, search):
     rows, batches, experts = tokens.shape
     for row in range(rows):
         nest = new_nest(held[row], level[row], batches, experts)
-        asked = Asked(curve, TOP / limits[row], tokens[row])
+        costs = Costs(curve, TOP / limits[row], tokens[row])
         nest.limit[:] = LIMIT
-        read_nest(nest, asked)
+        read_nest(nest, costs)
         if steps > 0:
-            _come_to_limits(nest, asked, per_node, steps)
+            _come_to_limits(nest, costs, per_node, steps)
         if lower and over(nest) == 0.0:
-            _lower(nest, asked, per_node)
+            _lower(nest, costs, per_node)
         for c in range(batches):
             limits[row, c] *= nest.load[:, c].max() / TOP
 
 
 @allocating
-def _come_to_limits(nest, asked, per_node, steps):
+def _come_to_limits(nest, costs, per_node, steps):
     """Make steps, helpful or not, until nothing is above a limit; come back to the best that was seen."""
     nest.tabu[:] = -1
     held, level = np.empty_like(nest.held), np.empty_like(nest.level)
@@ -68,17 +68,17 @@ def _come_to_limits(nest, asked, per_node, steps):
         turn = step // TURN % len(nest.limit)
         if step % TURN == 0 and nest.load[:, turn].max() > nest.limit[turn]:
             g, b = np.argmax(nest.load[:, turn]), turn
-        _make_best(nest, asked, (g, b), per_node, step, ANY)
+        _make_best(nest, costs, (g, b), per_node, step, ANY)
         now = over(nest)
         if now < best:
             best = now
             _copy(nest.held, nest.level, held, level)
     _copy(held, level, nest.held, nest.level)
-    read_nest(nest, asked)
+    read_nest(nest, costs)
 
 
 @allocating
-def _lower(nest, asked, per_node):
+def _lower(nest, costs, per_node):
     """Lower the limits of the batches that are worst off, until none gets faster."""
     nest.tabu[:] = -1
     held, level = np.empty_like(nest.held), np.empty_like(nest.level)
@@ -89,16 +89,16 @@ def _lower(nest, asked, per_node):
         for c in range(len(settled)):
             if not settled[c]:
                 nest.limit[c] = min(LIMIT, np.floor(busiest * (1.0 - PART)))
-        before = np.inf
-        while 0.0 < over(nest) < before:
-            before = over(nest)
+        before, now = np.inf, over(nest)
+        while 0.0 < now < before:
             step += TENURE + 1  # so that nothing is tabu
-            _make_best(nest, asked, _worst(nest), per_node, step, 0.0)
+            _make_best(nest, costs, _worst(nest), per_node, step, 0.0)
+            before, now = now, over(nest)
         if _are_within(nest, settled) and _worst_off(nest, settled)[0] < busiest:
             _copy(nest.held, nest.level, held, level)
         else:
             _copy(held, level, nest.held, nest.level)
-            read_nest(nest, asked)
+            read_nest(nest, costs)
             settled[b], nest.limit[b] = True, busiest
 
 
@@ -144,14 +144,14 @@ def _worst(nest):
 
 
 @allocating
-def _make_best(nest, asked, where, per_node, step, enough):
-    """Make the step that helps a rank in a batch, ``where``, and leaves least above the limits; whether there was one.
+def _make_best(nest, costs, where, per_node, step, enough):
+    """Make the step that helps a rank in a batch, ``where``, and leaves least above the limits, if there is one.
 
     It is not made where it changes that by ``enough`` or more.
     """
     kind, s, h, t = _find(nest, where, per_node, step, enough)
     if kind == NOTHING:
-        return False
+        return
     g, b = where
     held, level, tabu = nest.held, nest.level, nest.tabu
     e, f = np.int64(held[g, s]), np.int64(held[h, t])
@@ -168,10 +168,9 @@ def _make_best(nest, asked, where, per_node, step, enough):
     else:
         held[h, t], level[h, t] = e, min(level[h, t], b)
         tabu[f, h] = step + TENURE
-    put_in_place(nest, asked, e)
+    put_in_place(nest, costs, e)
     if f != e:
-        put_in_place(nest, asked, f)
-    return True
+        put_in_place(nest, costs, f)
 
 
 @allocating

@@ -62,6 +62,7 @@ class Layer(NamedTuple):
 
 @allocating
 def new_layer(rows, held, was, node, home, product):
+    """Return a layer with these arrays, and room for all that follows from them."""
     ranks, experts = was.shape
     layer = Layer(
         rows, held, was, node, home,
