@@ -22,7 +22,7 @@ from equipoise.replan.budget import Budget
 from equipoise.replan.curves import Curves, Within, emptied, within
 from equipoise.replan.foreseen import foresee, is_foreseen
 from equipoise.replan.in_force import InForce
-from equipoise.replan.keep_slots import reorder
+from equipoise.replan.keep_slots import in_their_slots
 from equipoise.replan.remainder import count_kept, count_transfers
 from equipoise.replan.settle import settle
 from equipoise.robust.back_test import Plans
@@ -128,7 +128,7 @@ def next_placement(
         found = within(curves, budget)
     if how.connected and budget.limits_transfers:
         found = _connect_with_the_rest(start, found, budget, how)
-    table, stays = _in_their_slots(found.held, start), np.zeros(problem.num_layers, dtype=np.bool_)
+    table, stays = in_their_slots(found.held, start.placement), np.zeros(problem.num_layers, dtype=np.bool_)
     if budget.keeps_layers and start.is_as_asked:
         found, table, stays = _keep_layers(start, found, table, budget, curves)
     stages = {"transfers": int(found.transfers[~stays].sum())}
@@ -155,7 +155,7 @@ def _keep_layers(
     shares = budget.max_layers is not None and budget.max_transfers_total is not None
     if curves is not None and shares and stays.any():
         others = within(curves, budget, stays)
-        again = _in_their_slots(others.held, start)
+        again = in_their_slots(others.held, start.placement)
         again[stays], table[stays] = kept[stays], kept[stays]
         if _tokens(start, again) < _tokens(start, table):
             found, table = others, again
@@ -179,23 +179,6 @@ def _connect_with_the_rest(start: InForce, found: Within, budget: Budget, how: H
     connected = np.where(held >= 0, table.reshape(held.shape), held)
     arrived = (connected >= 0).sum(axis=(1, 2)) - count_kept(connected, start.slots).sum(axis=1)
     return Within(connected, arrived, found.anew)
-
-
-@part
-def _in_their_slots(held: Ints, start: InForce) -> Ints:
-    """Return ``held`` [layers, ranks, slots] as [layers, slots], whatever stays on its rank in the slot that it had.
-
-    A slot without an expert is -1.
-    """
-    (layers, ranks, slots), current = held.shape, start.placement
-    old = current.physical_to_logical
-    if (ranks, slots) != (current.num_ranks, current.slots_per_rank):
-        both, width = min(ranks, current.num_ranks), min(slots, current.slots_per_rank)
-        cut = np.full((layers, ranks, slots), -1, dtype=np.int32)
-        cut[:, :both, :width] = old.reshape(layers, current.num_ranks, -1)[:, :both, :width]
-        old = cut
-    # Copies, because the native code would be compiled once more for read-only arrays.
-    return reorder(np.maximum(held, -1).reshape(layers, -1), np.array(old.reshape(layers, -1)), slots)
 
 
 def _tokens(start: InForce, table: Ints) -> float:
