@@ -232,7 +232,7 @@ def test_on_a_generated_load_what_sleeps_is_what_is_there() -> None:
 @pytest.mark.parametrize("limit", ["max_transfers", "max_transfers_total", "min_gain", "max_layers"])
 def test_limits_are_refused_with_the_way_out(limit: str) -> None:
     current, problem = before_and_after(*FLAT, FEW)
-    with pytest.raises(InvalidInputError, match=rf"^{limit} is 3.*; leave {limit} out, or re-plan problem.in_tokens"):
+    with pytest.raises(InvalidInputError, match=rf"^{limit} is 3.*: leave {limit} out, or re-plan problem.in_tokens"):
         eq.solve(problem, current=current, **{limit: 3})
 
 

@@ -63,8 +63,8 @@ def refuse_limits(budget: Budget) -> None:
     for name in ("max_transfers", "max_transfers_total", "min_gain", "max_layers"):
         if getattr(budget, name) is not None:
             raise InvalidInputError(
-                f"{name} is {getattr(budget, name)}, and problem has a latency model, whose plans are made anew and "
-                f"moved as little as that takes; leave {name} out, or re-plan problem.in_tokens."
+                f"{name} is {getattr(budget, name)}, and problem has a latency model; plans in time are made anew and "
+                f"move what that takes: leave {name} out, or re-plan problem.in_tokens."
             )
 
 
