@@ -27,7 +27,7 @@ from equipoise.timing.certificate import certify_checked
 if TYPE_CHECKING:
     from equipoise.timing.plan import InTime
 
-__all__ = ["Timed", "find_in_time", "prove_in_time", "solve_in_time"]
+__all__ = ["Timed", "even_among", "find_in_time", "prove_in_time", "solve_in_time"]
 
 MAX_GAP = 0.001  # of strategies that have none of their own
 
@@ -100,7 +100,7 @@ def prove_in_time(
     On ``lost_ranks`` no slot may hold an expert, and ``found.in_time`` is of those that are left.
     """
     placement = Placement(found.table, problem.cluster.num_ranks, problem.num_logical_experts)
-    shares = tuple(_even_among(placement, each) for each in found.active)
+    shares = tuple(even_among(placement, each) for each in found.active)
     how = Provenance.of(found.tokens.strategy, seed, found.tokens.implementation, stages, problem.digest)
     uneven = None if found.active[:, found.table >= 0].all() else shares[-1]
     lost = bool(lost_ranks)  # then the quick bounds say as much
@@ -109,7 +109,7 @@ def prove_in_time(
     return replace(plan, shares=shares[-1], time=time)
 
 
-def _even_among(placement: Placement, active: NDArray[np.bool_]) -> Shares:
+def even_among(placement: Placement, active: NDArray[np.bool_]) -> Shares:
     """Return even shares among the replicas that are ``active`` [layers, slots]."""
     table, experts = placement.physical_to_logical, placement.num_logical_experts
     cell = np.arange(len(table))[:, None] * experts + np.maximum(table, 0)  # an empty slot is not active

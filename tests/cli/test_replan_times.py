@@ -99,8 +99,11 @@ def test_a_page_of_the_plan_is_written(run, loads: Path, in_force: Path, tmp_pat
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ((*GPU, "--max-transfers", 3), "--max-transfers is 3, and --gpu asks for a plan in microseconds; plans in"),
-        ((*GPU, "--max-transfers-total", 3), "leave --max-transfers-total out, or leave out --gpu"),
+        (
+            (*GPU, "--max-transfers", 3),
+            "--max-transfers is 3, and --gpu asks for a plan in microseconds, with which layers",
+        ),
+        ((*GPU, "--max-transfers-total", 3), "limit them with --max-layers or --min-gain, or leave out --gpu"),
         (("--tokens-per-rank", 4), "--tokens-per-rank is given without --gpu"),
         (("--gpu", "h200"), "--gpu needs batch sizes"),
         ((*GPU[:4], "--top-k", 17), "--top-k is 17, and the load is of 16 experts"),
@@ -111,3 +114,12 @@ def test_wrong_use_ends_with_a_sentence(run, loads: Path, in_force: Path, words,
     result = run("replan", loads, "--current", in_force, *words)
     assert result.exit_code == 2
     assert sentence in result.stderr
+
+
+def test_layers_stay_that_gain_too_little(run, loads: Path, in_force: Path) -> None:
+    current, problem = eq.Plan.load(in_force), problem_of(loads, eq.Cluster(4, 6))
+    for words, budget in ((("--max-layers", 2), {"max_layers": 2}), (("--min-gain", 0.1), {"min_gain": 0.1})):
+        report = json.loads(run("replan", loads, "--current", in_force, *GPU, *words, "--json").stdout)
+        assert report["plan"] == json.loads(eq.solve(problem, current=current, **budget).to_json())
+        tokens = json.loads(run("replan", loads, "--current", in_force, *words, "--json").stdout)
+        assert tokens["plan"] == json.loads(eq.solve(problem.in_tokens, current=current, **budget).to_json())

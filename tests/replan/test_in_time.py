@@ -229,10 +229,10 @@ def test_on_a_generated_load_what_sleeps_is_what_is_there() -> None:
     assert (table[dormant] == old[dormant]).all()
 
 
-@pytest.mark.parametrize("limit", ["max_transfers", "max_transfers_total", "min_gain", "max_layers"])
-def test_limits_are_refused_with_the_way_out(limit: str) -> None:
+@pytest.mark.parametrize("limit", ["max_transfers", "max_transfers_total"])
+def test_limits_on_transfers_are_refused_with_the_way_out(limit: str) -> None:
     current, problem = before_and_after(*FLAT, FEW)
-    with pytest.raises(InvalidInputError, match=rf"^{limit} is 3.*: leave {limit} out, or re-plan problem.in_tokens"):
+    with pytest.raises(InvalidInputError, match=rf"^{limit} is 3.*limit them with max_layers or min_gain, or re-plan"):
         eq.solve(problem, current=current, **{limit: 3})
 
 
@@ -246,3 +246,123 @@ def test_nodes_that_are_left_with_unequal_ranks_are_refused_where_groups_stay_wh
     assert not set(table[0].tolist()) & set(table[1].tolist()) - {-1}
     with pytest.raises(InfeasibleError, match="cannot hold 8 logical experts"):
         eq.solve(problem, current=current, lost_ranks=[0, 1, 2, 3, 4])
+
+
+def all_active(problem: eq.PlacementProblem, placement: eq.Placement) -> np.ndarray:
+    """Return the busiest rank's time of a placement whose replicas are all active [batch sizes, layers]."""
+    even = eq.Shares.even(placement)
+    return np.array([check_time(problem, placement, even, size).max(axis=1) for size in problem.batch_sizes])
+
+
+@every_kind
+def test_a_layer_that_stays_keeps_its_weights_and_is_no_slower_than_with_all_of_them_active(where, routed) -> None:
+    current, problem = before_and_after(*where, routed)
+    plan = eq.solve(problem, current=current.placement, max_layers=0)
+    assert plan.placement == current.placement
+    assert plan.provenance.stages["transfers"] == 0
+    assert plan.time is not None
+    assert (plan.time.max_rank_time <= all_active(problem, plan.placement) * (1 + 1e-9)).all()
+    for size, took in zip(problem.batch_sizes, plan.time.max_rank_time, strict=True):
+        assert (check_time(problem, plan.placement, plan.shares_for(size), size).max(axis=1) == took).all()
+    anew = eq.solve(problem).time
+    assert anew is not None
+    assert (plan.time.lower_bound <= anew.max_rank_time * (1 + 1e-9)).all()
+    active = [shares.values > 0 for shares in plan.time.shares]
+    assert all((smaller <= larger).all() for smaller, larger in itertools.pairwise(active))
+    assert eq.Plan.from_json(plan.to_json()).to_json() == plan.to_json()
+
+
+@every_kind
+def test_a_layer_that_stays_is_no_slower_than_with_the_active_replicas_of_the_plan_in_force(where, routed) -> None:
+    current, problem = before_and_after(*where, routed)
+    plan = eq.solve(problem, current=current, max_layers=0)
+    assert plan.time is not None
+    before = np.array([
+        check_time(problem, current.placement, current.shares_for(size), size).max(axis=1)
+        for size in problem.batch_sizes
+    ])  # fmt: skip
+    most = all_active(problem, current.placement)
+    within = (before <= most).all(axis=0)
+    assert within.any()
+    # Together: each size in parts of what it takes with all replicas active, beyond what every plan takes.
+    known, found = (
+        ((took - H200.fixed) / (most - H200.fixed)).sum(axis=0) for took in (before, plan.time.max_rank_time)
+    )
+    assert (found[within] <= known[within] * (1 + 1e-9)).all()
+
+
+@every_kind
+def test_the_layers_that_change_are_those_that_save_most_time(where, routed) -> None:
+    current, problem = before_and_after(*where, routed)
+    free, kept = (eq.solve(problem, current=current, max_layers=most) for most in (5, 0))
+    assert free.placement == eq.solve(problem, current=current).placement
+    assert free.time is not None
+    assert kept.time is not None
+    saved = (kept.time.max_rank_time - free.time.max_rank_time).mean(axis=0)
+    for most in range(6):
+        plan = eq.solve(problem, current=current, max_layers=most)
+        assert plan.time is not None
+        moved = np.isin(np.arange(5), np.argsort(-saved, kind="stable")[:most])
+        table = plan.placement.physical_to_logical
+        assert np.array_equal(table[moved], free.placement.physical_to_logical[moved])
+        assert np.array_equal(table[~moved], current.placement.physical_to_logical[~moved])
+        best = np.where(moved, free.time.max_rank_time, kept.time.max_rank_time)
+        assert (plan.time.max_rank_time == best).all()
+        assert plan.provenance.stages["transfers"] == eq.count_transfers(current, plan).sum()
+
+
+def test_a_layer_stays_unless_its_busiest_rank_gets_faster_by_enough() -> None:
+    current, problem = before_and_after(*FLAT, MANY)
+    free, kept = eq.solve(problem, current=current).time, eq.solve(problem, current=current, max_layers=0).time
+    assert free is not None
+    assert kept is not None
+    gain = 1 - free.max_rank_time.mean(axis=0) / kept.max_rank_time.mean(axis=0)
+    least = float(np.median(gain))
+    plan = eq.solve(problem, current=current, min_gain=least)
+    moved = (plan.placement.physical_to_logical != current.placement.physical_to_logical).any(axis=1)
+    assert (moved == (gain >= least)).all()
+    assert 0 < moved.sum() < 5
+    assert f"by layers that stay where a plan gains less than {least:.2%}" in plan.summary()
+    same = eq.PlacementProblem(np.random.default_rng(32).pareto(0.8, (5, 24)) * 100, *FLAT, H200, MANY)
+    assert eq.solve(same, current=current, min_gain=0).placement == current.placement
+
+
+def test_a_layer_that_cannot_stay_changes_whatever_the_limit() -> None:
+    _, problem = before_and_after(*FLAT, MANY)
+    table = np.tile(np.arange(32, dtype=np.int64) % 24, (5, 1))
+    table[1, 3], table[2] = -1, 0  # a slot that is empty, and a layer that has one expert alone
+    current = eq.Placement(table, 4, 24)
+    plan = eq.solve(problem, current=current, max_layers=0)
+    changed = (plan.placement.physical_to_logical != table).any(axis=1)
+    assert changed.tolist() == [False, True, True, False, False]
+    held = eq.solve(dataclasses.replace(problem, cluster=eq.Cluster(4, 9)), current=current, max_layers=0)
+    assert held.time is not None
+    assert (held.placement.physical_to_logical >= 0).all()
+
+
+def test_in_layers_without_spare_slots_or_tokens_all_stay_awake() -> None:
+    problem = asked([[5.0, 4.0, 3.0, 1.0], [0.0] * 4], eq.Cluster(2, 2), None, MANY)
+    plan = eq.solve(problem, current=eq.Placement([[0, 1, 2, 3]] * 2, 2, 4), max_layers=0)
+    assert plan.shares is not None
+    assert plan.shares.num_dormant.tolist() == [0, 0]
+
+
+def test_where_slots_cost_nothing_but_tokens_layers_that_stay_are_those_of_tokens() -> None:
+    model = eq.LatencyModel(fixed=0, floor=0, base=0, per_token=0.1)
+    current, problem = before_and_after(*FLAT, FEW)
+    problem = dataclasses.replace(problem, latency=model)
+    tokens = eq.solve(problem.in_tokens, current=current, min_gain=0.15)
+    stayed = (tokens.placement.physical_to_logical == current.placement.physical_to_logical).all(axis=1)
+    assert 0 < stayed.sum() < 5
+    assert eq.solve(problem, current=current, min_gain=0.15).placement == tokens.placement
+
+
+def test_on_a_placement_that_serves_small_batches_sleep_is_worth_as_much_as_moving() -> None:
+    load = generate_load("deepseek-v3", seed=0).load[:2]
+    problem = asked(load, eq.Cluster(64, 5), None, 4 * 64 * 8)
+    current = eq.solve(problem).placement  # without saying which of its replicas sleep
+    plan, anew = eq.solve(problem, current=current, max_layers=0), eq.solve(problem)
+    assert plan.time is not None
+    assert anew.time is not None
+    assert (plan.time.max_rank_time <= anew.time.max_rank_time * 1.01).all()
+    assert (plan.time.max_rank_time < all_active(problem, current) * 0.9).all()

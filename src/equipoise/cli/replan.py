@@ -66,6 +66,18 @@ Total = Annotated[
         help="Plan with at most K transfers in all layers together, where they gain most.",
     ),
 ]
+Least = Annotated[
+    float | None,
+    typer.Option(
+        "--min-gain",
+        metavar="X",
+        help="Let a layer stay as it is unless its busiest rank loses this part of its load, or of its time, at least.",
+    ),
+]
+Layers = Annotated[
+    int | None,
+    typer.Option("--max-layers", metavar="K", help="Let at most K layers change, those that gain most."),
+]
 Lost = Annotated[
     str | None,
     typer.Option("--lost-ranks", metavar="R,R", help="Ranks that are gone: what they held is lost."),
@@ -108,6 +120,8 @@ def replan(
     current: Current,
     max_transfers: Most = None,
     max_transfers_total: Total = None,
+    min_gain: Least = None,
+    max_layers: Layers = None,
     lost_ranks: Lost = None,
     restored_ranks: Restored = None,
     ranks: Ranks = None,
@@ -130,7 +144,8 @@ def replan(
 ) -> None:
     """Show balancedness against transfers, from the placement in force; with a limit, plan within it.
 
-    With --gpu, plan for the least time of the busiest rank, and move as few weights as that takes.
+    With --gpu, plan for the least time of the busiest rank, move as few weights as that takes, and let layers stay that
+    gain too little by it.
 
     \b
     equipoise replan counts.json --current plan.json
@@ -138,7 +153,7 @@ def replan(
     equipoise replan counts.json --current plan.json --lost-ranks 3,7 --max-transfers 32
     equipoise replan counts.json --current plan.json --restored-ranks 3 --max-transfers 32 --model deepseek-v3
     equipoise replan counts.json --current map.json --current-ranks 32 --ranks 40 --max-transfers 80 --out next.json
-    equipoise replan counts.json --current plan.json --gpu h200 --tokens-per-rank 4,64,256 --out next.json
+    equipoise replan counts.json --current plan.json --gpu h200 --tokens-per-rank 4,64,256 --min-gain 0.02
     """
     from equipoise.cli.in_force import read_in_force
     from equipoise.files import check_writable
@@ -150,12 +165,12 @@ def replan(
     if bytes_per_expert is None and known is not None:
         bytes_per_expert = known.bytes_per_expert
     links = _links(intra_node_gbps, inter_node_gbps)
-    budget = Budget(max_transfers, max_transfers_total)
+    budget = Budget(max_transfers, max_transfers_total, min_gain, max_layers)
     timing = options.timing_of(gpu, tokens_per_rank, top_k)
     if timing is not None:
         refuse_limits(budget)
     if out is not None:
-        if timing is None and not budget.limits_transfers:
+        if timing is None and budget == Budget():
             raise InvalidInputError("--out needs a plan to write; say how much may move with --max-transfers.")
         check_writable(out)
     options.check_report(report)
@@ -179,7 +194,8 @@ def replan(
         if timing is None:
             shown, found, schedule = _planned(problem, held, budget, size, threads)
         else:
-            shown, found, schedule = planned_in_time(problem, held, lost, timing, size, threads)
+            now = held if in_force.plan is None else in_force.plan
+            shown, found, schedule = planned_in_time(timing, problem, now, budget, size, threads)
     if found is not None:
         found = found.named(in_force.named(load))
     if found is not None and out is not None:
@@ -201,7 +217,7 @@ def _planned(
     from equipoise.replan.frontier import frontier, frontier_and_plan
 
     lost = budget.lost_ranks
-    if not budget.limits_transfers:
+    if not (budget.limits_transfers or budget.keeps_layers):
         curve = frontier(problem, held, lost_ranks=lost, bytes_per_expert=bytes_per_expert, threads=threads)
         return curve, None, None
     curve, found = frontier_and_plan(problem, held, budget, How.of(threads=threads), bytes_per_expert)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,8 @@ if TYPE_CHECKING:
     from equipoise.placement import Placement
     from equipoise.plan import Plan
     from equipoise.problem import PlacementProblem
+    from equipoise.replan.budget import Budget
+    from equipoise.replan.in_force import InForce
 
 __all__ = ["Times", "planned_in_time"]
 
@@ -52,36 +53,37 @@ class Times:
 
 
 def planned_in_time(
-    problem: PlacementProblem,
-    held: Placement,
-    lost: Sequence[int],
     timing: options.Timing,
+    problem: PlacementProblem,
+    current: Plan | Placement,
+    budget: Budget,
     bytes_per_expert: int | None,
     threads: int | None,
 ) -> tuple[Times, Plan, MigrationSchedule]:
-    """Return what a plan in time saves, the plan, and how it is reached from the placement ``held``."""
+    """Return what a plan in time saves, the plan, and how it is reached from what is in force."""
+    from equipoise.how import How
     from equipoise.migration.schedule import MigrationSchedule
-    from equipoise.solver import solve
+    from equipoise.replan.in_force import InForce
+    from equipoise.replan.in_time import replan_in_time
 
-    left = problem.cluster.num_ranks - len([rank for rank in lost if rank < problem.cluster.num_ranks])
-    asked = timing.asked(problem, left)
-    found = solve(asked, current=held, lost_ranks=lost, threads=threads)
+    start, size = InForce.of(problem, current, budget.lost_ranks), bytes_per_expert or 0
+    asked = timing.asked(problem, len(start.alive))
+    found = replan_in_time(asked, current, budget, How.of(threads=threads))
     assert found.time is not None
     after = tuple(found.time.max_rank_time.mean(axis=1).tolist())
-    times = Times(timing.tokens_per_rank, tuple(_all_active(asked, held, lost)), after)
-    nodes, size = problem.cluster.num_nodes, bytes_per_expert or 0
-    schedule = MigrationSchedule(held, found.placement, nodes, lost, bytes_per_expert=size, threads=threads)
+    times = Times(timing.tokens_per_rank, tuple(_all_active(asked, start)), after)
+    nodes, moved = problem.cluster.num_nodes, (start.placement, found.placement)
+    schedule = MigrationSchedule(*moved, nodes, start.lost, bytes_per_expert=size, threads=threads)
     return times, found, schedule
 
 
-def _all_active(problem: PlacementProblem, held: Placement, lost: Sequence[int]) -> list[float | None]:
+def _all_active(problem: PlacementProblem, start: InForce) -> list[float | None]:
     """Return what is left of a placement takes with all replicas active, for each batch size."""
     from equipoise.checker import recount_time
     from equipoise.dispatch import Shares
     from equipoise.placement import Placement
-    from equipoise.replan.in_force import InForce
 
-    slots = InForce.of(problem, held, lost).slots
+    held, slots = start.placement, start.slots
     there = Placement(slots.reshape(len(slots), -1), held.num_ranks, held.num_logical_experts)
     if ((problem.load > 0) & (there.replica_count == 0)).any():
         return [None] * len(problem.batch_sizes)

@@ -14,6 +14,8 @@ OPTIONS = {
     "num_expert_groups": ("--groups",),
     "max_transfers_total": ("--max-transfers-total",),
     "max_transfers": ("--max-transfers",),
+    "min_gain": ("--min-gain",),
+    "max_layers": ("--max-layers",),
     "lost_ranks": ("--lost-ranks",),
     "restored_ranks": ("--restored-ranks",),
     "most_slots": ("--most-slots",),

@@ -17,7 +17,9 @@ from equipoise.replan.active import fill_dormant, match_active
 from equipoise.replan.budget import Budget
 from equipoise.replan.in_force import InForce
 from equipoise.replan.keep_slots import in_their_slots
+from equipoise.replan.kept_in_time import keep_layers
 from equipoise.replan.remainder import count_transfers
+from equipoise.strategies import Found
 from equipoise.timed import Timed, find_in_time, prove_in_time
 
 __all__ = ["refuse_limits", "replan_in_time"]
@@ -36,10 +38,13 @@ def replan_in_time(problem: PlacementProblem, current: Any, budget: Budget, how:
     so is what sleeps: where a slot is not needed, its rank keeps an expert that it holds. In a hierarchical problem
     ranks change places within their node, and nodes as a whole. What stays on its rank keeps its slot.
 
+    By ``min_gain`` and ``max_layers`` whole layers keep their weights where they are, each with its best active
+    replicas, and are certified as they are: see ``equipoise.replan.kept_in_time``.
+
     Raises
     ------
     InvalidInputError
-        If the budget limits what may move.
+        If the budget limits transfers.
     InfeasibleError
         If the ranks that are left cannot hold every expert, or are spread unevenly over nodes that keep groups whole.
     """
@@ -52,20 +57,31 @@ def replan_in_time(problem: PlacementProblem, current: Any, budget: Budget, how:
             "latency model; pass num_expert_groups=None, or re-plan problem.in_tokens."
         )
     found = _moving_little(find_in_time(smaller, how), smaller, start)
+    if budget.keeps_layers and start.is_as_asked:
+        found = keep_layers(found, start, budget, current)
     placement = Placement(found.table, problem.cluster.num_ranks, problem.num_logical_experts)
     moved = int(count_transfers(start.placement, placement, start.lost).sum())
     lost = tuple(rank for rank in start.lost if rank < problem.cluster.num_ranks)
-    return prove_in_time(problem, found, how.seed, {**found.tokens.stages, "transfers": moved}, lost)
+    stages = {**found.tokens.stages, "transfers": moved}
+    if budget.keeps_layers:
+        found = dataclasses.replace(found, tokens=_recorded(found.tokens, budget))
+    return prove_in_time(problem, found, how.seed, stages, lost)
 
 
 def refuse_limits(budget: Budget) -> None:
-    """Insist that nothing limits what may move."""
-    for name in ("max_transfers", "max_transfers_total", "min_gain", "max_layers"):
+    """Insist that no limit is on single transfers."""
+    for name in ("max_transfers", "max_transfers_total"):
         if getattr(budget, name) is not None:
             raise InvalidInputError(
-                f"{name} is {getattr(budget, name)}, and problem has a latency model; plans in time are made anew and "
-                f"move what that takes: leave {name} out, or re-plan problem.in_tokens."
+                f"{name} is {getattr(budget, name)}, and problem has a latency model, with which layers are planned "
+                "anew or stay: limit them with max_layers or min_gain, or re-plan problem.in_tokens."
             )
+
+
+def _recorded(tokens: Found, budget: Budget) -> Found:
+    """Return the same with the budget as the strategy that makes it again."""
+    anew = {"strategy": tokens.strategy.name, **dataclasses.asdict(tokens.strategy)}
+    return dataclasses.replace(tokens, strategy=dataclasses.replace(budget, anew=anew))
 
 
 def _moving_little(found: Timed, smaller: PlacementProblem, start: InForce) -> Timed:

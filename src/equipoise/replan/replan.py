@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from equipoise.dispatch import Choose, keep_even
 from equipoise.dispatch.connected import NO_LIMIT, connect_ranks
 from equipoise.how import How
-from equipoise.kernels.recount import DOUBLED
 from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import PlacementProblem
@@ -25,6 +24,7 @@ from equipoise.replan.in_force import InForce
 from equipoise.replan.keep_slots import in_their_slots
 from equipoise.replan.remainder import count_kept, count_transfers
 from equipoise.replan.settle import settle
+from equipoise.replan.stay import which_stay
 from equipoise.robust.back_test import Plans
 from equipoise.robust.scenarios import expected_busiest
 from equipoise.threads import part
@@ -193,26 +193,14 @@ def _which_stay(start: InForce, table: Ints, budget: Budget) -> Bools:
     """Return which layers keep the placement in force rather than ``table`` [layers, slots]; see ``Budget``."""
     from equipoise.kernels.recount.numba import recount
 
-    problem, stays = start.problem, np.zeros(len(table), dtype=np.bool_)
+    problem = start.problem
     nodes, groups = (problem.cluster.num_nodes, problem.num_expert_groups) if problem.is_hierarchical else (1, 1)
     assert groups is not None
-    asked = problem.load, problem.cluster.num_ranks, nodes, groups
-    rank_load, flaws = recount(start.placement.physical_to_logical, *asked)
-    now = _busiest(problem, start.placement.physical_to_logical, rank_load)
-    can_stay, is_doubled = flaws & ~DOUBLED == 0, flaws & DOUBLED > 0
-    rank_load, flaws = recount(table, *asked)
-    saved, gets_doubled = now - _busiest(problem, table, rank_load), flaws & DOUBLED > 0
-    if budget.min_gain is not None:
-        stays |= (saved <= 0) | (saved < budget.min_gain * now)
-        stays &= ~is_doubled | gets_doubled  # what has an expert twice on a rank without need is not worth keeping
-    if budget.separate:
-        stays |= gets_doubled
-    stays &= can_stay
-    if budget.max_layers is not None:
-        free = np.flatnonzero(~stays & can_stay)
-        by_gain = free[np.argsort(-saved[free], kind="stable")]
-        stays[by_gain[max(budget.max_layers - int((~can_stay).sum()), 0) :]] = True
-    return stays
+    asked, kept = (problem.load, problem.cluster.num_ranks, nodes, groups), start.placement.physical_to_logical
+    rank_load, flaws = recount(kept, *asked)
+    now = _busiest(problem, kept, rank_load)
+    rank_load, flaws_then = recount(table, *asked)
+    return which_stay(budget, now, now - _busiest(problem, table, rank_load), (flaws, flaws_then))
 
 
 def _busiest(problem: PlacementProblem, table: Ints, rank_load: NDArray[np.float64]) -> NDArray[np.float64]:
