@@ -64,7 +64,7 @@ def solve(
         With ``current``: transfers in each layer, and in all layers together, at most. A transfer is a slot whose
         expert its rank does not hold in ``current``. What stays keeps its slot; 0 changes nothing. With neither,
         the plan is made anew and its ranks renamed so that as few as possible are left; with a latency model that is
-        the only way, dormant replicas are of what their rank holds already, and limits are refused. From an eighth of
+        the only way, dormant replicas are of what their rank holds already, and these limits are refused. From an eighth of
         the slots on, a limit is no worse than none where that plan fits into it, but for layers that are within 0.1 %
         of level. Where expert groups of a hierarchical problem lie on several nodes in ``current``, a limit leaves each
         on the node that has most of it and drops the rest; ``plan.provenance.stages["emptied"]`` counts the slots that
@@ -75,7 +75,8 @@ def solve(
         for any gain; None takes what is found.
     max_layers : int or None, default None
         With ``current``: layers that change, at most: those whose busiest rank loses most tokens. Layers that cannot
-        stay as they are count first, and change whatever the limit.
+        stay as they are count first, and change whatever the limit. With a latency model ``min_gain`` and this are of
+        microseconds, mean of batch sizes, and in a layer that stays what is not worth its time sleeps.
     lost_ranks : iterable of int, default ()
         With ``current``: ranks that are gone. What they held is lost, and their slots stay empty (-1). Those that a
         plan in force records stay lost: ``plan.lost_ranks``.

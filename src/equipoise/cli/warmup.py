@@ -92,7 +92,7 @@ def _in_time() -> None:
     for cluster, groups in ((Cluster(4, 3), None), (Cluster(5, 2), None), (Cluster(4, 3, 2), 4)):
         for routed in (64.0, (64.0, 4096.0)):
             problem = PlacementProblem(load, cluster, groups, latency=model, routed_per_step=routed)
-            solve(problem, current=solve(problem))
+            solve(problem, current=solve(problem), max_layers=1)
     slot_times(PlacementProblem(load, Cluster(4, 2)), model, (4, 64), 2)
 
 

@@ -1,9 +1,9 @@
 """A placement that stays: from which batch on each of its replicas is active, and no weights move.
 
 With one batch size or several, no batch gets slower than with every replica active. Starts are that, what is known to
-have been in force, and, until each of the batches, as few active replicas as can be, as many on each rank as on others.
-From all of them replicas fall asleep as long as that helps the batch that is worst off, see ``nested.py``, where a rank
-that shares slots with no other has no step but that. What is fastest is taken.
+have been in force, and, until each of the batches, one active replica of each expert, chosen by their number on each
+rank or by what ranks take. From all of them replicas fall asleep as long as that helps the batch that is worst off, see
+``nested.py``, where a rank that shares slots with no other has no step but that. What is fastest is taken.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from equipoise.kernels.assignment.numba import assign
 from equipoise.timing.nested import nest_rows
+from equipoise.timing.thin import thin_rows
 
 if TYPE_CHECKING:
     from equipoise.timing.plan import InTime
@@ -24,8 +25,8 @@ __all__ = ["levels_of"]
 
 ROUNDED = 1e-9  # relative; a time that is above another by less is not slower
 ALONE = 1  # among how many ranks replicas may change places
-FINE = 2**20  # parts of the busiest rank's tokens, of which replicas on it rather sleep
-NEVER = np.int64(2**40)  # what it costs to sleep where one is not
+FINE = 2**12  # parts of the busiest rank's tokens
+NEVER = np.int64(2**46)  # what it costs to be awake where one is not
 
 Slots = NDArray[np.int32]
 Levels = NDArray[np.int64]
@@ -42,8 +43,10 @@ def levels_of(in_time: InTime, held: Slots, known: Sequence[Levels] = ()) -> Lev
     best = np.zeros(held.shape, np.int64)
     most = np.stack([in_time.times(each, every, held) for each in in_time.ordered], axis=1)
     times = _lowered(in_time, held, best, most)
-    asleep = np.stack([_asleep(*each) for each in zip(held, in_time.tokens[0], strict=True)])
-    for level in (*known, *(np.where(asleep, later, 0) for later in range(1, sizes + 1))):
+    thin, asleep = np.empty_like(best), [_asleep(*each) for each in zip(held, in_time.tokens[0], strict=True)]
+    thin_rows(in_time.ordered[0], held, thin, 1)
+    starts = (thin, np.array(asleep, np.int64))
+    for level in (*known, *(start * later for later in range(1, sizes + 1) for start in starts)):
         level = level.copy()
         found = _lowered(in_time, held, level, most)
         better = (found <= most * (1.0 + ROUNDED)).all(axis=1) & (_parts(found, most) < _parts(times, most))
@@ -52,29 +55,27 @@ def levels_of(in_time: InTime, held: Slots, known: Sequence[Levels] = ()) -> Lev
 
 
 def _asleep(held: Slots, tokens: Floats) -> NDArray[np.bool_]:
-    """Return which slots of one layer may sleep, so that one replica of each expert is awake, as many on each rank.
+    """Return which slots of one layer sleep where one replica of each expert is awake, as many on each rank as can be.
 
-    An assignment: of each expert all replicas but one are to sleep, each on a rank that holds it, and so many on each
-    rank; rather on ranks that have most tokens. Where there is none, more replicas stay awake.
+    An optimal semi-matching (Harvey, Ladner, Lovasz and Tamir, 2003): the k-th replica that is awake on a rank costs
+    2 k - 1, so that the sum is that of squares; where that is least, so is the most that a rank has. Of what costs as
+    much, those on ranks with fewer tokens are taken.
     """
-    ranks, number = len(held), np.bincount(held.ravel(), minlength=len(tokens))
-    asleep = np.zeros(held.shape, np.bool_)
-    rows = np.repeat(np.arange(len(tokens)), number - 1)
-    if not len(rows):
-        return asleep
-    each = -(-len(rows) // ranks)
-    load = (tokens / number)[held].sum(axis=1)
-    holds = np.zeros((len(tokens), ranks), np.bool_)
-    holds[held, np.arange(ranks)[:, None]] = True
-    rather = np.rint(FINE * (1.0 - load / max(load.max(), 1e-300))).astype(np.int64)
-    cost = np.full((ranks * each, each, ranks), NEVER)
-    cost[: len(rows)] = np.where(holds[rows], rather, NEVER)[:, None]
-    cost[len(rows) :, -1] = 0  # what is left of a rank's part is its last
-    for column, row in enumerate(assign(cost.reshape(len(cost), -1)).tolist()):
-        if row < len(rows):
-            there = np.flatnonzero((held[column % ranks] == rows[row]) & ~asleep[column % ranks])
-            asleep[column % ranks, there[:1]] = True
-    return asleep
+    number = np.bincount(held.ravel(), minlength=len(tokens))
+    asleep = number[held] > 1
+    rank, slot = np.nonzero(asleep)
+    several, load = np.flatnonzero(number > 1), (tokens / number)[held].sum(axis=1)
+    nth = np.cumsum(asleep, axis=1)[rank, slot] + (~asleep).sum(axis=1)[rank]
+    each = (2 * nth - 1) * (len(rank) * FINE) + np.rint(FINE * load / max(load.max(), 1e-300)).astype(np.int64)[rank]
+    is_on = np.zeros((len(held), len(tokens)), np.bool_)
+    is_on[np.arange(len(held))[:, None], held] = True
+    cost = np.zeros((len(rank), len(rank)), np.int64)  # of experts, and of what sleeps in the other slots
+    cost[: len(several)] = np.where(is_on[rank][:, several].T, each, NEVER)
+    for column, row in enumerate(assign(cost).tolist()):
+        if row < len(several):
+            g = rank[column]
+            asleep[g, np.argmax(held[g] == several[row])] = False
+    return np.asarray(asleep)
 
 
 def _lowered(in_time: InTime, held: Slots, level: Levels, most: Floats) -> Floats:
