@@ -64,11 +64,11 @@ def solve(
         With ``current``: transfers in each layer, and in all layers together, at most. A transfer is a slot whose
         expert its rank does not hold in ``current``. What stays keeps its slot; 0 changes nothing. With neither,
         the plan is made anew and its ranks renamed so that as few as possible are left; with a latency model that is
-        the only way, dormant replicas are of what their rank holds already, and these limits are refused. From an eighth of
-        the slots on, a limit is no worse than none where that plan fits into it, but for layers that are within 0.1 %
-        of level. Where expert groups of a hierarchical problem lie on several nodes in ``current``, a limit leaves each
-        on the node that has most of it and drops the rest; ``plan.provenance.stages["emptied"]`` counts the slots that
-        are empty for that, and 0 is refused.
+        the only way, dormant replicas are of what their rank holds already, and these limits are refused. From an
+        eighth of the slots on, a limit is no worse than none where that plan fits into it, but for layers that are
+        within 0.1 % of level. Where expert groups of a hierarchical problem lie on several nodes in ``current``, a
+        limit leaves each on the node that has most of it and drops the rest; ``plan.provenance.stages["emptied"]``
+        counts the slots that are empty for that, and 0 is refused.
     min_gain : float or None, default None
         With ``current``: a layer whose busiest rank would not get lighter, by this part of its load at least, stays as
         it is, if it can: on the same ranks and slots, every slot filled, no expert twice on a rank without need. 0 asks
