@@ -64,7 +64,9 @@ def _asleep(held: Slots, tokens: Floats) -> NDArray[np.bool_]:
     number = np.bincount(held.ravel(), minlength=len(tokens))
     asleep = number[held] > 1
     rank, slot = np.nonzero(asleep)
-    several, load = np.flatnonzero(number > 1), (tokens / number)[held].sum(axis=1)
+    several, load = np.flatnonzero(number > 1), np.zeros(len(held))
+    for experts in held.T:  # in the order of the slots: sums of floats depend on it
+        load += (tokens / number)[experts]
     nth = np.cumsum(asleep, axis=1)[rank, slot] + (~asleep).sum(axis=1)[rank]
     each = (2 * nth - 1) * (len(rank) * FINE) + np.rint(FINE * load / max(load.max(), 1e-300)).astype(np.int64)[rank]
     is_on = np.zeros((len(held), len(tokens)), np.bool_)
