@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from equipoise.kernels.garbage import _Pause
+from equipoise.kernels import compiler
+from equipoise.kernels.garbage import Pause
+from equipoise.kernels.native import native
 
-
-def compiling(module: str) -> Any:
-    """Return what numba says when it compiles a function of a module."""
-    return SimpleNamespace(data={"dispatcher": SimpleNamespace(py_func=SimpleNamespace(__module__=module))})
-
-
-OURS, OTHERS = compiling("equipoise.descent.numba"), compiling("somebody.else")
+numba = pytest.importorskip("numba")
 
 
 @pytest.fixture(autouse=True)
@@ -27,29 +21,40 @@ def collecting() -> Iterator[None]:
     gc.enable()
 
 
-def test_nothing_is_collected_until_the_outermost_kernel_is_compiled() -> None:
-    pause = _Pause()
-    for event in (OURS, OTHERS, OURS):
-        pause.on_start(event)
+def test_nothing_is_collected_until_the_outermost_ends() -> None:
+    pause = Pause()
+    with pause:
+        with pause:
+            assert not gc.isenabled()
         assert not gc.isenabled()
-    for event in (OURS, OTHERS):
-        pause.on_end(event)
-        assert not gc.isenabled()
-    pause.on_end(OURS)
     assert gc.isenabled()
 
 
-def test_what_others_compile_changes_nothing() -> None:
-    pause = _Pause()
-    pause.on_start(OTHERS)
-    assert gc.isenabled()
-    pause.on_end(OTHERS)
+def test_an_error_ends_it_too() -> None:
+    with pytest.raises(ZeroDivisionError), Pause():
+        _ = 1 // 0
     assert gc.isenabled()
 
 
 def test_whoever_collects_nothing_goes_on_so() -> None:
-    pause = _Pause()
     gc.disable()
-    pause.on_start(OURS)
-    pause.on_end(OURS)
+    with Pause():
+        pass
     assert not gc.isenabled()
+
+
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="nothing is compiled with NUMBA_DISABLE_JIT")
+def test_kernels_are_compiled_within_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    @native
+    def one():  # type: ignore[no-untyped-def]
+        return 1
+
+    one._cache.disable()  # type: ignore[attr-defined]
+    seen = []
+    parts = compiler.KernelCompiler.define_pipelines
+    monkeypatch.setattr(
+        compiler.KernelCompiler, "define_pipelines", lambda self: seen.append(gc.isenabled()) or parts(self)
+    )
+    assert one() == 1
+    assert seen == [False]
+    assert gc.isenabled()

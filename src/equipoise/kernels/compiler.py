@@ -6,6 +6,7 @@
 - What an operator makes of arguments of some types is found once, and not at every place where it stands: numba tries
   some twenty rules before it knows that an array with a whole number between brackets is one of its elements.
 - What numba itself brings, ``np.empty`` or ``max``, is compiled once for all kernels, whatever their options.
+- No garbage is collected meanwhile.
 
 All of it goes in by the doors that numba has for compilers of others, a class made from ``CompilerBase`` and named as
 ``pipeline_class``. Where a numba has other rooms behind them, kernels are compiled as anything is.
@@ -16,6 +17,8 @@ from __future__ import annotations
 import operator
 from types import BuiltinFunctionType
 from typing import Any, ClassVar
+
+from equipoise.kernels.garbage import Pause
 
 __all__ = ["COMPILER"]
 
@@ -37,6 +40,8 @@ except ImportError:  # another numba
 class KernelCompiler(CompilerBase):  # type: ignore[misc]
     """numba's passes, all of them and in their order, on what is below in place of numba's own."""
 
+    _pause = Pause()
+
     def __init__(
         self, types: Any, target: Any, library: Any, args: Any, return_type: Any, flags: Any, rest: Any
     ) -> None:
@@ -48,7 +53,8 @@ class KernelCompiler(CompilerBase):  # type: ignore[misc]
         kind = _Part if self.state.flags.no_cpython_wrapper else _Whole  # Python does not call the former
         self.state.library = kind(self.state.targetctx.codegen(), function.__qualname__)
         self.state.library.enable_object_caching()
-        return super().compile_extra(function)
+        with self._pause:
+            return super().compile_extra(function)
 
     def define_pipelines(self) -> list[Any]:
         """Return numba's own passes, without those for Python objects."""

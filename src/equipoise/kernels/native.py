@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from equipoise.kernels.cache import keep
 from equipoise.kernels.compiler import COMPILER
-from equipoise.kernels.garbage import pause_while_compiling
 
 __all__ = ["allocating", "frozen", "inlined", "internal", "native"]
 
@@ -70,6 +69,3 @@ def _compile(function: Callable[..., Any], **more: Any) -> Callable[..., Any]:
     compiled: Callable[..., Any] = numba.njit(function, **options)
     keep(compiled)
     return compiled
-
-
-pause_while_compiling()
