@@ -61,6 +61,20 @@ def test_microseconds_transfers_and_the_plan_are_printed(run, loads: Path, in_fo
     assert "migration" in shown
 
 
+def test_a_plan_in_time_is_measured_with_the_shares_that_it_has_in_force(run, loads: Path, tmp_path: Path) -> None:
+    path, problem = tmp_path / "in_time.json", problem_of(loads, eq.Cluster(4, 6))
+    held = eq.solve(problem)
+    held.save(path)
+    assert held.time is not None
+    shown = run("replan", loads, "--current", path, *GPU).stdout.splitlines()
+    assert shown[0].startswith("tokens a rank   in force, its shares   planned")
+    report = json.loads(run("replan", loads, "--current", path, *GPU, "--json").stdout)
+    assert report["microseconds_in_force"] == pytest.approx(held.time.max_rank_time.mean(axis=1).tolist())
+    assert report["migration"]["transfers"] == 0
+    lost = run("replan", loads, "--current", path, *GPU, "--lost-ranks", 1).stdout
+    assert lost.startswith("tokens a rank   in force, all active   planned")
+
+
 def test_a_lost_rank_stays_empty_and_gets_no_tokens(run, loads: Path, in_force: Path) -> None:
     words = ("--lost-ranks", 2, "--json")
     report = json.loads(run("replan", loads, "--current", in_force, *GPU, *words).stdout)

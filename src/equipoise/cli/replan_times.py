@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from equipoise.cli import options
 
 if TYPE_CHECKING:
+    from equipoise.dispatch import Shares
     from equipoise.migration.schedule import MigrationSchedule
     from equipoise.placement import Placement
     from equipoise.plan import Plan
@@ -26,18 +27,22 @@ class Times:
     ----------
     tokens_per_rank : tuple of float
     before : tuple of float or None
-        Of the placement in force with all replicas active; None where an expert that gets tokens has no slot.
+        Of the placement in force; None where an expert that gets tokens has no slot.
     after : tuple of float
         Of the plan.
+    all_active : bool
+        Whether ``before`` is with all replicas active; else it is with the shares of the plan in force.
     """
 
     tokens_per_rank: tuple[float, ...]
     before: tuple[float | None, ...]
     after: tuple[float, ...]
+    all_active: bool
 
     def summary(self) -> str:
         """Return a line for each batch size."""
-        lines = ["tokens a rank   in force, all active   planned   us a layer, the busiest rank's, mean of layers"]
+        title = f"in force, {'all active' if self.all_active else 'its shares'}"
+        lines = [f"tokens a rank   {title:>20}   planned   us a layer, the busiest rank's, mean of layers"]
         for size, before, after in zip(self.tokens_per_rank, self.before, self.after, strict=True):
             change = "-" if not before else f"{after / before - 1:+.1%}"
             lines.append(f"{size:13g} {'-' if before is None else f'{before:.1f}':>22} {after:9.1f}   {change}")
@@ -71,10 +76,29 @@ def planned_in_time(
     found = replan_in_time(asked, current, budget, How.of(threads=threads))
     assert found.time is not None
     after = tuple(found.time.max_rank_time.mean(axis=1).tolist())
-    times = Times(timing.tokens_per_rank, tuple(_all_active(asked, start)), after)
+    shares = _shares_in_force(asked, current, start)
+    before = _all_active(asked, start) if shares is None else _with(shares, asked, start)
+    times = Times(timing.tokens_per_rank, tuple(before), after, shares is None)
     nodes, moved = problem.cluster.num_nodes, (start.placement, found.placement)
     schedule = MigrationSchedule(*moved, nodes, start.lost, bytes_per_expert=size, threads=threads)
     return times, found, schedule
+
+
+def _shares_in_force(problem: PlacementProblem, current: Plan | Placement, start: InForce) -> list[Shares] | None:
+    """Return the shares for each batch size, of a plan in time of which no rank is lost."""
+    from equipoise.plan import Plan
+
+    if not isinstance(current, Plan) or current.time is None or start.lost:
+        return None
+    return [current.shares_for(size) for size in problem.batch_sizes]
+
+
+def _with(shares: list[Shares], problem: PlacementProblem, start: InForce) -> list[float | None]:
+    """Return what a placement takes with its shares, for each batch size."""
+    from equipoise.checker import recount_time
+
+    times = zip(shares, problem.batch_sizes, strict=True)
+    return [float(recount_time(problem, start.placement, each, size).max(axis=1).mean()) for each, size in times]
 
 
 def _all_active(problem: PlacementProblem, start: InForce) -> list[float | None]:
