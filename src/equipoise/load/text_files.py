@@ -13,28 +13,32 @@ from equipoise.decode.json import decode_json
 from equipoise.decode.source import opened
 from equipoise.errors import FileFormatError
 from equipoise.limits import LARGEST_CSV, LONGEST_LINE
-from equipoise.load.documents import from_document
 from equipoise.load.long_tables import LongRows
+from equipoise.load.records import from_json
 from equipoise.load.statistics import LoadStatistics
 from equipoise.load.text_tables import TextTable
 
 __all__ = ["read_csv", "read_json", "read_long_csv"]
 
 _QUOTED = re.compile(r'"[^"]*"')
+_SEPARATOR = re.compile(r'"?sep=([,;|\t])"?\s*')
 _BALANCER = ("num_slots:", "initial_global_assignments:", "moe_config:", "layer_updates_per_iter:")
 
 
 def read_json(path: Path, key: str | None = None) -> LoadStatistics:
-    """Return the load in a JSON file: a nested list, or an object that a row of ``LAYOUTS`` knows."""
-    return from_document(decode_json(path), path, key)
+    """Return the load in a JSON file: a nested list, a table, or an object that ``documents.py`` knows.
+
+    A file with a value a line (JSON Lines) is the list of them.
+    """
+    return from_json(decode_json(path, may_be_lines=True), path, key)
 
 
 def read_csv(path: Path, key: str | None = None) -> LoadStatistics:
     """Return the load in a table of text: a line for each layer, or for each layer and expert; see ``tables.py``.
 
-    Commas, semicolons, tabs or blanks stand between the cells, as the first line has it, and perhaps after the last.
-    Lines that begin with # are remarks; the last before the first row may name the columns. ``key`` names the column of
-    counts where several could be it.
+    Commas, semicolons, tabs, bars or blanks stand between the cells, as the first line has it, and perhaps after the
+    last. Lines that begin with # are remarks; the last before the first row may name the columns. ``key`` names the
+    column of counts where several could be it.
     """
     return _decoded(path, key).read()
 
@@ -50,7 +54,8 @@ def _decoded(path: Path, key: str | None) -> TextTable:
         lines = _Lines(text, path)
         table = TextTable(path, key, lines.delimiter)
         # strict: a quote that never closes must not swallow the rest of the file as one cell
-        reader = csv.reader(lines, delimiter=lines.delimiter, strict=True, skipinitialspace=True)
+        delimiter = "\t" if lines.delimiter == " " else lines.delimiter
+        reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
         try:
             for cells in reader:
                 table.add(cells, lines.skipped + reader.line_num, lines.remark)
@@ -62,7 +67,10 @@ def _decoded(path: Path, key: str | None) -> TextTable:
 
 
 class _Lines:
-    """The lines of a table without remarks, none of them without end; blanks between cells become tabs."""
+    """The lines of a table without remarks, none of them without end; blanks between cells become tabs.
+
+    ``delimiter`` is what stands between cells in the file.
+    """
 
     def __init__(self, text: TextIO, path: Path) -> None:
         self._text, self._path = text, path
@@ -80,11 +88,14 @@ class _Lines:
                 f"{path} is a placement, the load balancer's configuration of TensorRT-LLM, and a load is asked for: "
                 "tokens per layer and expert."
             )
+        told = _SEPARATOR.fullmatch(self._first)
+        if told is not None:  # a first line that spreadsheets write for each other
+            self.skipped += 1
+            self._first = self._next()
         bare = _QUOTED.sub("", self._first).strip()
-        self.delimiter = next((sign for sign in "\t;," if sign in bare), " " if len(bare.split()) > 1 else ",")
+        found = next((sign for sign in "\t;,|" if sign in bare), " " if len(bare.split()) > 1 else ",")
+        self.delimiter = found if told is None else told[1]
         self._by_blanks = self.delimiter == " "
-        if self._by_blanks:
-            self.delimiter = "\t"
 
     def cells(self, line: str) -> list[str]:
         """Split a remark as the lines are split."""
