@@ -11,6 +11,9 @@ from equipoise import LatencyModel
 HEADER = "gpu,phase,active_experts,tokens_per_active_expert,microseconds\n"
 
 
+MODEL = LatencyModel(20, 10, 5, 0.05)
+
+
 def rows(model: LatencyModel, name: str = "x,generation") -> str:
     return "".join(
         f"{name},{active},{tokens},{float(model.rank_time([tokens] * active)):.9g}\n"
@@ -52,9 +55,65 @@ def test_a_column_for_each_slot_is_taken_too(run, tmp_path: Path) -> None:
     assert run("latency", path).exit_code == 0
 
 
+TIMES = [(active, tokens) for active in (1, 2, 4) for tokens in (1, 64, 200, 800)]
+
+
+@pytest.mark.parametrize(
+    ("header", "unit", "more"),
+    [
+        ("active_experts,tokens_per_active_expert,latency_ms", 1e-3, ""),
+        ("Active Experts;Tokens per active expert;time (us)", 1.0, ""),
+        ("num_active\ttokens_per_expert\tseconds\tnote", 1e-6, "\tcold"),
+        ("# measured\nactive_experts,tokens_per_active_expert,ns,ep_size", 1e3, ",32"),
+    ],
+)
+def test_times_are_known_by_name_and_unit_whatever_stands_between(
+    run, tmp_path: Path, header: str, unit: float, more: str
+) -> None:
+    sign = next(sign for sign in "\t;," if sign in header)
+    lines = [(active, tokens, float(MODEL.rank_time([tokens] * active)) * unit) for active, tokens in TIMES]
+    text = "".join(sign.join(f"{cell:.9f}" if sign != ";" else f"{cell:.9f}".replace(".", ",") for cell in line) + more
+                   + "\n" for line in lines)  # fmt: skip
+    path = tmp_path / "times.csv"
+    path.write_text(f"{header}\n{text}")
+    fitted = json.loads(run("latency", path, "--json").stdout)["models"]["fitted"]
+    assert fitted["floor"] == pytest.approx(MODEL.floor, rel=0.02)
+    assert fitted["fixed"] == pytest.approx(MODEL.fixed, rel=0.02)
+
+
+def test_devices_and_kernels_are_fitted_apart_and_an_index_is_no_slot(run, tmp_path: Path) -> None:
+    path = tmp_path / "times.csv"
+    two = LatencyModel(10, 5, 1, 0.02)
+    lines = "".join(
+        f"{name},{a},{n},{float(model.rank_time([n] * a))}\n"
+        for name, model in (("A", MODEL), ("B", two))
+        for a, n in TIMES
+    )
+    path.write_text("Device,active_experts,tokens_per_active_expert,microseconds\n" + lines)
+    models = json.loads(run("latency", path, "--json").stdout)["models"]
+    assert models["A"]["floor"] == pytest.approx(10, rel=0.02)
+    assert models["B"]["floor"] == pytest.approx(5, rel=0.02)
+    rows_ = [[n if slot < a else 0 for slot in range(4)] for a, n in TIMES]
+    path.write_text(
+        ",slot_0,slot_1,slot_2,slot_3,microseconds\n"
+        + "".join(f"{i},{','.join(map(str, row))},{float(MODEL.rank_time(row))}\n" for i, row in enumerate(rows_))
+    )
+    assert json.loads(run("latency", path, "--json").stdout)["models"]["fitted"]["fixed"] == pytest.approx(20, rel=0.02)
+
+
+def test_what_a_table_cannot_tell_apart_is_said(run, tmp_path: Path) -> None:
+    path = tmp_path / "times.csv"
+    path.write_text(HEADER + "".join(f"x,y,1,{n},{float(MODEL.rank_time([n])) / 1000}\n" for n in (1, 64, 200, 800)))
+    said = run("latency", path).stderr
+    assert "do not tell what is fixed" in said
+    assert "below 1 microseconds" in said
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        (HEADER, "no measurements"), ("slot_0,batch,microseconds\n1,2,3\n", "'batch' beside the slots, as 'slot_0'"),
+        ("a,us,ms\n1,2,3\n", "several columns of times, 'us', 'ms'"), ("a,a,us\n1,2,3\n", "two columns called 'a'"),
         ("", "no column microseconds"), ("a,b\n1,2\n", "no column microseconds"),
         ("microseconds\n1\n", "no column of tokens"), (HEADER + "x,y,1,2,three\n", "'three'"),
         (HEADER + "x,y,1,2\n", "4 cells"), (HEADER + "x,y,1,2,3\n", "at least 4"), (HEADER + "x,y,1,2,nan\n", "'nan'"),

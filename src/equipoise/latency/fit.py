@@ -11,7 +11,8 @@ what a first fit of least error in logarithms says, where too short and too long
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,19 +23,22 @@ from equipoise.errors import InvalidInputError, listed, shown
 
 __all__ = ["as_samples", "fit_constants"]
 
+log = logging.getLogger("equipoise")
 Floats = NDArray[np.float64]
 GRID, ROUGH_GRID, ROUNDS = 160, 40, 8
 TOO_SHORT = 2.0  # by that factor or more a measurement is no time of this kernel
 LEAST_RESIDUAL = 1e-3  # relative; below that a measurement counts no more than here
+NOTHING = 1e-9  # of all times; what is less is rounding
+SHORTEST = 1.0  # microseconds that any kernel takes
 COLUMNS = ("active_experts", "tokens_per_active_expert", "microseconds")
 
 
 def as_samples(tokens: Any, microseconds: Any) -> tuple[Floats, Floats, Floats]:
     """Return active slots [samples], tokens [samples, columns] with how many slots each column stands for, and times.
 
-    ``tokens`` is [samples, slots], or a table: a mapping with the columns ``COLUMNS``.
+    ``tokens`` is [samples, slots], or a table: a mapping or a data frame with the columns ``COLUMNS``.
     """
-    if isinstance(tokens, Mapping):
+    if isinstance(tokens, Mapping) or hasattr(tokens, "columns"):
         missing = [name for name in COLUMNS if name not in tokens]
         if missing:
             raise InvalidInputError(f"the table has no column {listed(missing)}; it needs {', '.join(COLUMNS)}.")
@@ -81,9 +85,24 @@ def fit_constants(active: Floats, tokens: Floats, microseconds: Floats) -> tuple
     all active slots have so many, else each slot its own. ``microseconds`` float64 [samples].
     """
     rough = _fit(active, tokens, microseconds, in_logarithms=True)
+    for doubt in _doubts(active, tokens, microseconds):
+        log.warning("%s", doubt)
     kept = _times(active, tokens, rough) <= TOO_SHORT * microseconds
     constants = _fit(active[kept], tokens[kept], microseconds[kept], in_logarithms=False)
     return constants, float(np.median(np.abs(_times(active, tokens, constants) / microseconds - 1.0)))
+
+
+def _doubts(active: Floats, tokens: Floats, microseconds: Floats) -> Iterator[str]:
+    """Yield a sentence for each reason why constants that meet these times may not meet others."""
+    total = tokens.sum(axis=1) * (active if tokens.shape[1] == 1 else 1.0)
+    columns = np.stack([np.ones_like(active), active, total], 1)
+    if np.linalg.matrix_rank(columns / np.maximum(columns.max(axis=0), 1.0)) < 3:
+        yield (
+            "these measurements do not tell what is fixed, a slot's start and a token's time apart; vary the number of "
+            "active experts, and their tokens by themselves."
+        )
+    if np.median(microseconds) < SHORTEST:
+        yield f"half of the times are below {SHORTEST:g} microseconds; if they are milliseconds, multiply them by 1000."
 
 
 def _fit(active: Floats, tokens: Floats, microseconds: Floats, *, in_logarithms: bool) -> tuple[float, ...]:
@@ -131,4 +150,5 @@ def _least_error(columns: Floats, microseconds: Floats, in_logarithms: bool) -> 
         ratio = relative @ chosen
         steepness = np.maximum(ratio, LEAST_RESIDUAL) if in_logarithms else 1.0  # a logarithm's is 1 / ratio
         weight = 1.0 / np.sqrt(np.maximum(np.abs(ratio - 1.0), LEAST_RESIDUAL) * steepness)
+    chosen[(relative * chosen).max(axis=0) < NOTHING] = 0.0
     return float(chosen[0]), float(chosen[1]), float(chosen[2])

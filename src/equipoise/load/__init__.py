@@ -14,6 +14,7 @@ file                  idea
 ``text_files.py``     JSON, and tables in text
 ``headers.py``        headers of several lines, one name a column
 ``records.py``        tables in JSON
+``numbers.py``        what number a cell is, decimals and thousands
 ``column_files.py``   Parquet and Arrow, and other columns with names
 ``tables.py``         from a table to the noun: a row a count, or a row a layer
 ``columns.py``        what a column is, by its name

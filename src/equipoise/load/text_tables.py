@@ -21,14 +21,13 @@ from equipoise.load.documents import no_keys
 from equipoise.load.headers import fold, is_complete, names_a_level, names_the_index
 from equipoise.load.layouts import Layout, is_header, layout_of
 from equipoise.load.long_tables import LongRows, long_rows
+from equipoise.load.numbers import Signs, number_in
 from equipoise.load.statistics import LoadStatistics
 from equipoise.load.tables import read_rows
 
 __all__ = ["TextTable"]
 
 _SIGNS_BETWEEN = re.compile(r"[+-]?\d+([., '_\u00a0\u202f\u2019]\d+)+")
-_BY_THOUSANDS = re.compile(r"[1-9]\d{0,2}(\.\d{3})?")
-_COMMA = re.compile(r"(\d+),(\d+)")
 
 
 class TextTable:
@@ -43,7 +42,7 @@ class TextTable:
         self._index: list[str] = []
         self._ends_in_sign = False
         self._by_blanks = delimiter == " "
-        self._signs = _Signs(delimiter)
+        self._signs = Signs(delimiter)
 
     def add(self, cells: list[str], line: int, remark: str) -> None:
         """Take the cells of a line."""
@@ -98,8 +97,8 @@ class TextTable:
     def _begin(self, cells: list[str], remark: str) -> None:
         """Find the names of the columns: in the first line, or in the remark before it."""
         names = [cell.strip() for cell in cells]
-        words = all(_number(name) is not None or not name or _has_letter(name) for name in names)
-        if words and is_header([_number(name) for name in names]) and not _is_row(names):
+        words = all(number_in(name) is not None or not name or _has_letter(name) for name in names)
+        if words and is_header([number_in(name) for name in names]) and not _is_row(names):
             self._heads = [names]
         elif remark:
             told = [name for name in re.split(r"[\t;,]|\s+", remark) if name]
@@ -113,7 +112,7 @@ class TextTable:
         if names_the_index(self._heads, cells):
             self._index = [cell for cell in cells if cell]
             return True
-        words = any(_number(cell) is None for cell in cells) and not _is_row(cells)
+        words = any(number_in(cell) is None for cell in cells) and not _is_row(cells)
         more = words and (names_a_level(cells[0]) or not is_complete(self._heads))
         if more and len(cells) == len(self._heads[0]):
             self._heads.append(cells)
@@ -131,7 +130,7 @@ class TextTable:
         if len(cells) > 1 and not cells[-1].strip() and (len(names) != len(cells) or not names[-1]):
             self._ends_in_sign = True
             names, cells = (names[:-1] if names and not names[-1] else names), cells[:-1]
-        if not names and len(cells) > 1 and _number(cells[0]) is None and whole_in(cells[0]) is not None:
+        if not names and len(cells) > 1 and number_in(cells[0]) is None and whole_in(cells[0]) is not None:
             names = ["index", *map(str, range(len(cells) - 1))]
         if len(cells) == len(names) + 1 and len(names) > 1:
             names = ["index", *names]
@@ -154,7 +153,7 @@ class TextTable:
             if layout is not None and not layout.is_in_use(column):
                 row.append(0.0)
                 continue
-            value = _number(cell)
+            value = number_in(cell)
             if layout is not None and column in layout.keys:
                 value = key_in(cell, layout.columns[column]) if value is None else value
             elif self._signs.are_open or value is None:
@@ -177,66 +176,16 @@ class TextTable:
         return row
 
 
-class _Signs:
-    """Whether the points and commas in a table stand before decimals, or may stand between thousands: 4.253 beside 83.
-
-    A comma stands before decimals where some cell could not have it between thousands, as 4253,5 or 0,5, and none has a
-    point.
-    """
-
-    def __init__(self, delimiter: str) -> None:
-        self._may_be_thousands = True
-        self._has_whole = delimiter == ";"  # where commas are decimal, semicolons are between cells
-        self._commas_are_decimal = False
-        self._point = self._comma = ""
-
-    @property
-    def are_open(self) -> bool:
-        """Whether a cell with a point, or without, may tell something."""
-        return self._may_be_thousands or not self._point
-
-    def see(self, cell: str, value: float | None, place: str) -> float | None:
-        """Return what a cell is, ``value`` if that is known."""
-        comma = _COMMA.fullmatch(cell) if value is None else None
-        if comma is not None:
-            self._comma = self._comma or f"{place} holds {shown(cell)}"
-            self._commas_are_decimal |= len(comma[2]) != 3 or len(comma[1]) > 3 or comma[1].startswith("0")
-            return float(f"{comma[1]}.{comma[2]}")
-        if "." in cell and not self._point:
-            self._point = f"{place} holds {shown(cell)}, which may be {cell.replace('.', '')}"
-        if not _BY_THOUSANDS.fullmatch(cell) and cell != "0":
-            self._may_be_thousands = False
-        elif "." not in cell:
-            self._has_whole = True
-        return value
-
-    def refuse_thousands(self) -> None:
-        """Raise ``FileFormatError`` if signs may stand between thousands, and nothing says otherwise."""
-        if self._comma and (self._point or not self._commas_are_decimal):
-            raise FileFormatError(f"{self._comma}; write decimals with a point, and nothing between thousands.")
-        if self._may_be_thousands and self._has_whole and self._point:
-            raise FileFormatError(f"{self._point}; write nothing between thousands, and all decimals or none.")
-
-
 def _is_row(names: list[str]) -> bool:
     """Whether a first line holds counts though not all of it are numbers: after a layer's name, or before a sign."""
     inner = names[:-1] if not names[-1] else names
     label = columns_of(inner[:1])[0]
-    if _number(label.name) is None and whole_in(label.name) is not None and label.role != INDEX:
+    if number_in(label.name) is None and whole_in(label.name) is not None and label.role != INDEX:
         inner = inner[1:]
-    numbers = [number for number in map(_number, inner) if number is not None]
+    numbers = [number for number in map(number_in, inner) if number is not None]
     from_one = numbers == list(range(1, len(inner) + 1))
     return len(numbers) == len(inner) > 1 and not from_one and not is_header(numbers)
 
 
 def _has_letter(text: str) -> bool:
     return any(character.isalpha() for character in text)
-
-
-def _number(cell: str) -> float | None:
-    if "_" in cell or not cell.isascii():  # float("1_000") and other alphabets' digits are Python's, not a table's
-        return None
-    try:
-        return float(cell)
-    except ValueError:
-        return None
