@@ -4,8 +4,11 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import equipoise as eq
+import equipoise.advice
 from equipoise import LatencyModel
 
 HEADER = "gpu,phase,active_experts,tokens_per_active_expert,microseconds\n"
@@ -137,6 +140,54 @@ def test_measuring_without_a_device_says_what_is_missing(run, monkeypatch: pytes
 def test_a_place_for_measurements_needs_measuring(run, tmp_path: Path) -> None:
     assert run("latency", "--out", tmp_path / "x.csv").exit_code == 2
     assert run("latency", "--curve", "a100").exit_code == 2
+
+
+def test_a_model_says_top_k_and_the_shape_and_bytes_of_an_expert(run, tmp_path: Path) -> None:
+    path = tmp_path / "load.npy"
+    np.save(path, np.random.default_rng(0).pareto(1.5, (3, 128)))
+    options = ("--ranks", 16, "--gpu", "h200", "--tokens-per-rank", "4", "--model", "llama-4-maverick")
+    report = json.loads(run("slots", path, *options, "--json").stdout)
+    assert report["latency"]["floor"] == pytest.approx(11.55 * 2 * 5120 * 8192 / (7168 * 2048), rel=1e-3)
+    assert report["points"][1]["extra_bytes_per_rank"] == 3 * 3 * 5120 * 8192 * 2
+    shown = run("slots", path, *options).stdout
+    assert "top 1;" in shown
+    assert "251.7 MB an expert, as llama-4-maverick's in bf16" in shown
+    out = tmp_path / "plan.json"
+    assert run("plan", path, *options, "--slots", 144, "--out", out).exit_code == 0
+    assert json.loads(out.read_text())["time"]["routed_per_step"] == [4 * 16]
+    assert "says another" in run("slots", path, *options[:-2]).stdout
+
+
+@pytest.mark.parametrize(
+    ("fewest", "more", "even", "says"),
+    [
+        ([10, 20], [9, 19], 0.0, "save time at every size"),
+        ([10, 20], [12, 21], None, "only cost time here"),
+        ([10, 20], [9, 21], None, "cost time at the largest size here"),
+        ([10, 20], [11, 19], 50.0, "cost time below about 50 tokens a rank, and save it above"),
+        ([10, 20, 30], [9, 21, 29], 75.0, "cost time at some sizes below about 75 tokens a rank"),
+    ],
+)
+def test_the_advice_says_where_redundancy_costs_and_where_it_saves(
+    fewest: list[float], more: list[float], even: float | None, says: str
+) -> None:
+    sizes = (25.0, 75.0) if len(fewest) == 2 else (10.0, 50.0, 100.0)
+    points = tuple(
+        eq.advice.SlotTime(slots, slots - 8, np.array(fewest, float), np.array(times, float), None)
+        for slots, times in ((8, fewest), (16, more))
+    )
+    times = eq.advice.SlotTimes(MODEL, sizes, points)
+    assert times.break_even == even
+    assert says in times.describe()
+
+
+def test_what_saves_much_at_one_size_is_not_called_less_than_a_percent() -> None:
+    active = (np.array([10.0, 10.0, 10.0, 10.0, 10.0]), np.array([10.0, 10.0, 10.0, 10.0, 9.6]))
+    points = tuple(eq.advice.SlotTime(8 * i, 8 * i - 8, each, each, None) for i, each in enumerate(active, start=1))
+    advice = eq.advice.SlotTimes(MODEL, (1.0, 2.0, 3.0, 4.0, 5.0), points).describe()
+    assert "more save less than 1% on average, 4.0% at most, at these batch sizes" in advice
+    alone = eq.advice.SlotTimes(MODEL, (1.0,), (eq.advice.SlotTime(8, 0, active[0][:1], active[0][:1], None),))
+    assert "all active" not in alone.describe()
 
 
 def test_slots_with_a_gpu_shows_microseconds_and_recommends(run, loads: Path) -> None:

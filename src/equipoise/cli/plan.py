@@ -95,7 +95,7 @@ def plan(
     groups = groups_of(known, groups, nodes)
     how, given = options.how_of(strategy, parameters, seed, backend, threads, max_gap)
     steps = _steps(forecast, window)
-    timing = options.timing_of(gpu, tokens_per_rank, top_k)
+    timing = options.timing_of(gpu, tokens_per_rank, top_k, known)
     choose_shares(shares)
     if out is not None:
         check_writable(out)
