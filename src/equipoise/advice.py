@@ -197,7 +197,7 @@ def slot_times(
     as_problem(problem)
     as_instance(latency, LatencyModel, "latency", "a LatencyModel, such as LatencyModel.preset('h200')")
     sizes = _sizes(tokens_per_rank)
-    top_k = count(top_k, "top_k", most=2**17)
+    top_k = count(top_k, "top_k", most=problem.num_logical_experts)
     bytes_ = None if bytes_per_expert is None else finite(bytes_per_expert, "bytes_per_expert")
     how = How.of(strategy, seed=seed, backend=backend, threads=threads, **parameters)
     busy = np.flatnonzero(problem.load.sum(axis=1) > 0)  # dense layers, as some recorders write, are none to advise on

@@ -45,6 +45,7 @@ def show_times(
     """
     from equipoise.advice import slot_times
 
+    timing.asked(problem)  # refuses what no step can be
     with progress("planning"):
         times = slot_times(problem, timing.latency, timing.tokens_per_rank, timing.top_k, **asked)
     if as_json:
