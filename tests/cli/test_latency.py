@@ -209,6 +209,18 @@ def test_slots_with_a_gpu_shows_microseconds_and_recommends(run, loads: Path) ->
         assert all(b <= a * 1.001 for a, b in zip(fewer["microseconds"], more["microseconds"], strict=True))
 
 
+def test_commands_tell_the_same_microseconds_of_a_load_with_dense_layers(run, loads: Path) -> None:
+    options = ("--ranks", 8, "--gpu", "h200", "--top-k", 2, "--tokens-per-rank", 64)
+    (point,) = (
+        each for each in json.loads(run("slots", loads, *options, "--json").stdout)["points"] if each["num_slots"] == 24
+    )
+    plan = json.loads(run("plan", loads, *options, "--slots", 24, "--json").stdout)
+    compared = json.loads(run("compare", loads, *options, "--slots", 24, "--json").stdout)["contenders"]
+    by_name = {each["name"]: each["microseconds"] for each in compared}
+    assert plan["time"]["mean_max_rank_time"] == by_name["in time"] == point["microseconds"]
+    assert by_name["joint-descent"] == pytest.approx(point["microseconds_all_active"])
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

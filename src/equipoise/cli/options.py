@@ -283,7 +283,7 @@ def timing_note(timing: Timing) -> str:
     """Say what the column of microseconds is."""
     sizes = ", ".join(f"{size:g}" for size in timing.tokens_per_rank)
     return (
-        f"us a layer: what the busiest rank is expected to take at {sizes} tokens a rank, mean of\nlayers; "
+        f"us a layer: what the busiest rank is expected to take at {sizes} tokens a rank, mean of\nlayers with tokens; "
         "all replicas are active but in the plan in time.\n"
         f"model: {timing.latency.describe()}"
     )

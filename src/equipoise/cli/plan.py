@@ -211,7 +211,7 @@ def _times(time: TimeCertificate) -> dict[str, Any]:
     return {
         "latency": time.latency.to_dict(),
         "routed_per_step": list(time.routed_per_step),
-        "mean_max_rank_time": time.max_rank_time.mean(axis=1).tolist(),
+        "mean_max_rank_time": time.mean_max_rank_time.tolist(),
         "mean_gap": time.mean_gap.tolist(),
         "max_gap": time.gap.max(axis=1).tolist(),
     }
