@@ -123,6 +123,7 @@ INTERNAL = {
     "equipoise.metrics": {"as_layers"},
     "equipoise.models": {"Model"},
     "equipoise.replan.frontier": {"frontier_and_plan"},
+    "equipoise.timed": {"Timed", "even_among", "find_in_time", "prove_in_time"},
     "equipoise.problem": {"as_problem", "check_counts", "count", "finite"},
 }
 """What one room lends another, which calls it with what is checked already."""

@@ -62,15 +62,16 @@ def verified(document: Mapping[str, Any]) -> tuple[Cluster, int | None, Placemen
 
 
 def verified_shares(document: Mapping[str, Any], placement: Placement) -> Shares:
-    """Return the shares of a plan whose other values are ``verified``, with a bound that holds for any shares."""
+    """Return the shares of a plan whose other values are ``verified``, with a bound that holds for such shares."""
     from equipoise.bounds import BOUNDS
 
+    shares = Shares(number_rows(document["shares"], "shares"), placement)
     for name in document["bound"]:
-        if not BOUNDS[name].any_shares:
+        if not BOUNDS[name].any_shares and not shares.is_even:
             raise FileFormatError(
                 f"bound names {shown(name)}, which holds for even shares only, and this plan has others"
             )
-    return Shares(number_rows(document["shares"], "shares"), placement)
+    return shares
 
 
 def verified_time(value: Any, placement: Placement) -> TimeCertificate:

@@ -63,18 +63,20 @@ def solve(
     max_transfers, max_transfers_total : int or None, default None
         With ``current``: transfers in each layer, and in all layers together, at most. A transfer is a slot whose
         expert its rank does not hold in ``current``. What stays keeps its slot; 0 changes nothing. With neither,
-        the plan is made anew and its ranks renamed so that as few as possible are left. From an eighth of the slots on,
-        a limit is no worse than none where that plan fits into it, but for layers that are within 0.1 % of level.
-        Where expert groups of a hierarchical problem lie on several nodes in ``current``, a limit leaves each on the
-        node that has most of it and drops the rest; ``plan.provenance.stages["emptied"]`` counts the slots that are
-        empty for that, and 0 is refused.
+        the plan is made anew and its ranks renamed so that as few as possible are left; with a latency model that is
+        the only way, dormant replicas are of what their rank holds already, and these limits are refused. From an
+        eighth of the slots on, a limit is no worse than none where that plan fits into it, but for layers that are
+        within 0.1 % of level. Where expert groups of a hierarchical problem lie on several nodes in ``current``, a
+        limit leaves each on the node that has most of it and drops the rest; ``plan.provenance.stages["emptied"]``
+        counts the slots that are empty for that, and 0 is refused.
     min_gain : float or None, default None
         With ``current``: a layer whose busiest rank would not get lighter, by this part of its load at least, stays as
         it is, if it can: on the same ranks and slots, every slot filled, no expert twice on a rank without need. 0 asks
         for any gain; None takes what is found.
     max_layers : int or None, default None
         With ``current``: layers that change, at most: those whose busiest rank loses most tokens. Layers that cannot
-        stay as they are count first, and change whatever the limit.
+        stay as they are count first, and change whatever the limit. With a latency model ``min_gain`` and this are of
+        microseconds, mean of batch sizes, and in a layer that stays what is not worth its time sleeps.
     lost_ranks : iterable of int, default ()
         With ``current``: ranks that are gone. What they held is lost, and their slots stay empty (-1). Those that a
         plan in force records stay lost: ``plan.lost_ranks``.
@@ -127,17 +129,16 @@ def solve(
             "pass current=placement."
         )
     if problem.latency is not None:
-        if current is not None:
-            raise InvalidInputError(
-                "current is given, and a latency model plans anew; leave current out and order what moves by "
-                "MigrationSchedule(current, plan.placement), or re-plan problem.in_tokens, which is without latency."
-            )
         if shares != "even":
             raise InvalidInputError(
                 f"shares is {shown(shares)}, and a latency model gives even ones to active replicas; leave shares out, "
                 "or pose the problem without latency."
             )
-        return solve_in_time(problem, how)
+        if current is None:
+            return solve_in_time(problem, how)
+        from equipoise.replan.in_time import replan_in_time
+
+        return replan_in_time(problem, current, budget, how)
     if current is not None:
         from equipoise.replan.replan import replan
 

@@ -7,7 +7,8 @@ are about as good, the one is taken whose busiest rank of a single step is likel
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,37 @@ from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import PlacementProblem, as_problem
 from equipoise.provenance import Provenance
+from equipoise.strategies import Found
 from equipoise.timing.certificate import certify_checked
 
-__all__ = ["solve_in_time"]
+if TYPE_CHECKING:
+    from equipoise.timing.plan import InTime
+
+__all__ = ["Timed", "even_among", "find_in_time", "prove_in_time", "solve_in_time"]
 
 MAX_GAP = 0.001  # of strategies that have none of their own
+
+
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """A plan in time without its proof.
+
+    Attributes
+    ----------
+    table : int32 array, shape (num_layers, num_slots)
+        The expert in each slot, -1 in none.
+    active : bool array, shape (num_batch_sizes, num_layers, num_slots)
+        Which slots get tokens, the smallest batch first.
+    tokens : Found
+        What balances tokens.
+    in_time : InTime
+        What knows bounds on the time, and fills slots.
+    """
+
+    table: NDArray[np.int32]
+    active: NDArray[np.bool_]
+    tokens: Found
+    in_time: InTime
 
 
 def solve_in_time(problem: PlacementProblem, how: How) -> Plan:
@@ -43,11 +70,17 @@ def solve_in_time(problem: PlacementProblem, how: How) -> Plan:
     do, see ``equipoise.timing.several``. Where slots cost nothing but by their tokens, the plan is that of
     tokens, bit for bit, and all replicas are active.
     """
-    from equipoise.timing.plan import InTime
-
     if as_problem(problem).latency is None:
         raise InvalidInputError("problem has no latency model; pass PlacementProblem(..., latency=..., ...).")
     as_instance(how, How, "how", "a How, such as How.of()")
+    found = find_in_time(problem, how)
+    return prove_in_time(problem, found, how.seed, found.tokens.stages)
+
+
+def find_in_time(problem: PlacementProblem, how: How) -> Timed:
+    """Return what ``solve_in_time`` does, without the proof."""
+    from equipoise.timing.plan import InTime
+
     tokens = how.find(problem.in_tokens)
 
     def place(asked: PlacementProblem) -> NDArray[np.int32]:
@@ -56,17 +89,29 @@ def solve_in_time(problem: PlacementProblem, how: How) -> Plan:
 
     in_time = InTime(problem, float(getattr(how.strategy, "max_gap", MAX_GAP)), how.threads)
     table, active = in_time.plan(place)
-    placement = Placement(table, problem.cluster.num_ranks, problem.num_logical_experts)
-    shares = tuple(_even_among(placement, each) for each in active)
-    provenance = Provenance.of(tokens.strategy, how.seed, tokens.implementation, tokens.stages, problem.digest)
-    plan = Plan.of(problem.in_tokens, placement, provenance, shares=None if active.all() else shares[-1])
-    time = certify_checked(problem, placement, shares, in_time.bound)
+    return Timed(table, active, tokens, in_time)
+
+
+def prove_in_time(
+    problem: PlacementProblem, found: Timed, seed: int, stages: dict[str, int], lost_ranks: tuple[int, ...] = ()
+) -> Plan:
+    """Return the plan of what was found: checked, measured and with its proof.
+
+    On ``lost_ranks`` no slot may hold an expert, and ``found.in_time`` is of those that are left.
+    """
+    placement = Placement(found.table, problem.cluster.num_ranks, problem.num_logical_experts)
+    shares = tuple(even_among(placement, each) for each in found.active)
+    how = Provenance.of(found.tokens.strategy, seed, found.tokens.implementation, stages, problem.digest)
+    uneven = None if found.active[:, found.table >= 0].all() else shares[-1]
+    lost = bool(lost_ranks)  # then the quick bounds say as much
+    plan = Plan.of(problem.in_tokens, placement, how, quick=lost, lost_ranks=lost_ranks, shares=uneven)
+    time = certify_checked(problem, placement, shares, found.in_time.bound)
     return replace(plan, shares=shares[-1], time=time)
 
 
-def _even_among(placement: Placement, active: NDArray[np.bool_]) -> Shares:
+def even_among(placement: Placement, active: NDArray[np.bool_]) -> Shares:
     """Return even shares among the replicas that are ``active`` [layers, slots]."""
     table, experts = placement.physical_to_logical, placement.num_logical_experts
-    cell = np.arange(len(table))[:, None] * experts + table
+    cell = np.arange(len(table))[:, None] * experts + np.maximum(table, 0)  # an empty slot is not active
     count = np.bincount(cell.ravel(), active.ravel(), minlength=len(table) * experts)
     return Shares(active / np.maximum(count, 1.0)[cell], placement)

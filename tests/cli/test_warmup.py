@@ -92,7 +92,7 @@ from numba.core import event
 class Compiled(event.Listener):
     def on_start(self, e):
         function = e.data["dispatcher"].py_func
-        if function.__module__.startswith("equipoise."):
+        if function.__module__.startswith(("equipoise.", "numba.")):
             print(f"{function.__module__}.{function.__name__}", e.data["args"], sep="\\t")
 
     def on_end(self, e):
@@ -145,9 +145,16 @@ def test_no_kernel_is_compiled_twice_for_what_is_the_same_to_its_author(warm: tu
     kinds = defaultdict(set)
     for line in warm[1].splitlines():
         name, _, types = line.partition("\t")
-        if types and name.rsplit(".", 1)[1] not in CHEAP:
+        if types and name.startswith("equipoise.") and name.rsplit(".", 1)[1] not in CHEAP:
             alike = re.sub(r"Literal\[int\]\([-\d]+\)|\bu?int\d+\b(?=[,)])", "int64", types)
             alike = re.sub(r"Literal\[bool\]\(\w+\)", "bool", alike)
             kinds[name, alike].add(types)
     assert kinds
     assert [name for (name, _), types in kinds.items() if len(types) > 1] == []
+
+
+@pytest.mark.slow
+def test_no_kernel_makes_text(warm: tuple[Path, str]) -> None:
+    """Assigning one array to another has numba compile the text of an error, forty functions that nothing calls."""
+    assert "numba.np.arrayobj." in warm[1]
+    assert [line for line in warm[1].splitlines() if line.startswith("numba.cpython.unicode.")] == []

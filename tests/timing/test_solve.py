@@ -186,6 +186,12 @@ def test_a_plan_in_time_comes_back_from_its_file() -> None:
     assert again.shares_for(64) == plan.shares_for(64)
 
 
+def test_a_plan_in_which_nothing_sleeps_comes_back_with_a_bound_for_even_shares() -> None:
+    plan = eq.solve(in_time([[38.0, 4.0, 44.0]], 2, 2, [20, 3000]))
+    assert plan.certificate.bound == ("hottest",)
+    assert eq.Plan.from_json(plan.to_json()).to_json() == plan.to_json()
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -223,11 +229,8 @@ def test_half_a_question_is_refused(more: dict[str, object], words: str) -> None
         eq.PlacementProblem(SMALL, eq.Cluster(4, 8), **more)  # type: ignore[arg-type]
 
 
-def test_what_is_in_force_cannot_be_planned_on_in_time_yet() -> None:
+def test_limits_without_a_placement_in_force_and_shares_of_ones_own_are_refused() -> None:
     problem = in_time(SMALL, 4, 8, 900)
-    plan = eq.solve(problem)
-    with pytest.raises(InvalidInputError, match=r"plans anew.*MigrationSchedule"):
-        eq.solve(problem, current=plan)
     with pytest.raises(InvalidInputError, match="leave shares out"):
         eq.solve(problem, shares="best")
     with pytest.raises(InvalidInputError, match="pass current"):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from equipoise.dispatch import Shares
     from equipoise.load import LoadStatistics
     from equipoise.placement import Placement
+    from equipoise.plan import Plan
     from equipoise.problem import PlacementProblem
 
 __all__ = ["InForce", "read_in_force"]
@@ -29,6 +30,7 @@ class InForce:
     source: str
     lost_ranks: tuple[int, ...] = ()
     shares: Shares | None = None
+    plan: Plan | None = None
 
     def problem(
         self, load: LoadStatistics, ranks: int | None, slots: int | None, nodes: int | None, groups: int | None
@@ -120,9 +122,8 @@ def read_in_force(path: Path, current_ranks: int | None, ranks: int | None, opti
             raise InvalidInputError(f"{path} is for {plan.cluster.num_ranks} ranks; leave out {option}.")
         layers = plan.placement.num_layers
         ids = tuple(range(layers)) if plan.layer_ids is None else plan.layer_ids
-        return InForce(
-            plan.placement, ids, plan.cluster.num_nodes, plan.num_expert_groups, str(path), plan.lost_ranks, plan.shares
-        )
+        nodes, groups = plan.cluster.num_nodes, plan.num_expert_groups
+        return InForce(plan.placement, ids, nodes, groups, str(path), plan.lost_ranks, plan.shares, plan)
     held = read_placement(path)
     if held is None:
         raise FileFormatError(f"{path} {_load_in(path)}; name a plan, or a map of an engine.")

@@ -203,8 +203,8 @@ class Timing:
         """Return routed tokens of all ranks in one step, for each batch size."""
         return tuple(size * num_ranks * self.top_k for size in self.tokens_per_rank)
 
-    def asked(self, problem: PlacementProblem) -> PlacementProblem:
-        """Return the problem in time.
+    def asked(self, problem: PlacementProblem, ranks: int | None = None) -> PlacementProblem:
+        """Return the problem in time, with tokens on so many ``ranks``; None for all of its cluster.
 
         Raises
         ------
@@ -216,7 +216,8 @@ class Timing:
                 f"--top-k is {self.top_k}, and the load is of {counted(problem.num_logical_experts, 'expert')}; name "
                 "how many of them a token goes to."
             )
-        return replace(problem, latency=self.latency, routed_per_step=self.routed(problem.cluster.num_ranks))
+        routed = self.routed(problem.cluster.num_ranks if ranks is None else ranks)
+        return replace(problem, latency=self.latency, routed_per_step=routed)
 
 
 def timing_of(

@@ -14,7 +14,8 @@ from equipoise.cli import options
 from equipoise.cli.console import print_json, progress
 from equipoise.cli.loads import read_loads
 from equipoise.cli.models import check_model, groups_of, named_model
-from equipoise.cli.pages import replan_page
+from equipoise.cli.pages import plan_page, replan_page
+from equipoise.cli.replan_times import Times, planned_in_time
 from equipoise.errors import InvalidInputError, numbered, shown
 
 if TYPE_CHECKING:
@@ -65,6 +66,18 @@ Total = Annotated[
         help="Plan with at most K transfers in all layers together, where they gain most.",
     ),
 ]
+Least = Annotated[
+    float | None,
+    typer.Option(
+        "--min-gain",
+        metavar="X",
+        help="Let a layer stay as it is unless its busiest rank loses this part of its load, or of its time, at least.",
+    ),
+]
+Layers = Annotated[
+    int | None,
+    typer.Option("--max-layers", metavar="K", help="Let at most K layers change, those that gain most."),
+]
 Lost = Annotated[
     str | None,
     typer.Option("--lost-ranks", metavar="R,R", help="Ranks that are gone: what they held is lost."),
@@ -107,6 +120,8 @@ def replan(
     current: Current,
     max_transfers: Most = None,
     max_transfers_total: Total = None,
+    min_gain: Least = None,
+    max_layers: Layers = None,
     lost_ranks: Lost = None,
     restored_ranks: Restored = None,
     ranks: Ranks = None,
@@ -114,6 +129,9 @@ def replan(
     nodes: Nodes = None,
     groups: Groups = None,
     current_ranks: CurrentRanks = None,
+    gpu: options.Gpu = None,
+    tokens_per_rank: options.TokensPerRank = None,
+    top_k: options.TopK = None,
     bytes_per_expert: Bytes = None,
     model: options.ModelName = None,
     intra_node_gbps: IntraNode = None,
@@ -126,25 +144,33 @@ def replan(
 ) -> None:
     """Show balancedness against transfers, from the placement in force; with a limit, plan within it.
 
+    With --gpu, plan for the least time of the busiest rank, move as few weights as that takes, and let layers stay that
+    gain too little by it.
+
     \b
     equipoise replan counts.json --current plan.json
     equipoise replan counts.json --current plan.json --max-transfers 16 --out next.json
     equipoise replan counts.json --current plan.json --lost-ranks 3,7 --max-transfers 32
     equipoise replan counts.json --current plan.json --restored-ranks 3 --max-transfers 32 --model deepseek-v3
     equipoise replan counts.json --current map.json --current-ranks 32 --ranks 40 --max-transfers 80 --out next.json
+    equipoise replan counts.json --current plan.json --gpu h200 --tokens-per-rank 4,64,256 --min-gain 0.02
     """
     from equipoise.cli.in_force import read_in_force
     from equipoise.files import check_writable
     from equipoise.replan.budget import Budget
     from equipoise.replan.in_force import known_lost
+    from equipoise.replan.in_time import refuse_limits
 
     known = named_model(model)
     if bytes_per_expert is None and known is not None:
         bytes_per_expert = known.bytes_per_expert
     links = _links(intra_node_gbps, inter_node_gbps)
-    budget = Budget(max_transfers, max_transfers_total)
+    budget = Budget(max_transfers, max_transfers_total, min_gain, max_layers)
+    timing = options.timing_of(gpu, tokens_per_rank, top_k)
+    if timing is not None:
+        refuse_limits(budget)
     if out is not None:
-        if not budget.limits_transfers:
+        if timing is None and budget == Budget():
             raise InvalidInputError("--out needs a plan to write; say how much may move with --max-transfers.")
         check_writable(out)
     options.check_report(report)
@@ -162,20 +188,24 @@ def replan(
         )
     load = in_force.met(load)
     problem = in_force.problem(load, ranks, slots, nodes, groups_of(known, groups, nodes))
+    budget, size = dataclasses.replace(budget, lost_ranks=lost), bytes_per_expert
+    shown: Frontier | Times
     with progress("planning"):
-        curve, found, schedule = _planned(
-            problem, held, dataclasses.replace(budget, lost_ranks=lost), bytes_per_expert, threads
-        )
+        if timing is None:
+            shown, found, schedule = _planned(problem, held, budget, size, threads)
+        else:
+            now = held if in_force.plan is None else in_force.plan
+            shown, found, schedule = planned_in_time(timing, problem, now, budget, size, threads)
     if found is not None:
         found = found.named(in_force.named(load))
     if found is not None and out is not None:
         found.save(out)
     if report is not None:
-        options.write_report(report, replan_page(curve, load.source, found))
+        options.write_report(report, _page(shown, found, problem, load.source))
     if as_json:
-        print_json(_report(curve, found, schedule, links, out))
+        print_json(_report(shown, found, schedule, links, out))
         return
-    _print(curve, found, schedule, links, out)
+    _print(shown, found, schedule, links, out)
 
 
 def _planned(
@@ -187,7 +217,7 @@ def _planned(
     from equipoise.replan.frontier import frontier, frontier_and_plan
 
     lost = budget.lost_ranks
-    if not budget.limits_transfers:
+    if not (budget.limits_transfers or budget.keeps_layers):
         curve = frontier(problem, held, lost_ranks=lost, bytes_per_expert=bytes_per_expert, threads=threads)
         return curve, None, None
     curve, found = frontier_and_plan(problem, held, budget, How.of(threads=threads), bytes_per_expert)
@@ -196,10 +226,22 @@ def _planned(
     return curve, found, schedule
 
 
+def _page(shown: Frontier | Times, found: Plan | None, problem: PlacementProblem, source: str) -> str:
+    """Return the page that ``--report`` writes: of what transfers buy, or of the plan in time."""
+    if not isinstance(shown, Times):
+        return replan_page(shown, source, found)
+    assert found is not None
+    return plan_page(found, problem, source)
+
+
 def _print(
-    curve: Frontier, found: Plan | None, schedule: MigrationSchedule | None, links: LinkSpeeds, out: Path | None
+    shown: Frontier | Times,
+    found: Plan | None,
+    schedule: MigrationSchedule | None,
+    links: LinkSpeeds,
+    out: Path | None,
 ) -> None:
-    print(curve.summary())
+    print(shown.summary())
     if found is not None and schedule is not None:
         print()
         print(found.summary())
@@ -232,17 +274,14 @@ def _ranks(text: str | None, option: str) -> list[int]:
 
 
 def _report(
-    curve: Frontier, found: Plan | None, schedule: MigrationSchedule | None, links: LinkSpeeds, out: Path | None
+    shown: Frontier | Times,
+    found: Plan | None,
+    schedule: MigrationSchedule | None,
+    links: LinkSpeeds,
+    out: Path | None,
 ) -> dict[str, Any]:
-    first = int((curve.mean_balancedness == curve.mean_balancedness).argmax())  # before it, experts have no slot
-    size = curve.bytes_per_expert
     report: dict[str, Any] = {
-        "least_transfers_per_layer": first,
-        "knee": curve.knee,
-        "transfers": curve.transfers[first:].tolist(),
-        "bytes": None if size is None else (curve.transfers[first:] * size).tolist(),
-        "mean_balancedness": curve.mean_balancedness[first:].tolist(),
-        "worst_balancedness": curve.worst_balancedness[first:].tolist(),
+        **(shown.to_dict() if isinstance(shown, Times) else _curve(shown)),
         "plan": None if found is None else json.loads(found.to_json()),
         "written_to": None if out is None else str(out),
     }
@@ -255,3 +294,16 @@ def _report(
             "seconds": schedule.seconds(links) if schedule.num_bytes or not schedule.num_transfers else None,
         }
     return report
+
+
+def _curve(curve: Frontier) -> dict[str, Any]:
+    first = int((curve.mean_balancedness == curve.mean_balancedness).argmax())  # before it, experts have no slot
+    size = curve.bytes_per_expert
+    return {
+        "least_transfers_per_layer": first,
+        "knee": curve.knee,
+        "transfers": curve.transfers[first:].tolist(),
+        "bytes": None if size is None else (curve.transfers[first:] * size).tolist(),
+        "mean_balancedness": curve.mean_balancedness[first:].tolist(),
+        "worst_balancedness": curve.worst_balancedness[first:].tolist(),
+    }

@@ -79,7 +79,7 @@ def _replan() -> None:
 
 
 def _in_time() -> None:
-    """Plan in microseconds, for one batch size and for several, with groups and without, and ask about slots."""
+    """Plan and re-plan in microseconds, for one batch size and several, with groups or none; ask about slots."""
     import numpy as np
 
     from equipoise.advice import slot_times
@@ -91,7 +91,8 @@ def _in_time() -> None:
     model = LatencyModel.preset("h200")
     for cluster, groups in ((Cluster(4, 3), None), (Cluster(5, 2), None), (Cluster(4, 3, 2), 4)):
         for routed in (64.0, (64.0, 4096.0)):
-            solve(PlacementProblem(load, cluster, groups, latency=model, routed_per_step=routed))
+            problem = PlacementProblem(load, cluster, groups, latency=model, routed_per_step=routed)
+            solve(problem, current=solve(problem), max_layers=1)
     slot_times(PlacementProblem(load, Cluster(4, 2)), model, (4, 64), 2)
 
 

@@ -14,6 +14,8 @@ OPTIONS = {
     "num_expert_groups": ("--groups",),
     "max_transfers_total": ("--max-transfers-total",),
     "max_transfers": ("--max-transfers",),
+    "min_gain": ("--min-gain",),
+    "max_layers": ("--max-layers",),
     "lost_ranks": ("--lost-ranks",),
     "restored_ranks": ("--restored-ranks",),
     "most_slots": ("--most-slots",),
@@ -45,6 +47,9 @@ PHRASES = (
     (r"\bor None to plan globally\b", "or leave out --groups"),
     (r", or None for all\b", "; left out, all are used"),
     (r", or None\b", ""),
+    (r"\bproblem has a latency model\b", "--gpu asks for a plan in microseconds"),
+    (r"\bpass --groups=None, or re-plan problem\.in_tokens\b", "leave out --groups or --gpu"),
+    (r"\bre-plan problem\.in_tokens\b", "leave out --gpu"),
 )
 # Not inside names of files, options or Python, and not after a sign that quotes.
 _NAME = re.compile(r"(?<![\w./'\"-])(" + "|".join(OPTIONS) + r")(?![\w/'\"]|\.\w)")

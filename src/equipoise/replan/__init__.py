@@ -15,6 +15,10 @@ file                  idea
 ``foreseen.py``       the same against the errors of a forecast
 ``levelling/``        the steps by which ranks are levelled: contract, reference, native
 ``frontier.py``       what each budget would buy
+``in_time.py``        the next plan in time: as fast as without a placement in force, with the fewest transfers
+``active.py``         which rank takes over which active replicas, and what sleeps in the slots that are left
+``kept_in_time.py``   layers that stay, with replicas that sleep where that pays
+``stay.py``           which layers stay, by what the budget says
 ``refresh.py``        new shares for a plan in force, without moving weights
 ``match_ranks.py``    ranks are alike: the one that holds most of a set of experts gets it
 ``keep_slots.py``     an expert that stays on its rank keeps its slot

@@ -12,8 +12,10 @@ from equipoise.arrays import as_numpy
 from equipoise.errors import IndivisibleError, InvalidPlacementError, shown
 from equipoise.kernels.native import native
 from equipoise.limits import MOST_SLOTS
+from equipoise.placement import Placement
+from equipoise.threads import part
 
-__all__ = ["keep_slots", "reorder"]
+__all__ = ["in_their_slots", "keep_slots", "reorder"]
 
 Ints = NDArray[np.int32]
 
@@ -58,6 +60,23 @@ def reorder(new: Ints, old: Ints, slots_per_rank: int) -> Ints:
     kept = np.empty_like(new)
     _keep(new, old, slots_per_rank, kept)
     return kept
+
+
+@part
+def in_their_slots(held: Ints, current: Placement) -> Ints:
+    """Return ``held`` [layers, ranks, slots] as [layers, slots], whatever stays on its rank in the slot that it had.
+
+    A slot without an expert is -1.
+    """
+    layers, ranks, slots = held.shape
+    old = current.physical_to_logical
+    if (ranks, slots) != (current.num_ranks, current.slots_per_rank):
+        both, width = min(ranks, current.num_ranks), min(slots, current.slots_per_rank)
+        cut = np.full((layers, ranks, slots), -1, dtype=np.int32)
+        cut[:, :both, :width] = old.reshape(layers, current.num_ranks, -1)[:, :both, :width]
+        old = cut
+    # Copies, because the native code would be compiled once more for read-only arrays.
+    return reorder(np.maximum(held, -1).reshape(layers, -1), np.array(old.reshape(layers, -1)), slots)
 
 
 def slot_tables(physical_to_logical: Any, current: Any, num_ranks: int) -> tuple[Ints, Ints, int]:

@@ -122,11 +122,12 @@ def _match(new, old, slots_per_rank, ranks_per_node, experts, rename_nodes, matc
                     last[old[layer, s]] = s
             for a in range(nodes) if rename_nodes else range(b, b + 1):
                 kept[a, b] = 0
-                taken_by[a, b] = in_order
+                taken = in_order
                 if _compare(new[layer], a, first, slots_per_rank, last, before, wanted, stay[a, b]):
-                    taken_by[a, b] = assign(stay[a, b])
-                    for h in range(ranks_per_node):
-                        kept[a, b] -= -stay[a, b, taken_by[a, b, h], h] // (slots_per_rank + 1)
+                    taken = assign(stay[a, b])
+                for h in range(ranks_per_node):
+                    taken_by[a, b, h] = taken[h]
+                    kept[a, b] -= -stay[a, b, taken[h], h] // (slots_per_rank + 1)
         if rename_nodes:
             source = assign(kept)
         for b in range(nodes):

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from equipoise.dispatch import Choose, keep_even
 from equipoise.dispatch.connected import NO_LIMIT, connect_ranks
 from equipoise.how import How
-from equipoise.kernels.recount import DOUBLED
 from equipoise.placement import Placement
 from equipoise.plan import Plan
 from equipoise.problem import PlacementProblem
@@ -22,9 +21,10 @@ from equipoise.replan.budget import Budget
 from equipoise.replan.curves import Curves, Within, emptied, within
 from equipoise.replan.foreseen import foresee, is_foreseen
 from equipoise.replan.in_force import InForce
-from equipoise.replan.keep_slots import reorder
+from equipoise.replan.keep_slots import in_their_slots
 from equipoise.replan.remainder import count_kept, count_transfers
 from equipoise.replan.settle import settle
+from equipoise.replan.stay import which_stay
 from equipoise.robust.back_test import Plans
 from equipoise.robust.scenarios import expected_busiest
 from equipoise.threads import part
@@ -128,7 +128,7 @@ def next_placement(
         found = within(curves, budget)
     if how.connected and budget.limits_transfers:
         found = _connect_with_the_rest(start, found, budget, how)
-    table, stays = _in_their_slots(found.held, start), np.zeros(problem.num_layers, dtype=np.bool_)
+    table, stays = in_their_slots(found.held, start.placement), np.zeros(problem.num_layers, dtype=np.bool_)
     if budget.keeps_layers and start.is_as_asked:
         found, table, stays = _keep_layers(start, found, table, budget, curves)
     stages = {"transfers": int(found.transfers[~stays].sum())}
@@ -155,7 +155,7 @@ def _keep_layers(
     shares = budget.max_layers is not None and budget.max_transfers_total is not None
     if curves is not None and shares and stays.any():
         others = within(curves, budget, stays)
-        again = _in_their_slots(others.held, start)
+        again = in_their_slots(others.held, start.placement)
         again[stays], table[stays] = kept[stays], kept[stays]
         if _tokens(start, again) < _tokens(start, table):
             found, table = others, again
@@ -181,23 +181,6 @@ def _connect_with_the_rest(start: InForce, found: Within, budget: Budget, how: H
     return Within(connected, arrived, found.anew)
 
 
-@part
-def _in_their_slots(held: Ints, start: InForce) -> Ints:
-    """Return ``held`` [layers, ranks, slots] as [layers, slots], whatever stays on its rank in the slot that it had.
-
-    A slot without an expert is -1.
-    """
-    (layers, ranks, slots), current = held.shape, start.placement
-    old = current.physical_to_logical
-    if (ranks, slots) != (current.num_ranks, current.slots_per_rank):
-        both, width = min(ranks, current.num_ranks), min(slots, current.slots_per_rank)
-        cut = np.full((layers, ranks, slots), -1, dtype=np.int32)
-        cut[:, :both, :width] = old.reshape(layers, current.num_ranks, -1)[:, :both, :width]
-        old = cut
-    # Copies, because the native code would be compiled once more for read-only arrays.
-    return reorder(np.maximum(held, -1).reshape(layers, -1), np.array(old.reshape(layers, -1)), slots)
-
-
 def _tokens(start: InForce, table: Ints) -> float:
     """Return what the busiest ranks of all layers carry together, in tokens per window."""
     from equipoise.kernels.recount.numba import recount
@@ -210,26 +193,14 @@ def _which_stay(start: InForce, table: Ints, budget: Budget) -> Bools:
     """Return which layers keep the placement in force rather than ``table`` [layers, slots]; see ``Budget``."""
     from equipoise.kernels.recount.numba import recount
 
-    problem, stays = start.problem, np.zeros(len(table), dtype=np.bool_)
+    problem = start.problem
     nodes, groups = (problem.cluster.num_nodes, problem.num_expert_groups) if problem.is_hierarchical else (1, 1)
     assert groups is not None
-    asked = problem.load, problem.cluster.num_ranks, nodes, groups
-    rank_load, flaws = recount(start.placement.physical_to_logical, *asked)
-    now = _busiest(problem, start.placement.physical_to_logical, rank_load)
-    can_stay, is_doubled = flaws & ~DOUBLED == 0, flaws & DOUBLED > 0
-    rank_load, flaws = recount(table, *asked)
-    saved, gets_doubled = now - _busiest(problem, table, rank_load), flaws & DOUBLED > 0
-    if budget.min_gain is not None:
-        stays |= (saved <= 0) | (saved < budget.min_gain * now)
-        stays &= ~is_doubled | gets_doubled  # what has an expert twice on a rank without need is not worth keeping
-    if budget.separate:
-        stays |= gets_doubled
-    stays &= can_stay
-    if budget.max_layers is not None:
-        free = np.flatnonzero(~stays & can_stay)
-        by_gain = free[np.argsort(-saved[free], kind="stable")]
-        stays[by_gain[max(budget.max_layers - int((~can_stay).sum()), 0) :]] = True
-    return stays
+    asked, kept = (problem.load, problem.cluster.num_ranks, nodes, groups), start.placement.physical_to_logical
+    rank_load, flaws = recount(kept, *asked)
+    now = _busiest(problem, kept, rank_load)
+    rank_load, flaws_then = recount(table, *asked)
+    return which_stay(budget, now, now - _busiest(problem, table, rank_load), (flaws, flaws_then))
 
 
 def _busiest(problem: PlacementProblem, table: Ints, rank_load: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ file              idea
 ``nested.py``     search for several batch sizes at once, until limits are met, and below them
 ``nest.py``       one layer meanwhile: slots, from which batch on each is active, and what they cost in each
 ``thin.py``       a start of it: one replica of each expert for small batches
+``settled.py``    a placement that stays: which of its replicas sleep in which batches
 ``bound.py``      the proved bound, its argument and domain
 ``ranks.py``      the active replicas of a layer while it is planned
 ``costs.py``      the expected time of a replica as a whole number

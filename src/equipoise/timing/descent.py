@@ -15,6 +15,8 @@ __all__ = ["descend"]
 
 MOST_STEPS = 1  # for each slot of a layer
 LITTLE = 2.0**-9  # of the busiest rank: as many steps as there are ranks that gain less are the last
+LEAST_PART = 2048  # a swap moves more than one such part of the busiest rank
+FEW = 4  # ranks are looked at for a swap, then replicas that may sleep or wake, and then all ranks
 
 
 @allocating
@@ -32,24 +34,32 @@ def descend(ranks, curve, scale, tokens, target, per_node):
             if ranks.load[g] > before * (1.0 - LITTLE):
                 break
             before = ranks.load[g]
-        h, i, j = _find_swap(ranks, g, max(second, target), per_node, last)
-        if h >= 0:
-            _swap(ranks, g, i, h, j)
-            last = h
-        elif not _sleep_or_wake(ranks, curve, scale, tokens, g, per_node):
+        helped = False
+        for look in (FEW, per_node + 1):
+            h, i, j = _find_swap(ranks, g, (max(second, target), per_node, last, look))
+            if h >= 0:
+                _swap(ranks, g, i, h, j)
+                last, helped = h, True
+            elif look == FEW:
+                helped = _sleep_or_wake(ranks, curve, scale, tokens, g, per_node)
+            if helped:
+                break
+        if not helped:
             break
         steps += 1
     return steps
 
 
 @inlined
-def _find_swap(ranks, g, enough, per_node, last):
+def _find_swap(ranks, g, asked):
     """Return (rank, slot of g, slot there) of the swap that leaves the lighter busier rank, or -1: with two pointers.
 
-    The lightest rank comes first, then those behind the ``last`` that was swapped with. No further one is looked at
-    where the busier of both comes to ``enough`` or less: another rank is as busy, or nothing more is asked.
+    ``asked`` is what is enough, ranks a node, the rank that was swapped with last, and how many to look at. The
+    lightest rank comes first, then those behind the last. No further one is looked at where the busier of both comes
+    to what is enough or less: another rank is as busy, or nothing more is asked.
     """
     value, expert, extra, load, count = ranks
+    enough, per_node, last, look = asked
     slots = value.shape[1]
     top = best = load[g]
     best_h = best_i = best_j = -1
@@ -57,7 +67,8 @@ def _find_swap(ranks, g, enough, per_node, last):
     for h in range(begin, begin + per_node):
         if load[h] < load[lightest]:
             lightest = h
-    for at in range(per_node + 1):
+    least = top // LEAST_PART
+    for at in range(look):
         h = lightest if at == 0 else begin + (last + at) % per_node
         bottom = load[h]
         if h == g or (top + bottom + 1) // 2 >= best:
@@ -73,7 +84,7 @@ def _find_swap(ranks, g, enough, per_node, last):
                     continue
                 d = u - value[h, q]
                 heavier = max(top - d, bottom + d)
-                if d <= 0 or heavier >= best or extra[g, i] != extra[h, q]:
+                if d <= least or heavier >= best or extra[g, i] != extra[h, q]:
                     continue
                 e, f = expert[g, i], expert[h, q]
                 if count[e] > 1 and holds(expert, h, e):

@@ -43,7 +43,8 @@ def _connect(table, load, factors, limits, swaps):
                     scenarios[k, e] = load[layer, e] * factors[k, e]
             _widen(state, shape, scenarios, number)
             _join(state, shape)
-        table[layer] = slots
+        for s in range(len(slots)):
+            table[layer, s] = slots[s]
 
 
 @allocating
@@ -165,8 +166,8 @@ def _new_cuts(scenarios, state):
     outside = np.zeros((number, CUTS, experts), np.int64)  # replicas of each expert on other ranks
     for k in range(number):
         for e in range(experts):
-            if count[e] > 0:
-                total[k] += scenarios[k, e]
+            for c in range(CUTS if count[e] > 0 else 0):
+                total[k, c] += scenarios[k, e]
     return inside, outside, total, np.full((number, CUTS), len(carried)), np.zeros(number, np.int64)
 
 

@@ -177,23 +177,25 @@ def _descend(layer: Layer, target: int) -> None:
                 break
             before = top
         second = max([load for h, load in enumerate(loads) if h != g], default=-1)
-        swap = _find_swap(layer, loads, g, max(second, target), last)
-        if swap is not None:
-            i, h, j = swap
-            last = h
-            one, other = layer.ranks[g][i], layer.ranks[h][j]
-            layer.put(g, i, other)
-            layer.put(h, j, one)
-        elif not _sleep_or_wake(layer, loads, g):
+        behind = [(last + at) % layer.num_ranks for at in range(1, layer.num_ranks + 1)]
+        order, enough = [loads.index(min(loads)), *behind], max(second, target)
+        swap = _find_swap(layer, loads, g, enough, order[:4])
+        if swap is None and _sleep_or_wake(layer, loads, g):
+            continue
+        swap = swap or _find_swap(layer, loads, g, enough, order)
+        if swap is None:
             break
+        i, last, j = swap
+        one, other = layer.ranks[g][i], layer.ranks[last][j]
+        layer.put(g, i, other)
+        layer.put(last, j, one)
 
 
-def _find_swap(layer: Layer, loads: list[int], g: int, enough: int, last: int) -> tuple[int, int, int] | None:
-    """Return the swap that leaves the lighter busier rank: with the lightest, then those behind the last."""
+def _find_swap(layer: Layer, loads: list[int], g: int, enough: int, order: list[int]) -> tuple[int, int, int] | None:
+    """Return the swap that leaves the lighter busier rank, with one of those in ``order``."""
     top = best = loads[g]
-    found = None
-    behind = [(last + at) % layer.num_ranks for at in range(1, layer.num_ranks + 1)]
-    for h in [loads.index(min(loads)), *behind]:
+    found, least = None, top // 2048
+    for h in order:
         bottom = loads[h]
         if h == g or (top + bottom + 1) // 2 >= best:
             continue
@@ -206,7 +208,7 @@ def _find_swap(layer: Layer, loads: list[int], g: int, enough: int, last: int) -
                 other = theirs[q]
                 less = one.cost - other.cost
                 heavier = max(top - less, bottom + less)
-                if less <= 0 or heavier >= best:
+                if less <= least or heavier >= best:
                     continue
                 if layer.count[one.expert] > 1 and layer.holds(h, one.expert):
                     continue

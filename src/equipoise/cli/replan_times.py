@@ -1,0 +1,91 @@
+"""Microseconds before and after, as ``equipoise replan --gpu`` shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from equipoise.cli import options
+
+if TYPE_CHECKING:
+    from equipoise.migration.schedule import MigrationSchedule
+    from equipoise.placement import Placement
+    from equipoise.plan import Plan
+    from equipoise.problem import PlacementProblem
+    from equipoise.replan.budget import Budget
+    from equipoise.replan.in_force import InForce
+
+__all__ = ["Times", "planned_in_time"]
+
+
+@dataclass(frozen=True)
+class Times:
+    """What the busiest rank is expected to take, in microseconds, mean of layers, for each batch size.
+
+    Attributes
+    ----------
+    tokens_per_rank : tuple of float
+    before : tuple of float or None
+        Of the placement in force with all replicas active; None where an expert that gets tokens has no slot.
+    after : tuple of float
+        Of the plan.
+    """
+
+    tokens_per_rank: tuple[float, ...]
+    before: tuple[float | None, ...]
+    after: tuple[float, ...]
+
+    def summary(self) -> str:
+        """Return a line for each batch size."""
+        lines = ["tokens a rank   in force, all active   planned   us a layer, the busiest rank's, mean of layers"]
+        for size, before, after in zip(self.tokens_per_rank, self.before, self.after, strict=True):
+            change = "-" if not before else f"{after / before - 1:+.1%}"
+            lines.append(f"{size:13g} {'-' if before is None else f'{before:.1f}':>22} {after:9.1f}   {change}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same for machines."""
+        return {
+            "tokens_per_rank": list(self.tokens_per_rank),
+            "microseconds_in_force": list(self.before),
+            "microseconds": list(self.after),
+        }
+
+
+def planned_in_time(
+    timing: options.Timing,
+    problem: PlacementProblem,
+    current: Plan | Placement,
+    budget: Budget,
+    bytes_per_expert: int | None,
+    threads: int | None,
+) -> tuple[Times, Plan, MigrationSchedule]:
+    """Return what a plan in time saves, the plan, and how it is reached from what is in force."""
+    from equipoise.how import How
+    from equipoise.migration.schedule import MigrationSchedule
+    from equipoise.replan.in_force import InForce
+    from equipoise.replan.in_time import replan_in_time
+
+    start, size = InForce.of(problem, current, budget.lost_ranks), bytes_per_expert or 0
+    asked = timing.asked(problem, len(start.alive))
+    found = replan_in_time(asked, current, budget, How.of(threads=threads))
+    assert found.time is not None
+    after = tuple(found.time.max_rank_time.mean(axis=1).tolist())
+    times = Times(timing.tokens_per_rank, tuple(_all_active(asked, start)), after)
+    nodes, moved = problem.cluster.num_nodes, (start.placement, found.placement)
+    schedule = MigrationSchedule(*moved, nodes, start.lost, bytes_per_expert=size, threads=threads)
+    return times, found, schedule
+
+
+def _all_active(problem: PlacementProblem, start: InForce) -> list[float | None]:
+    """Return what is left of a placement takes with all replicas active, for each batch size."""
+    from equipoise.checker import recount_time
+    from equipoise.dispatch import Shares
+    from equipoise.placement import Placement
+
+    held, slots = start.placement, start.slots
+    there = Placement(slots.reshape(len(slots), -1), held.num_ranks, held.num_logical_experts)
+    if ((problem.load > 0) & (there.replica_count == 0)).any():
+        return [None] * len(problem.batch_sizes)
+    even = Shares.even(there)
+    return [float(recount_time(problem, there, even, size).max(axis=1).mean()) for size in problem.batch_sizes]
