@@ -253,3 +253,9 @@ def rank_times(placement: Any, latency: LatencyModel, problem: PlacementProblem,
     each = problem.mean_tokens(routed) / np.maximum(placement.replica_count, 1)
     tokens = np.take_along_axis(each, placement.physical_to_logical.astype(np.int64), axis=1)
     return latency.expected_rank_time(tokens.reshape(len(tokens), placement.num_ranks, -1))
+
+
+def mean_busiest(times: Floats, problem: PlacementProblem) -> float:
+    """Return what the busiest rank takes, of ``times`` [layers, ranks], a mean over the layers that have tokens."""
+    busy = problem.load.any(axis=1) | ~problem.load.any()
+    return float(times.max(axis=1)[busy].mean())

@@ -155,6 +155,9 @@ def test_a_model_says_top_k_and_the_shape_and_bytes_of_an_expert(run, tmp_path: 
     out = tmp_path / "plan.json"
     assert run("plan", path, *options, "--slots", 144, "--out", out).exit_code == 0
     assert json.loads(out.read_text())["time"]["routed_per_step"] == [4 * 16]
+    again = json.loads(run("replan", path, "--current", out, *options, "--json").stdout)
+    (took,) = json.loads(run("plan", path, *options, "--slots", 144, "--json").stdout)["time"]["mean_max_rank_time"]
+    assert again["microseconds"][0] <= took * 1.001
     assert "says another" in run("slots", path, *options[:-2]).stdout
 
 

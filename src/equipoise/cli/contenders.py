@@ -107,18 +107,16 @@ def timed(contenders: Sequence[Contender], problem: PlacementProblem, timing: op
 
     The others have all their replicas active, as engines do. Without ``timing`` they are returned as they are.
     """
-    from equipoise.advice import rank_times
+    from equipoise.advice import mean_busiest, rank_times
     from equipoise.solver import solve
 
     if timing is None:
         return list(contenders)
-    found, busy = [], problem.load.any(axis=1) | ~problem.load.any()
+    found = []
     for each in contenders:
         sizes = timing.routed(problem.cluster.num_ranks)
         took = [rank_times(each.plan.placement, timing.latency, problem, size) for size in sizes]
-        found.append(
-            dataclasses.replace(each, microseconds=tuple(float(ranks.max(axis=1)[busy].mean()) for ranks in took))
-        )
+        found.append(dataclasses.replace(each, microseconds=tuple(mean_busiest(each_, problem) for each_ in took)))
     asked = timing.asked(problem)
     solve(asked.of_layers(first_layer()))  # compiled before the clock starts
     start = time.perf_counter()

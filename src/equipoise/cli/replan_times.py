@@ -70,7 +70,7 @@ def planned_in_time(
     asked = timing.asked(problem, len(start.alive))
     found = replan_in_time(asked, current, budget, How.of(threads=threads))
     assert found.time is not None
-    after = tuple(found.time.max_rank_time.mean(axis=1).tolist())
+    after = tuple(found.time.mean_max_rank_time.tolist())
     times = Times(timing.tokens_per_rank, tuple(_all_active(asked, start)), after)
     nodes, moved = problem.cluster.num_nodes, (start.placement, found.placement)
     schedule = MigrationSchedule(*moved, nodes, start.lost, bytes_per_expert=size, threads=threads)
@@ -79,6 +79,7 @@ def planned_in_time(
 
 def _all_active(problem: PlacementProblem, start: InForce) -> list[float | None]:
     """Return what is left of a placement takes with all replicas active, for each batch size."""
+    from equipoise.advice import mean_busiest
     from equipoise.checker import recount_time
     from equipoise.dispatch import Shares
     from equipoise.placement import Placement
@@ -88,4 +89,4 @@ def _all_active(problem: PlacementProblem, start: InForce) -> list[float | None]
     if ((problem.load > 0) & (there.replica_count == 0)).any():
         return [None] * len(problem.batch_sizes)
     even = Shares.even(there)
-    return [float(recount_time(problem, there, even, size).max(axis=1).mean()) for size in problem.batch_sizes]
+    return [mean_busiest(recount_time(problem, there, even, size), problem) for size in problem.batch_sizes]
