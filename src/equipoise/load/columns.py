@@ -22,14 +22,15 @@ __all__ = [
     "RANK",
     "SLOT",
     "STEP",
+    "TOKEN",
     "Column",
     "columns_of",
     "key_in",
     "whole_in",
 ]
 
-LAYER, EXPERT, COUNT, STEP, RANK, SLOT, INDEX, DERIVED = (
-    "layer", "expert", "count", "step", "rank", "slot", "index", "derived",
+LAYER, EXPERT, COUNT, STEP, RANK, SLOT, INDEX, DERIVED, TOKEN = (
+    "layer", "expert", "count", "step", "rank", "slot", "index", "derived", "token",
 )  # fmt: skip
 
 _IDS = ("", "id", "ids", "idx", "index", "no", "nr", "num", "number", "name", "s")
@@ -54,6 +55,10 @@ _EXACT = {
     ),
     EXPERT: ("variable",),  # pandas.melt's
     INDEX: ("", "index", "id", "idx", "row", "rowid", "unnamed"),
+    TOKEN: (
+        "tokenid", "tokenidx", "tokenindex", "tokenno", "tokenpos", "tokenposition", "position", "positionid", "pos",
+        "requestid", "reqid", "sequenceid", "seqid", "sampleid", "promptid",
+    ),
     DERIVED: ("sum", "mean", "max", "min", "std", "average", "balancedness", "skew", "share", "percent", "ratio"),
 }  # fmt: skip
 _ROLES = {stem + end: role for role, stems in _STEMS.items() for stem in stems for end in _IDS}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from equipoise.errors import FileFormatError, listed, shown
-from equipoise.load.columns import COUNT, DERIVED, EXPERT, INDEX, LAYER, RANK, SLOT, STEP, Column, columns_of
+from equipoise.load.columns import COUNT, DERIVED, EXPERT, INDEX, LAYER, RANK, SLOT, STEP, TOKEN, Column, columns_of
 from equipoise.load.documents import no_keys
 
 __all__ = ["Layout", "is_header", "layout_of"]
@@ -74,6 +74,11 @@ def _long(columns: list[Column], roles: dict[str | None, list[int]], path: Path,
             names = listed(columns[i].name for i in roles[role])
             raise FileFormatError(f"{path} has several columns for the {role}: {names}; keep one of them.")
     counts = roles.get(COUNT, [])
+    if TOKEN in roles and not counts and key is None:
+        raise FileFormatError(
+            f"{path} has a row for each token that was routed (column {shown(columns[roles[TOKEN][0]].name)}); a load "
+            "is their number: count the rows of each layer and expert."
+        )
     if key is not None:
         counts = [i for i, column in enumerate(columns) if column.name == key]
         if not counts:
