@@ -226,6 +226,7 @@ def test_rows_of_steps_in_a_header_of_several_lines_keep_both_keys(tmp_path: Pat
         ("step,L0_E0,L0_E1\n0,5,6\n0,7,8\n", "line 3 is a second line of step 0"),
         ("layer,count,count\n3,5,6\n", "two columns called 'count'"),
         ("0,0,1,1\n0,1,0,1\n5,6,7,8\n", "has two lines that number its columns"),
+        ("layer,step\n0,0\n", "has no column of counts; its columns are 'layer', 'step'"),
         ("token_id,layer,expert\n0,3,1\n1,3,0\n", "a row for each token that was routed (column 'token_id'); a load"),
         ("request_id,position,layer,expert,weight\n0,0,3,1,1\n", "a row for each token that was routed"),
     ],

@@ -148,4 +148,6 @@ def _wide(
             f"{path} has a column {shown(columns[roles[COUNT][0]].name)} and none that names the expert; "
             f"its columns are {listed(c.name for c in columns)}. Add the expert of each row."
         )
+    if not bare:
+        raise FileFormatError(f"{path} has no column of counts; its columns are {listed(c.name for c in columns)}.")
     return Layout(tuple(columns), tuple(keys), tuple(sorted(bare)))
