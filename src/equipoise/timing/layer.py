@@ -26,7 +26,7 @@ WELL = 1.04
 CLOSE_ENOUGH = 1.005
 """A bound so near to what is achieved is not raised by counting."""
 
-OF_ONE_STEP = 0.5
+OF_ONE_STEP = 0.55
 """Of a plan's worth, the part that what the busiest rank of one step takes has, beside the expected time."""
 
 
@@ -204,12 +204,14 @@ def _work(curve, ordered, count):
 def bound_rows(curve, ordered, shape, achieved, bounds):
     """Raise ``bounds`` float64 [rows], lower ones on the busiest rank without what is fixed, as ``achieved`` is.
 
-    They are 0, or what is known already; none comes above ``achieved``. ``shape`` is ranks and slots a rank.
+    They are 0, or what is known already, no less than quick bounds; none comes above ``achieved``. ``shape`` is ranks
+    and slots a rank.
     """
     num_ranks, slots = shape
     for at in range(len(achieved)):
         row = row_of(ordered, at)
-        bounds[at] = min(max(_floor(curve, row, shape), bounds[at]), achieved[at])
+        known = bounds[at] if bounds[at] > 0.0 else _floor(curve, row, shape)
+        bounds[at] = min(known, achieved[at])
         if bounds[at] * CLOSE_ENOUGH < achieved[at]:
             bounds[at] = raise_by_counting(curve, row, num_ranks, num_ranks * slots, bounds[at], achieved[at])
 

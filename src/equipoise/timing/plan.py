@@ -46,7 +46,9 @@ class InTime:
         self.per_node = problem.cluster.ranks_per_node if problem.is_hierarchical else problem.cluster.num_ranks
         self.tokens = [problem.mean_tokens(size) for size in problem.batch_sizes]
         self.ordered = [order_rows(self.curve, tokens) for tokens in self.tokens]
-        self.known = [np.zeros(problem.num_layers) for _ in self.tokens]  # lower bounds found while planning
+        # Lower bounds found while planning, and which of them cannot be raised any more.
+        self.known = [np.zeros(problem.num_layers) for _ in self.tokens]
+        self.raised = [np.zeros(problem.num_layers, np.bool_) for _ in self.tokens]
 
     def plan(self, place: Place) -> tuple[Slots, Bools]:
         """Return the expert in each slot [layers, slots], and which are active [batch sizes, layers, slots].
@@ -66,14 +68,18 @@ class InTime:
 
         It holds for any plan, and is never above ``achieved``, what the busiest rank is expected to take in one.
         """
-        cluster, bounds, variable = self.problem.cluster, self.known[at].copy(), np.maximum(achieved - self.fixed, 0.0)
+        cluster, left = self.problem.cluster, np.flatnonzero(~self.raised[at])
+        variable, bounds = np.maximum(achieved - self.fixed, 0.0)[left], self.known[at][left]
+        ordered = Ordered(*(each[left] for each in self.ordered[at]))
 
         def bound(some: slice) -> None:
-            rows = Ordered(*(each[some] for each in self.ordered[at]))
+            rows = Ordered(*(each[some] for each in ordered))
             bound_rows(self.curve, rows, (cluster.num_ranks, cluster.slots_per_rank), variable[some], bounds[some])
 
-        self.each(bound, len(achieved))
-        return np.asarray(np.minimum(bounds + self.fixed, achieved))
+        self.each(bound, len(left))
+        every = self.known[at].copy()
+        every[left] = bounds
+        return np.asarray(np.minimum(every + self.fixed, achieved))
 
     def each(self, work: Callable[[slice], None], number: int) -> None:
         """Call ``work`` on ``number`` rows, in blocks."""
@@ -89,17 +95,19 @@ class InTime:
         best, ranks, most, ordered = _new_best(*self.token.shape), *self.token.shape[1:], self.ordered[at]
         near = NEAR if ranks * most <= MOST_SLOTS else NEAR_ENOUGH
         every: Rows = np.arange(len(self.token))
-        given = self.times(ordered, every, self.token)
+        given, tries = self.times(ordered, every, self.token), []
         for slots in range(self.fewest, most + 1):
             floors = self._floors(ordered, every, slots)
             rows = every if slots == most else np.flatnonzero(floors < given)
             asked = Asked((ranks, slots), rows, given[rows], floors[rows], slots < most)
             if not self.problem.is_hierarchical:
+                self.raised[at] = best.time < np.inf
                 self._plan(ordered, best, asked)
-            open_ = self.problem.is_hierarchical | (
-                best.time[rows] > (given[rows] if slots == most else asked.bound * near)
-            )
-            left = Asked(asked.shape, rows[open_], given[rows][open_], asked.bound[open_], asked.by_time)
+            tries.append(asked)
+        for asked in tries:  # what balances tokens takes longest: it is asked last, when little is left to gain
+            enough = asked.bound * near if asked.by_time else asked.given
+            open_ = self.problem.is_hierarchical | (best.time[asked.rows] > enough)
+            left = Asked(asked.shape, asked.rows[open_], asked.given[open_], asked.bound[open_], asked.by_time)
             self._descend(ordered, best, left)
         self.known[at] = asked.bound  # those of all layers, for all slots, come last
         return best

@@ -107,7 +107,7 @@ def plan_layer(
         if by_time and reached < time:
             worth = math.inf
         if reached <= limit and reached < worth and (not by_time or worth == math.inf):
-            value = reached + 0.5 * (_likely(layer) - reached)
+            value = reached + 0.55 * (_likely(layer) - reached)
             if value < worth:
                 time, worth = reached, value
                 held = [[layer.number[slot.expert] for slot in rank if slot.expert >= 0] for rank in layer.ranks]
