@@ -26,7 +26,10 @@ STEPS, FEW_STEPS = 300, 100
 NEARLY = 1.0 + 2.0**-11
 """What a batch may take at first, against fewer slots; where it does, few steps are made for the rest."""
 
-RELAXED = ((1.0009, 600, 2), (1.005, 300, 1), (1.015, 600, 2), (1.04, 1200, 2), (1.1, 2400, 2))
+RELAXED = (
+    (1.0009, 1500, 2), (1.005, 600, 2), (1.015, 600, 2), (1.025, 1200, 2), (1.04, 2400, 2), (1.07, 2400, 2),
+    (1.1, 2400, 2),
+)  # fmt: skip
 """The same where no start comes to that, so that none is slower than what balances tokens; the most steps; and from how
 many starts.
 """
