@@ -144,7 +144,7 @@ BAD = {
     "JSON, truncated": (text(COUNTS.tolist())[:-3], "line 1, column .*: the JSON ends before it is complete"),
     "JSON, truncated string": (b'{"logical_co', "line 1, column 2: the JSON ends before it is complete"),
     "JSON, no JSON": (b"[[1, 2],\n [3 4]]", "line 2, column 5: this is not JSON"),
-    "JSON, two documents": (b"[[1]]\n[[2]]", "line 2, column 1: this is not JSON"),
+    "JSON, two documents": (b"[[1]] [[2]]", "line 1, column 7: this is not JSON"),
     "JSON, NaN": (b"[[1, NaN]]", "is nan at layer 0, expert 1"),
     "JSON, infinite": (b"[[1, 2], [1e999, 3]]", "is inf at layer 1, expert 0"),
     "JSON, negative": (
@@ -185,7 +185,7 @@ BAD = {
     "CSV, infinite": (b"1,1e999\n", "line 1, column 2 is inf"),
     "CSV, negative": (b"a,b\n1,2\n3,-4\n", "line 3, column 2 is -4.0; loads must be finite and not negative"),
     "CSV, header alone": (b"a,b\n", "holds a header and no numbers"),
-    "CSV, decimal commas": (b"1;2\n3,5;4\n", "line 2, column 1 holds '3,5'; write decimals with a point"),
+    "CSV, commas between thousands": (b"1;2\n3,500;4\n", "line 2, column 1 holds '3,500'; write decimals with a point"),
     "CSV, commas, then semicolons": (b"1,2\n3;4\n", "line 2, column 1 holds '3;4'; it must be a number"),
     "CSV, underscores": (b"1,1_000\n", "line 1, column 2 holds '1_000'"),
     "CSV, an open quote": (b'1,2\n3,"4\n', "line 2: this is not CSV"),

@@ -89,21 +89,25 @@ class SlotTimes:
 
     @property
     def break_even(self) -> float | None:
-        """Tokens a rank from which redundant replicas that are all active save time; None if at no size asked.
+        """Tokens a rank from which on redundant replicas, all active, save time; None if not at the largest size.
 
-        Between two sizes it is interpolated; 0 where they do at the smallest size already.
+        Between two sizes it is interpolated; 0 where they do at every size asked.
         """
-        if len(self.points) < 2:
+        lost = self._lost
+        if not len(lost) or lost[-1] > 0:
             return None
-        lost = np.min([point.everything for point in self.points[1:]], axis=0) - self.points[0].everything
-        if lost[0] <= 0:
+        if lost.max() <= 0:
             return 0.0
-        for at in range(1, len(lost)):
-            if lost[at] <= 0:
-                part = lost[at - 1] / (lost[at - 1] - lost[at])
-                low, high = self.tokens_per_rank[at - 1], self.tokens_per_rank[at]
-                return float(low + part * (high - low))
-        return None
+        at = int(np.flatnonzero(lost > 0)[-1])
+        part = lost[at] / (lost[at] - lost[at + 1])
+        low, high = self.tokens_per_rank[at : at + 2]
+        return float(low + part * (high - low))
+
+    @property
+    def _lost(self) -> Floats:
+        """Microseconds that redundant replicas, all of them active, cost at least at each batch size; none if none."""
+        more = [point.everything for point in self.points[1:]]
+        return np.min(more, axis=0) - self.points[0].everything if more else np.empty(0)
 
     @property
     def recommended(self) -> SlotTime:
@@ -115,23 +119,35 @@ class SlotTimes:
     def describe(self) -> str:
         """Return a sentence that recommends a number of slots, and says where redundancy breaks even."""
         best, fewest = self.recommended, self.points[0]
+        most = 1 - min(float((point.active / fewest.active).min()) for point in self.points)
         saved = 1 - float((best.active / fewest.active).min())
         bytes_ = "" if best.extra_bytes is None else f", {best.extra_bytes / 1e9:.2f} GB a rank"
         if best is fewest:
-            text = f"{best.num_slots:,} slots, none redundant: more save less than {WORTH:.0%} at these batch sizes"
+            mean = f" on average, {most:.1%} at most," if most >= WORTH else ""
+            text = (
+                f"{best.num_slots:,} slots, none redundant: more save less than {WORTH:.0%}{mean} at these batch sizes"
+            )
         else:
             text = (
                 f"{best.num_slots:,} slots, {best.num_redundant_experts:,} of them redundant{bytes_}: up to "
                 f"{saved:.0%} of the layer less than {fewest.num_slots:,}, with those asleep that do not pay"
             )
-        even = self.break_even
+        return f"{text}{self._where_it_breaks_even()}."
+
+    def _where_it_breaks_even(self) -> str:
+        lost, even = self._lost, self.break_even
+        if not len(lost):
+            return ""
+        if even == 0:
+            return "; redundant replicas that are all active save time at every size here"
         if even is None:
-            rest = "redundant replicas that are all active only cost time here"
-        elif even == 0:
-            rest = "redundant replicas that are all active save time at every size here"
-        else:
-            rest = f"all active, redundant replicas cost time below about {even:.0f} tokens a rank, and save it above"
-        return f"{text}; {rest}."
+            only = "only cost time here" if lost.min() > 0 else "cost time at the largest size here"
+            return f"; redundant replicas that are all active {only}"
+        below = np.array(self.tokens_per_rank) < even
+        some = "" if (lost[below] > 0).all() else "at some sizes "
+        return (
+            f"; all active, redundant replicas cost time {some}below about {even:.0f} tokens a rank, and save it above"
+        )
 
 
 def slot_times(
@@ -181,7 +197,7 @@ def slot_times(
     as_problem(problem)
     as_instance(latency, LatencyModel, "latency", "a LatencyModel, such as LatencyModel.preset('h200')")
     sizes = _sizes(tokens_per_rank)
-    top_k = count(top_k, "top_k", most=2**17)
+    top_k = count(top_k, "top_k", most=problem.num_logical_experts)
     bytes_ = None if bytes_per_expert is None else finite(bytes_per_expert, "bytes_per_expert")
     how = How.of(strategy, seed=seed, backend=backend, threads=threads, **parameters)
     busy = np.flatnonzero(problem.load.sum(axis=1) > 0)  # dense layers, as some recorders write, are none to advise on
@@ -237,3 +253,9 @@ def rank_times(placement: Any, latency: LatencyModel, problem: PlacementProblem,
     each = problem.mean_tokens(routed) / np.maximum(placement.replica_count, 1)
     tokens = np.take_along_axis(each, placement.physical_to_logical.astype(np.int64), axis=1)
     return latency.expected_rank_time(tokens.reshape(len(tokens), placement.num_ranks, -1))
+
+
+def mean_busiest(times: Floats, problem: PlacementProblem) -> float:
+    """Return what the busiest rank takes, of ``times`` [layers, ranks], a mean over the layers that have tokens."""
+    busy = problem.load.any(axis=1) | ~problem.load.any()
+    return float(times.max(axis=1)[busy].mean())

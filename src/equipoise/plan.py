@@ -201,10 +201,11 @@ class Plan:
         )
 
     def __repr__(self) -> str:
-        return (
-            f"<Plan: {shape_of(self)}, mean balancedness {self.metrics.mean_balancedness:.4f}, "
-            f"mean gap {self.certificate.mean_gap:.4%}>"
-        )
+        told = f"mean balancedness {self.metrics.mean_balancedness:.4f}, mean gap {self.certificate.mean_gap:.4%}"
+        if self.time is not None:
+            times = ", ".join(f"{time:.1f}" for time in self.time.mean_max_rank_time)
+            told = f"{times} us a layer, mean gap {self.time.gap.mean():.4%}"
+        return f"<Plan: {shape_of(self)}, {told}>"
 
     def _repr_html_(self) -> str:
         """Return the summary as a table, for notebooks."""

@@ -28,29 +28,36 @@ def shape_of(plan: Plan) -> str:
 
 
 def summary_rows(plan: Plan, balancedness: float) -> list[tuple[str, str]]:
-    """Return what ``summary`` says, by what it is about."""
+    """Return what ``summary`` says, by what it is about.
+
+    A plan in time says how far its time is from a bound; how far its tokens are from one was not asked.
+    """
     metrics, certificate, how, cluster = plan.metrics, plan.certificate, plan.provenance, plan.cluster
     shape = f"{shape_of(plan)} ({cluster.slots_per_rank} a rank)"
     if cluster.num_nodes > 1:
         shape += f", {cluster.num_nodes} nodes"
     if plan.num_expert_groups is not None:
         shape += f", {plan.num_expert_groups} expert groups"
+    in_tokens = plan.time is None or plan.time.latency.is_proportional
+    balanced = f"mean {metrics.mean_balancedness:.4f}, worst layer {metrics.worst_balancedness:.4f}"
+    if not in_tokens:
+        balanced += "; of tokens, in the largest batch: what was minimised is time"
     duplicates = int(metrics.num_duplicates.sum())
     found = ", ".join(f"{name} {number:,}" for name, number in how.stages.items() if number)
     return [
         ("plan", shape),
-        ("balancedness", f"mean {metrics.mean_balancedness:.4f}, worst layer {metrics.worst_balancedness:.4f}"),
+        ("balancedness", balanced),
         *([("steps", str(plan.steps))] if plan.steps else []),
-        ("gap to bound", f"mean {certificate.mean_gap:.4%}, worst layer {certificate.max_gap:.4%}"),
+        *([("gap to bound", f"mean {certificate.mean_gap:.4%}, worst layer {certificate.max_gap:.4%}")] * in_tokens),
         *(("next window", line) for line in _foreseen(plan)),
-        *(("bound by", line) for line in _binding(plan)),
+        *([("bound by", line) for line in _binding(plan)] * in_tokens),
         *(("time", line) for line in ([] if plan.time is None else plan.time.describe())),
         *(("time model", line) for line in ([] if plan.time is None else [plan.time.latency.describe()])),
         *([("lost", _named_ranks(plan.lost_ranks))] if plan.lost_ranks else []),
         *(("held back", line) for line in _holding_back(plan)),
         *(("shares", line) for line in _sharing(plan)),
         *(("connected", line) for line in _connecting(plan)),
-        *(("to reach", line) for line in _to_reach(plan, balancedness)),
+        *([("to reach", line) for line in _to_reach(plan, balancedness)] * in_tokens),
         ("duplicates", f"{duplicates or 'no'} rank{'s hold' if duplicates != 1 else ' holds'} an expert twice"),
         ("found by", f"{how.strategy}, seed {how.seed}, {how.implementation}" + (f"; {found}" if found else "")),
     ]

@@ -4,11 +4,17 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import equipoise as eq
+import equipoise.advice
 from equipoise import LatencyModel
 
 HEADER = "gpu,phase,active_experts,tokens_per_active_expert,microseconds\n"
+
+
+MODEL = LatencyModel(20, 10, 5, 0.05)
 
 
 def rows(model: LatencyModel, name: str = "x,generation") -> str:
@@ -52,9 +58,65 @@ def test_a_column_for_each_slot_is_taken_too(run, tmp_path: Path) -> None:
     assert run("latency", path).exit_code == 0
 
 
+TIMES = [(active, tokens) for active in (1, 2, 4) for tokens in (1, 64, 200, 800)]
+
+
+@pytest.mark.parametrize(
+    ("header", "unit", "more"),
+    [
+        ("active_experts,tokens_per_active_expert,latency_ms", 1e-3, ""),
+        ("Active Experts;Tokens per active expert;time (us)", 1.0, ""),
+        ("num_active\ttokens_per_expert\tseconds\tnote", 1e-6, "\tcold"),
+        ("# measured\nactive_experts,tokens_per_active_expert,ns,ep_size", 1e3, ",32"),
+    ],
+)
+def test_times_are_known_by_name_and_unit_whatever_stands_between(
+    run, tmp_path: Path, header: str, unit: float, more: str
+) -> None:
+    sign = next(sign for sign in "\t;," if sign in header)
+    lines = [(active, tokens, float(MODEL.rank_time([tokens] * active)) * unit) for active, tokens in TIMES]
+    text = "".join(sign.join(f"{cell:.9f}" if sign != ";" else f"{cell:.9f}".replace(".", ",") for cell in line) + more
+                   + "\n" for line in lines)  # fmt: skip
+    path = tmp_path / "times.csv"
+    path.write_text(f"{header}\n{text}")
+    fitted = json.loads(run("latency", path, "--json").stdout)["models"]["fitted"]
+    assert fitted["floor"] == pytest.approx(MODEL.floor, rel=0.02)
+    assert fitted["fixed"] == pytest.approx(MODEL.fixed, rel=0.02)
+
+
+def test_devices_and_kernels_are_fitted_apart_and_an_index_is_no_slot(run, tmp_path: Path) -> None:
+    path = tmp_path / "times.csv"
+    two = LatencyModel(10, 5, 1, 0.02)
+    lines = "".join(
+        f"{name},{a},{n},{float(model.rank_time([n] * a))}\n"
+        for name, model in (("A", MODEL), ("B", two))
+        for a, n in TIMES
+    )
+    path.write_text("Device,active_experts,tokens_per_active_expert,microseconds\n" + lines)
+    models = json.loads(run("latency", path, "--json").stdout)["models"]
+    assert models["A"]["floor"] == pytest.approx(10, rel=0.02)
+    assert models["B"]["floor"] == pytest.approx(5, rel=0.02)
+    rows_ = [[n if slot < a else 0 for slot in range(4)] for a, n in TIMES]
+    path.write_text(
+        ",slot_0,slot_1,slot_2,slot_3,microseconds\n"
+        + "".join(f"{i},{','.join(map(str, row))},{float(MODEL.rank_time(row))}\n" for i, row in enumerate(rows_))
+    )
+    assert json.loads(run("latency", path, "--json").stdout)["models"]["fitted"]["fixed"] == pytest.approx(20, rel=0.02)
+
+
+def test_what_a_table_cannot_tell_apart_is_said(run, tmp_path: Path) -> None:
+    path = tmp_path / "times.csv"
+    path.write_text(HEADER + "".join(f"x,y,1,{n},{float(MODEL.rank_time([n])) / 1000}\n" for n in (1, 64, 200, 800)))
+    said = run("latency", path).stderr
+    assert "do not tell what is fixed" in said
+    assert "below 1 microseconds" in said
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        (HEADER, "no measurements"), ("slot_0,batch,microseconds\n1,2,3\n", "'batch' beside the slots, as 'slot_0'"),
+        ("a,us,ms\n1,2,3\n", "several columns of times, 'us', 'ms'"), ("a,a,us\n1,2,3\n", "two columns called 'a'"),
         ("", "no column microseconds"), ("a,b\n1,2\n", "no column microseconds"),
         ("microseconds\n1\n", "no column of tokens"), (HEADER + "x,y,1,2,three\n", "'three'"),
         (HEADER + "x,y,1,2\n", "4 cells"), (HEADER + "x,y,1,2,3\n", "at least 4"), (HEADER + "x,y,1,2,nan\n", "'nan'"),
@@ -80,6 +142,57 @@ def test_a_place_for_measurements_needs_measuring(run, tmp_path: Path) -> None:
     assert run("latency", "--curve", "a100").exit_code == 2
 
 
+def test_a_model_says_top_k_and_the_shape_and_bytes_of_an_expert(run, tmp_path: Path) -> None:
+    path = tmp_path / "load.npy"
+    np.save(path, np.random.default_rng(0).pareto(1.5, (3, 128)))
+    options = ("--ranks", 16, "--gpu", "h200", "--tokens-per-rank", "4", "--model", "llama-4-maverick")
+    report = json.loads(run("slots", path, *options, "--json").stdout)
+    assert report["latency"]["floor"] == pytest.approx(11.55 * 2 * 5120 * 8192 / (7168 * 2048), rel=1e-3)
+    assert report["points"][1]["extra_bytes_per_rank"] == 3 * 3 * 5120 * 8192 * 2
+    shown = run("slots", path, *options).stdout
+    assert "top 1;" in shown
+    assert "251.7 MB an expert, as llama-4-maverick's in bf16" in shown
+    out = tmp_path / "plan.json"
+    assert run("plan", path, *options, "--slots", 144, "--out", out).exit_code == 0
+    assert json.loads(out.read_text())["time"]["routed_per_step"] == [4 * 16]
+    again = json.loads(run("replan", path, "--current", out, *options, "--json").stdout)
+    (took,) = json.loads(run("plan", path, *options, "--slots", 144, "--json").stdout)["time"]["mean_max_rank_time"]
+    assert again["microseconds"][0] <= took * 1.001
+    assert "says another" in run("slots", path, *options[:-2]).stdout
+
+
+@pytest.mark.parametrize(
+    ("fewest", "more", "even", "says"),
+    [
+        ([10, 20], [9, 19], 0.0, "save time at every size"),
+        ([10, 20], [12, 21], None, "only cost time here"),
+        ([10, 20], [9, 21], None, "cost time at the largest size here"),
+        ([10, 20], [11, 19], 50.0, "cost time below about 50 tokens a rank, and save it above"),
+        ([10, 20, 30], [9, 21, 29], 75.0, "cost time at some sizes below about 75 tokens a rank"),
+    ],
+)
+def test_the_advice_says_where_redundancy_costs_and_where_it_saves(
+    fewest: list[float], more: list[float], even: float | None, says: str
+) -> None:
+    sizes = (25.0, 75.0) if len(fewest) == 2 else (10.0, 50.0, 100.0)
+    points = tuple(
+        eq.advice.SlotTime(slots, slots - 8, np.array(fewest, float), np.array(times, float), None)
+        for slots, times in ((8, fewest), (16, more))
+    )
+    times = eq.advice.SlotTimes(MODEL, sizes, points)
+    assert times.break_even == even
+    assert says in times.describe()
+
+
+def test_what_saves_much_at_one_size_is_not_called_less_than_a_percent() -> None:
+    active = (np.array([10.0, 10.0, 10.0, 10.0, 10.0]), np.array([10.0, 10.0, 10.0, 10.0, 9.6]))
+    points = tuple(eq.advice.SlotTime(8 * i, 8 * i - 8, each, each, None) for i, each in enumerate(active, start=1))
+    advice = eq.advice.SlotTimes(MODEL, (1.0, 2.0, 3.0, 4.0, 5.0), points).describe()
+    assert "more save less than 1% on average, 4.0% at most, at these batch sizes" in advice
+    alone = eq.advice.SlotTimes(MODEL, (1.0,), (eq.advice.SlotTime(8, 0, active[0][:1], active[0][:1], None),))
+    assert "all active" not in alone.describe()
+
+
 def test_slots_with_a_gpu_shows_microseconds_and_recommends(run, loads: Path) -> None:
     result = run("slots", loads, "--ranks", 8, "--gpu", "h200", "--top-k", 2, "--tokens-per-rank", "4,64,256")
     assert result.exit_code == 0, result.stderr
@@ -97,6 +210,18 @@ def test_slots_with_a_gpu_shows_microseconds_and_recommends(run, loads: Path) ->
     assert report["points"][1]["extra_bytes_per_rank"] == 3e6  # one slot more in three layers with tokens
     for fewer, more in zip(report["points"], report["points"][1:], strict=False):
         assert all(b <= a * 1.001 for a, b in zip(fewer["microseconds"], more["microseconds"], strict=True))
+
+
+def test_commands_tell_the_same_microseconds_of_a_load_with_dense_layers(run, loads: Path) -> None:
+    options = ("--ranks", 8, "--gpu", "h200", "--top-k", 2, "--tokens-per-rank", 64)
+    (point,) = (
+        each for each in json.loads(run("slots", loads, *options, "--json").stdout)["points"] if each["num_slots"] == 24
+    )
+    plan = json.loads(run("plan", loads, *options, "--slots", 24, "--json").stdout)
+    compared = json.loads(run("compare", loads, *options, "--slots", 24, "--json").stdout)["contenders"]
+    by_name = {each["name"]: each["microseconds"] for each in compared}
+    assert plan["time"]["mean_max_rank_time"] == by_name["in time"] == point["microseconds"]
+    assert by_name["joint-descent"] == pytest.approx(point["microseconds_all_active"])
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,9 @@ def test_what_cannot_be_is_refused_before_anything_is_written(run, loads: Path, 
     assert "--experts-per-token is 0" in run(*words, "--experts-per-token", 0).stderr
     assert "is of 16 experts, and deepseek-v3 has 256" in run(*words, "--model", "deepseek-v3").stderr
     assert not (tmp_path / "new").exists()
+    result = run("slots", loads, "--ranks", 4, "--gpu", "h100", "--tokens-per-rank", 4, "--top-k", 99)
+    assert result.exit_code == 2
+    assert "--top-k is 99, and the load is of 16 experts" in result.stderr
     result = run("slots", loads, "--ranks", 4, "--gpu", "h100", "--tokens-per-rank", 4, "--bytes-per-expert", 0)
     assert "--bytes-per-expert is 0; it must be finite and above 0" in result.stderr
     result = run("inspect", loads, "--window", 2)

@@ -114,6 +114,26 @@ def test_a_few_odd_measurements_do_not_bend_a_fit() -> None:
     assert LatencyModel.fit(tokens, times).constants == pytest.approx(H200.constants, rel=0.15)
 
 
+@pytest.mark.parametrize("factors", [(0.01,), (0.1, 5, 20), (0.3, 3), (100,)])
+@pytest.mark.parametrize("gpu", GPUS)
+def test_times_that_are_far_too_short_or_too_long_do_not_bend_a_fit(gpu: str, factors: tuple[float, ...]) -> None:
+    table = table_of(real_load("moe_kernel_latency.csv"), gpu, "decode")
+    rng = np.random.default_rng(len(factors))
+    odd = rng.choice(len(table["microseconds"]), len(table["microseconds"]) // 8, replace=False)
+    times = table["microseconds"].copy()
+    times[odd] *= rng.choice(factors, len(odd))
+    clean, bent = LatencyModel.fit(table), LatencyModel.fit({**table, "microseconds": times})
+    off = np.abs(bent.rank_time(slots_of(table)) / clean.rank_time(slots_of(table)) - 1)
+    assert np.median(off) < 0.02
+    assert off.max() < 0.15
+
+
+def slots_of(table: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the tokens of each slot [samples, slots]."""
+    active, tokens = table["active_experts"], table["tokens_per_active_expert"]
+    return np.where(np.arange(int(active.max())) < active[:, None], tokens[:, None], 0)
+
+
 @pytest.mark.parametrize(
     ("tokens", "times", "words"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import re
 from datetime import datetime
@@ -65,10 +66,19 @@ def test_remarks_and_empty_lines_stand_where_they_do_no_harm(tmp_path: Path) -> 
         read(tmp_path, "# recorded\n5,1\n3,4,2\n")
 
 
-@pytest.mark.parametrize("cell", ["4,253", "4 253", "4'253", "4_253", "4.253,5", "4253,5", "1,234,567", "1.234.567"])
-def test_signs_between_thousands_and_decimal_commas_are_refused(tmp_path: Path, cell: str) -> None:
+@pytest.mark.parametrize("cell", ["4,253", "4 253", "4'253", "4_253", "4.253,5", "1,234,567", "1.234.567"])
+def test_signs_between_thousands_are_refused(tmp_path: Path, cell: str) -> None:
     with pytest.raises(FileFormatError, match=r"column 2 holds .*; write decimals with a point, and nothing between"):
         read(tmp_path, f"7;{cell}\n5;6\n")
+
+
+def test_commas_before_decimals_are_read_where_they_cannot_stand_between_thousands(tmp_path: Path) -> None:
+    for text in ("4253,5;83\n5;4,253\n", "4,253;83,25\n5;6\n", "4,253\t0,125\n5\t6\n", '"4,253","83,2"\n5,6\n'):
+        assert 4.253 in read(tmp_path, text).load
+    load = read(tmp_path, "layer;expert;count\n3;0;766,5\n3;1;575\n")
+    assert (load.layer_ids, load.load.tolist()) == ((3,), [[766.5, 575]])
+    with pytest.raises(FileFormatError, match="line 1, column 1 holds '4253,5'; write decimals with a point"):
+        read(tmp_path, "4253,5;1.083\n5;6\n")  # the point may be one between thousands then
 
 
 def test_points_that_may_stand_between_thousands_are_refused(tmp_path: Path) -> None:
@@ -148,6 +158,154 @@ def test_columns_that_tell_nothing_are_passed_over(tmp_path: Path) -> None:
 
 def test_an_index_without_a_name_is_an_index_where_the_experts_say_so(tmp_path: Path) -> None:
     assert read(tmp_path, "0,5,6,7,8\n1,1,2,3,4\n").load.tolist() == [[5, 6, 7, 8], [1, 2, 3, 4]]
+
+
+BY_STEP = [[[0, 1, 2], [10, 11, 12]], [[1, 2, 3], [11, 12, 13]]]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "layer,0,0,0,1,1,1\nexpert,0,1,2,0,1,2\nstep,,,,,,",
+        ",count,count,count,count,count,count\nlayer,0,0,0,1,1,1\nexpert,0,1,2,0,1,2\nstep,,,,,,",
+        "expert,0,1,2,0,1,2\nlayer,0,0,0,1,1,1\nstep,,,,,,",
+        "layer,0,0,0,1,1,1\nexpert,0,1,2,0,1,2",
+        ",layer_0,layer_0,layer_0,layer_1,layer_1,layer_1\n,e0,e1,e2,e0,e1,e2",
+        "layer_id,0,0,0,1,1,1\nexpert_id,0,1,2,0,1,2\nstep,,,,,,",
+        "step,L0_E0,L0_E1,L0_E2,L1_E0,L1_E1,L1_E2",
+        "step,layer_idx_0_expert_id_0,layer_idx_0_expert_id_1,layer_idx_0_expert_id_2,"
+        "layer_idx_1_expert_id_0,layer_idx_1_expert_id_1,layer_idx_1_expert_id_2",
+        "step," + ",".join(f"model.layers.{i}.mlp.experts.{j}.tokens" for i in (0, 1) for j in (0, 1, 2)),
+        "time,expert 0 of layer 0,expert 1 of layer 0,expert 2 of layer 0,expert 0 of layer 1,expert 1 of layer 1,"
+        "expert 2 of layer 1",
+    ],
+)
+def test_a_column_for_each_layer_and_expert_makes_rows_steps(tmp_path: Path, header: str) -> None:
+    load = read(tmp_path, f"{header}\n0,0,1,2,10,11,12\n1,1,2,3,11,12,13\n")
+    assert load.tokens_per_expert.tolist() == BY_STEP
+    assert load.layer_ids == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ",count,count,count\nexpert,0,1,2\nlayer,,,\n3,5,6,7\n4,8,9,1\n",
+        "expert  0  1  2\nlayer\n3 5 6 7\n4 8 9 1\n",
+        "expert,3,4\n1,6,9\n0,5,8\n2,7,1\n",
+        "layer  3  4\nexpert\n0 5 8\n1 6 9\n2 7 1\n",
+        "sep=|\nlayer|0|1|2\n3|5|6|7\n4|8|9|1\n",
+    ],
+)
+def test_pivoted_tables_are_read_by_the_names_of_rows_and_columns(tmp_path: Path, text: str) -> None:
+    load = read(tmp_path, text)
+    assert (load.layer_ids, load.load.tolist()) == ((3, 4), [[5, 6, 7], [8, 9, 1]])
+
+
+def test_levels_of_a_header_count_where_there_is_one_layer_or_expert(tmp_path: Path) -> None:
+    load = read(tmp_path, "expert,0,1\nlayer,3,3\nstep,,\n0,5,6\n1,7,8\n")
+    assert (load.layer_ids, load.tokens_per_expert.tolist()) == ((3,), [[[5, 6]], [[7, 8]]])
+    load = read(tmp_path, '{"layer": 3, "0": 5, "1": 6}\n')
+    assert (load.layer_ids, load.load.tolist()) == ((3,), [[5, 6]])
+
+
+def test_rows_of_steps_in_a_header_of_several_lines_keep_both_keys(tmp_path: Path) -> None:
+    text = ",,count,count\nexpert,,0,1\nstep,layer,,\n0,3,5,6\n0,4,7,8\n1,3,1,2\n1,4,3,4\n"
+    assert read(tmp_path, text).tokens_per_expert.tolist() == [[[5, 6], [7, 8]], [[1, 2], [3, 4]]]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (",0,0,1,1\n,0,1,0,1\n0,1,2,3,4\n", "a header of 2 lines, and none says what '0', '1' are"),
+        ("expert  0  1  2\n0 5 6 7\n1 8 9 1\n", "'expert' before the numbers 0 to 2, which may name its rows or"),
+        ("expert,0,1\n0,5,6\n2,8,9\n", "has lines for experts up to 2 and none for expert 1"),
+        ("expert,0,1\n0,5,6\n0,8,9\n", "has two lines for expert 0"),
+        ("layer,expert,0,1\n0,0,5,6\n", "names the expert both of a row and of a column"),
+        ("step,L0_E0,L0_E1,total_1\n0,5,6,7\n", "columns for experts of one layer, as 'L0_E0', beside 'total_1'"),
+        ("step,L0_E0,L00_E0\n0,5,6\n", "two columns for layer 0, expert 0"),
+        ("step,L0_E0,L0_E1\n0,5,6\n0,7,8\n", "line 3 is a second line of step 0"),
+        ("layer,count,count\n3,5,6\n", "two columns called 'count'"),
+        ("0,0,1,1\n0,1,0,1\n5,6,7,8\n", "has two lines that number its columns"),
+        ("layer,step\n0,0\n", "has no column of counts; its columns are 'layer', 'step'"),
+        ("token_id,layer,expert\n0,3,1\n1,3,0\n", "a row for each token that was routed (column 'token_id'); a load"),
+        ("request_id,position,layer,expert,weight\n0,0,3,1,1\n", "a row for each token that was routed"),
+    ],
+)
+def test_what_rows_and_columns_are_is_not_guessed(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(FileFormatError, match=re.escape(why)):
+        read(tmp_path, text)
+
+
+LONG = [{"layer": i, "expert": j, "count": 10 * i + j} for i in (3, 4) for j in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        LONG,
+        LONG[::-1],
+        [{"layer_id": i, "counts": [10 * i, 10 * i + 1]} for i in (4, 3)],
+        [{"layer": i, "expert_0": 10 * i, "expert_1": 10 * i + 1} for i in (3, 4)],
+        {name: [row[name] for row in LONG] for name in LONG[0]},
+        {name: {str(i): row[name] for i, row in enumerate(LONG)} for name in LONG[0]},
+        {"columns": [*LONG[0]], "index": [0, 1, 2, 3], "data": [[*row.values()] for row in LONG]},
+        {"schema": {"fields": []}, "data": LONG},
+        {f"layer_{i}": {f"expert_{j}": 10 * i + j for j in (0, 1)} for i in (3, 4)},
+        {f"e{j}": {f"model.layers.{i}": 10 * i + j for i in (3, 4)} for j in (0, 1)},
+        {"layer": [3, 4], "expert_0": [30, 40], "expert_1": [31, 41]},
+        {"expert_0": {"4": 40, "3": 30}, "expert_1": {"4": 41, "3": 31}},
+        {"columns": [0, 1], "index": [4, 3], "data": [[40, 41], [30, 31]]},
+        {"layer_3": [30, 31], "layer_4": [40, 41]},
+        {"layer": {"0": 3, "1": 4}, "0": {"0": 30, "1": 40}, "1": {"0": 31, "1": 41}},
+        {str(i): row for i, row in enumerate(LONG)},
+    ],
+)
+def test_tables_in_json_are_read_as_those_in_text(tmp_path: Path, document: object) -> None:
+    load = read(tmp_path, json.dumps(document))
+    assert (load.layer_ids, load.load.tolist()) == ((3, 4), [[30, 31], [40, 41]])
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [{"step": step, **row, "count": row["count"] + step} for step in (0, 1) for row in LONG],
+        [{"step": step, "logical_count": [[30 + step, 31 + step], [40 + step, 41 + step]]} for step in (1, 0)],
+        [{"step": s, "layer": i, "counts": [10 * i + s, 10 * i + 1 + s]} for s in (0, 1) for i in (3, 4)],
+        [[[30, 31], [40, 41]], [[31, 32], [41, 42]]],
+    ],
+)
+def test_a_document_a_line_is_a_list_of_them(tmp_path: Path, lines: list[object]) -> None:
+    load = read(tmp_path, "\n".join(map(json.dumps, lines)) + "\n\n")
+    assert load.tokens_per_expert.tolist() == [[[30, 31], [40, 41]], [[31, 32], [41, 42]]]
+    assert read(tmp_path, json.dumps(lines)).tokens_per_expert.tolist() == load.tokens_per_expert.tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (
+            '[{"layer": 0, "expert": 0, "count": 5}, {"layer": 0, "expert": 1}]',
+            "record 1 has 'count', record 2 has not",
+        ),
+        ('[{"layer": 0, "expert": 0, "count": null}]', "row 1: column 'count' holds None; it must be a number"),
+        ('[{"layer": 0, "expert": 0, "count": 1' + 400 * "0" + "}]", "row 1: column 'count' is an int of 1329 bits"),
+        ('{"layer": [0], "expert": [0, 1], "count": [5, 6]}', "columns of 1, 2 rows; make them one length"),
+        ('{"0": [5, 6], "1": [7, 8]}', "write layer_0 if they are layers, expert_0 if experts"),
+        ('{"columns": ["layer", "expert", "count"], "data": [[0, 0]]}', "row 1 has 2 numbers for 3 columns"),
+        ('{"columns": [0, 1], "index": [[0, 3], [1, 3]], "data": [[5, 6], [7, 8]]}', "call them step and layer"),
+        ('{"columns": 3, "data": 4}', "'columns' and 'data' that are no names and rows of numbers"),
+        ('[{"layer": 0, "counts": [[5, 6]]}]', "has 'layer' beside all layers of a step"),
+        ('[{"layer": 0, "counts": [5], "more": [6]}]', "record 1 holds more than numbers under 'counts', 'more'"),
+        ('{"layer": 0, "expert": 0, "count": 5}\n{"layer": 0', "the JSON ends before it is complete"),
+    ],
+)
+def test_a_table_in_json_that_is_none_gets_one_sentence(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(FileFormatError, match=re.escape(why)):
+        read(tmp_path, text)
+
+
+def test_a_key_names_the_records_among_others(tmp_path: Path) -> None:
+    assert read(tmp_path, json.dumps({"data": LONG, "model": "x"}), key="data").layer_ids == (3, 4)
 
 
 def test_what_is_open_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

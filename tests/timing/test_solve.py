@@ -251,6 +251,8 @@ def test_of_a_forecast_the_time_is_that_of_what_is_expected() -> None:
 def test_the_summary_says_what_the_busiest_rank_takes_and_how_far_that_may_be_from_the_best() -> None:
     text = eq.solve(in_time(SMALL, 4, 8, [64, 5000])).summary()
     assert "us a layer at 64 routed tokens, gap to bound mean" in text
+    assert "of tokens, in the largest batch: what was minimised is time" in text
+    assert "bound by" not in text
     assert "replicas dormant" in text
     assert "0.063 n" in text
 

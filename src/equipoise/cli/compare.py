@@ -64,8 +64,8 @@ def compare(
     options.check_report(report)
     if drift is not None and not shares:
         raise InvalidInputError("--drift is given without --shares, which says what uneven shares are worth; add it.")
-    timing = options.timing_of(gpu, tokens_per_rank, top_k)
     known = named_model(model)
+    timing = options.timing_of(gpu, tokens_per_rank, top_k, known)
     groups = groups_of(known, groups, nodes)
     strategies, left_out = strategies_to_compare(backend)
     cluster = Cluster.from_slots(ranks, slots, nodes)

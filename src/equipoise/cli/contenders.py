@@ -103,11 +103,11 @@ def planned(
 
 
 def timed(contenders: Sequence[Contender], problem: PlacementProblem, timing: options.Timing | None) -> list[Contender]:
-    """Return the contenders with what their busiest rank takes, and behind them the plan in time.
+    """Return the contenders with what their busiest rank takes, a mean over layers with tokens, and the plan in time.
 
     The others have all their replicas active, as engines do. Without ``timing`` they are returned as they are.
     """
-    from equipoise.advice import rank_times
+    from equipoise.advice import mean_busiest, rank_times
     from equipoise.solver import solve
 
     if timing is None:
@@ -116,14 +116,14 @@ def timed(contenders: Sequence[Contender], problem: PlacementProblem, timing: op
     for each in contenders:
         sizes = timing.routed(problem.cluster.num_ranks)
         took = [rank_times(each.plan.placement, timing.latency, problem, size) for size in sizes]
-        found.append(dataclasses.replace(each, microseconds=tuple(float(each_.max(axis=1).mean()) for each_ in took)))
+        found.append(dataclasses.replace(each, microseconds=tuple(mean_busiest(each_, problem) for each_ in took)))
     asked = timing.asked(problem)
     solve(asked.of_layers(first_layer()))  # compiled before the clock starts
     start = time.perf_counter()
     plan = solve(asked)
     elapsed = time.perf_counter() - start
     assert plan.time is not None
-    means = tuple(plan.time.max_rank_time.mean(axis=1).tolist())
+    means = tuple(plan.time.mean_max_rank_time.tolist())
     return [*found, Contender("in time", plan, elapsed, means)]
 
 

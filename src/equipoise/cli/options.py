@@ -12,6 +12,7 @@ from equipoise.errors import InvalidInputError, counted, shown
 
 if TYPE_CHECKING:
     from equipoise.latency import LatencyModel
+    from equipoise.models import Model
     from equipoise.problem import PlacementProblem
 
 __all__ = [
@@ -155,7 +156,9 @@ TokensPerRank = Annotated[
         help="With --gpu: tokens of each rank in one step, one batch size or several.",
     ),
 ]
-TopK = Annotated[int | None, typer.Option("--top-k", metavar="N", help="With --gpu: experts of a token. Left out: 8.")]
+TopK = Annotated[
+    int | None, typer.Option("--top-k", metavar="N", help="With --gpu: experts of a token. Left out: of --model, or 8.")
+]
 ModelName = Annotated[
     str | None,
     typer.Option(
@@ -166,6 +169,9 @@ ModelName = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead, for machines.")]
+
+
+TOP_K = 8
 
 
 def check_report(path: Path | None) -> None:
@@ -214,8 +220,10 @@ class Timing:
         return replace(problem, latency=self.latency, routed_per_step=routed)
 
 
-def timing_of(gpu: str | None, tokens_per_rank: str | None, top_k: int | None) -> Timing | None:
-    """Return what ``--gpu`` asks for, None without it.
+def timing_of(
+    gpu: str | None, tokens_per_rank: str | None, top_k: int | None, model: Model | None = None
+) -> Timing | None:
+    """Return what ``--gpu`` asks for, None without it; of a ``model``, its top k and the shape of its experts.
 
     Raises
     ------
@@ -243,8 +251,18 @@ def timing_of(gpu: str | None, tokens_per_rank: str | None, top_k: int | None) -
         raise InvalidInputError(
             f"--tokens-per-rank is {shown(tokens_per_rank)}; its numbers must be finite and above 0."
         )
-    many = 8 if top_k is None else count(top_k, "--top-k", most=2**17)
-    return Timing(latency_of(gpu), tuple(sorted(set(sizes))), many)
+    known = TOP_K if model is None else model.experts_per_token
+    many = known if top_k is None else count(top_k, "--top-k", most=2**17)
+    return Timing(latency_of(gpu, **shape_of(model)), tuple(sorted(set(sizes))), many)
+
+
+def shape_of(model: Model | None) -> dict[str, Any]:
+    """Return what ``LatencyModel.preset`` asks of a model's experts, nothing without one."""
+    if model is None:
+        return {}
+    return {
+        "hidden": model.hidden, "intermediate": model.intermediate, "bytes_per_weight": model.format.bits / 8
+    }  # fmt: skip
 
 
 def latency_of(gpu: str, phase: str = "decode", **shape: Any) -> LatencyModel:
@@ -266,7 +284,7 @@ def timing_note(timing: Timing) -> str:
     """Say what the column of microseconds is."""
     sizes = ", ".join(f"{size:g}" for size in timing.tokens_per_rank)
     return (
-        f"us a layer: what the busiest rank is expected to take at {sizes} tokens a rank, mean of\nlayers; "
+        f"us a layer: what the busiest rank is expected to take at {sizes} tokens a rank, mean of\nlayers with tokens; "
         "all replicas are active but in the plan in time.\n"
         f"model: {timing.latency.describe()}"
     )

@@ -95,7 +95,7 @@ def plan(
     groups = groups_of(known, groups, nodes)
     how, given = options.how_of(strategy, parameters, seed, backend, threads, max_gap)
     steps = _steps(forecast, window)
-    timing = options.timing_of(gpu, tokens_per_rank, top_k)
+    timing = options.timing_of(gpu, tokens_per_rank, top_k, known)
     choose_shares(shares)
     if out is not None:
         check_writable(out)
@@ -211,7 +211,7 @@ def _times(time: TimeCertificate) -> dict[str, Any]:
     return {
         "latency": time.latency.to_dict(),
         "routed_per_step": list(time.routed_per_step),
-        "mean_max_rank_time": time.max_rank_time.mean(axis=1).tolist(),
+        "mean_max_rank_time": time.mean_max_rank_time.tolist(),
         "mean_gap": time.mean_gap.tolist(),
         "max_gap": time.gap.max(axis=1).tolist(),
     }

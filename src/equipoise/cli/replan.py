@@ -166,7 +166,7 @@ def replan(
         bytes_per_expert = known.bytes_per_expert
     links = _links(intra_node_gbps, inter_node_gbps)
     budget = Budget(max_transfers, max_transfers_total, min_gain, max_layers)
-    timing = options.timing_of(gpu, tokens_per_rank, top_k)
+    timing = options.timing_of(gpu, tokens_per_rank, top_k, known)
     if timing is not None:
         refuse_limits(budget)
     if out is not None:

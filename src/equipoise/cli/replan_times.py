@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from equipoise.cli import options
 
 if TYPE_CHECKING:
-    from equipoise.dispatch import Shares
     from equipoise.migration.schedule import MigrationSchedule
     from equipoise.placement import Placement
     from equipoise.plan import Plan
@@ -26,18 +25,18 @@ class Times:
     Attributes
     ----------
     tokens_per_rank : tuple of float
+    all_active : bool
+        Whether ``before`` is with all replicas active; else it is with the shares of the plan in force.
     before : tuple of float or None
         Of the placement in force; None where an expert that gets tokens has no slot.
     after : tuple of float
         Of the plan.
-    all_active : bool
-        Whether ``before`` is with all replicas active; else it is with the shares of the plan in force.
     """
 
     tokens_per_rank: tuple[float, ...]
+    all_active: bool
     before: tuple[float | None, ...]
     after: tuple[float, ...]
-    all_active: bool
 
     def summary(self) -> str:
         """Return a line for each batch size."""
@@ -75,41 +74,33 @@ def planned_in_time(
     asked = timing.asked(problem, len(start.alive))
     found = replan_in_time(asked, current, budget, How.of(threads=threads))
     assert found.time is not None
-    after = tuple(found.time.max_rank_time.mean(axis=1).tolist())
-    shares = _shares_in_force(asked, current, start)
-    before = _all_active(asked, start) if shares is None else _with(shares, asked, start)
-    times = Times(timing.tokens_per_rank, tuple(before), after, shares is None)
+    after = tuple(found.time.mean_max_rank_time.tolist())
+    times = Times(timing.tokens_per_rank, *_in_force(asked, current, start), after)
     nodes, moved = problem.cluster.num_nodes, (start.placement, found.placement)
     schedule = MigrationSchedule(*moved, nodes, start.lost, bytes_per_expert=size, threads=threads)
     return times, found, schedule
 
 
-def _shares_in_force(problem: PlacementProblem, current: Plan | Placement, start: InForce) -> list[Shares] | None:
-    """Return the shares for each batch size, of a plan in time of which no rank is lost."""
-    from equipoise.plan import Plan
+def _in_force(
+    problem: PlacementProblem, current: Plan | Placement, start: InForce
+) -> tuple[bool, tuple[float | None, ...]]:
+    """Return what is left of a placement takes for each batch size, and before it whether with all replicas active.
 
-    if not isinstance(current, Plan) or current.time is None or start.lost:
-        return None
-    return [current.shares_for(size) for size in problem.batch_sizes]
-
-
-def _with(shares: list[Shares], problem: PlacementProblem, start: InForce) -> list[float | None]:
-    """Return what a placement takes with its shares, for each batch size."""
-    from equipoise.checker import recount_time
-
-    times = zip(shares, problem.batch_sizes, strict=True)
-    return [float(recount_time(problem, start.placement, each, size).max(axis=1).mean()) for each, size in times]
-
-
-def _all_active(problem: PlacementProblem, start: InForce) -> list[float | None]:
-    """Return what is left of a placement takes with all replicas active, for each batch size."""
+    It is not where a plan in time is in force, of which no rank is lost: that has shares.
+    """
+    from equipoise.advice import mean_busiest
     from equipoise.checker import recount_time
     from equipoise.dispatch import Shares
     from equipoise.placement import Placement
+    from equipoise.plan import Plan
 
-    held, slots = start.placement, start.slots
+    held, slots, sizes = start.placement, start.slots, problem.batch_sizes
     there = Placement(slots.reshape(len(slots), -1), held.num_ranks, held.num_logical_experts)
     if ((problem.load > 0) & (there.replica_count == 0)).any():
-        return [None] * len(problem.batch_sizes)
-    even = Shares.even(there)
-    return [float(recount_time(problem, there, even, size).max(axis=1).mean()) for size in problem.batch_sizes]
+        return True, (None,) * len(sizes)
+    shares, all_active = [Shares.even(there)] * len(sizes), True
+    if isinstance(current, Plan) and current.time is not None and not start.lost:
+        shares, all_active = [current.shares_for(size) for size in sizes], False
+    each = zip(shares, sizes, strict=True)
+    times = tuple(mean_busiest(recount_time(problem, there, share, size), problem) for share, size in each)
+    return all_active, times

@@ -12,11 +12,23 @@ from equipoise.errors import counted
 if TYPE_CHECKING:
     from equipoise.advice import SlotTimes
     from equipoise.load import LoadStatistics
+    from equipoise.models import Model
     from equipoise.problem import PlacementProblem
 
-__all__ = ["EXPERT_BYTES", "show_times"]
+__all__ = ["show_times", "weights_of"]
 
-EXPERT_BYTES = 3 * 7168 * 2048.0
+SHAPE = "deepseek-v3"  # that the presets are of
+
+
+def weights_of(bytes_per_expert: float | None, model: Model | None) -> tuple[float, str]:
+    """Return the bytes of an expert, as given, those of the model or of the presets' shape, and where they are from."""
+    from equipoise.models import find_model
+
+    assumed = find_model(SHAPE) if model is None else model
+    given = float(assumed.bytes_per_expert) if bytes_per_expert is None else bytes_per_expert
+    said = "as given" if bytes_per_expert is not None else f"as {assumed.name}'s in {assumed.format.name}"
+    ask = "; --model or --bytes-per-expert says another" if bytes_per_expert is None and model is None else ""
+    return given, f"{given / 1e6:.1f} MB an expert, {said}{ask}"
 
 
 def show_times(
@@ -24,26 +36,34 @@ def show_times(
     timing: options.Timing,
     asked: dict[str, Any],
     statistics: LoadStatistics,
+    weights: str,
     as_json: bool,
 ) -> None:
-    """Plan ``problem`` with ever more slots and show what a layer takes; ``asked`` goes to ``slot_times``."""
+    """Plan ``problem`` with ever more slots and show what a layer takes; ``asked`` goes to ``slot_times``.
+
+    ``weights`` says where the bytes of an expert are from.
+    """
     from equipoise.advice import slot_times
 
+    timing.asked(problem)  # refuses what no step can be
     with progress("planning"):
         times = slot_times(problem, timing.latency, timing.tokens_per_rank, timing.top_k, **asked)
     if as_json:
         print_json({"source": statistics.source, **_report(problem, times)})
         return
     console = results()
+    empty = len(statistics.empty_layers) if len(statistics.empty_layers) < problem.num_layers else 0
     show(
         console,
-        f"{counted(problem.num_layers, 'layer')} x {problem.num_logical_experts} experts on "
+        f"{counted(problem.num_layers - empty, 'layer')} x {problem.num_logical_experts} experts on "
         f"{counted(problem.cluster.num_ranks, 'rank')}, top {timing.top_k}; expected microseconds of the "
         "busiest rank,\nmean of layers: with dormant replicas / all replicas active\n",
     )
     _print_table(times)
     show(console, f"\n{times.describe()}")
-    show(console, f"model: {timing.latency.describe()}")
+    show(console, f"model: {timing.latency.describe()}\nbytes: {weights}")
+    if empty:
+        show(console, f"left out: {options.layers(statistics.empty_layers)}, without tokens")
 
 
 def _print_table(times: SlotTimes) -> None:

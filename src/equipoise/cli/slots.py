@@ -14,7 +14,7 @@ from equipoise.cli.console import print_json, progress, results, show, show_tabl
 from equipoise.cli.loads import read_loads, summed
 from equipoise.cli.models import check_model, groups_of, named_model
 from equipoise.cli.pages import slots_page
-from equipoise.cli.slot_times import EXPERT_BYTES, show_times
+from equipoise.cli.slot_times import show_times, weights_of
 from equipoise.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def slots(
     how, given = options.how_of(strategy, parameters, seed, backend, threads)
     options.checked_balancedness(balancedness)
     options.check_report(report)
-    timing = options.timing_of(gpu, tokens_per_rank, top_k)
+    timing = options.timing_of(gpu, tokens_per_rank, top_k, known)
     _check_times(timing, bytes_per_expert, report)
     ranks = count(ranks, "num_ranks")
     statistics = read_loads(loads, key)
@@ -95,9 +95,9 @@ def slots(
     cluster = Cluster(ranks, -(-statistics.num_logical_experts // ranks), nodes)
     problem = PlacementProblem(statistics, cluster, groups)
     if timing is not None:
-        weights = EXPERT_BYTES if bytes_per_expert is None else bytes_per_expert
+        weights, said = weights_of(bytes_per_expert, known)
         asked = {"most_slots": most_slots, "bytes_per_expert": weights, **how, **given}
-        show_times(problem, timing, asked, statistics, as_json)
+        show_times(problem, timing, asked, statistics, said, as_json)
         return
     with progress("planning"):
         capacity = slots_for(problem, balancedness, most_slots=most_slots, **how, **given)

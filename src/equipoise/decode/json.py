@@ -16,13 +16,15 @@ COSTS = {b",": 48, b'"': 16, b"[": 100, b"{": 100, b":": 200}
 """Bytes that Python takes, at most, for what each of these begins or ends; in texts they count too, and do no harm."""
 
 
-def decode_json(path: Path) -> Any:
+def decode_json(path: Path, *, may_be_lines: bool = False) -> Any:
     """Return what a JSON file holds, or a ``FileFormatError`` that names the place where it stops being JSON."""
-    return parse_json(read_bytes(path, PARSED), str(path))
+    return parse_json(read_bytes(path, PARSED), str(path), may_be_lines=may_be_lines)
 
 
-def parse_json(data: bytes, name: str) -> Any:
+def parse_json(data: bytes, name: str, *, may_be_lines: bool = False) -> Any:
     """Return what JSON text holds; ``name`` says in an error where it came from.
+
+    With ``may_be_lines``, what holds a value a line (JSON Lines) is the list of them.
 
     Raises
     ------
@@ -38,6 +40,9 @@ def parse_json(data: bytes, name: str) -> Any:
         )
     text = _decode_text(data, name)
     del data
+    are_lines = may_be_lines and _are_lines(text)
+    if are_lines:
+        text = "[" + ",\n".join(line for line in text.split("\n") if line.strip()) + "]"
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         """Return an object of these pairs, or refuse a key that comes twice."""
@@ -53,7 +58,7 @@ def parse_json(data: bytes, name: str) -> Any:
         return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         place = f"{name}, line {error.lineno}, column {error.colno}"
-        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
+        if error.pos >= len(text.rstrip()) - are_lines or error.msg.startswith("Unterminated"):
             raise FileFormatError(
                 f"{place}: the JSON ends before it is complete; the file looks truncated. Copy or write it again."
             ) from None
@@ -64,6 +69,17 @@ def parse_json(data: bytes, name: str) -> Any:
         raise
     except ValueError:  # Python's limit on the digits of an int
         raise FileFormatError(f"{name} holds a number with thousands of digits; float64 cannot hold it.") from None
+
+
+def _are_lines(text: str) -> bool:
+    """Whether the first line is a list or an object, whole, and another begins on the next."""
+    first, _, rest = text.partition("\n")
+    if rest.lstrip()[:1] not in ("[", "{"):
+        return False
+    try:
+        return isinstance(json.loads(first), list | dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _decode_text(data: bytes, name: str) -> str:

@@ -152,7 +152,7 @@ class LatencyModel:
         Parameters
         ----------
         tokens : array [samples, slots], or a table
-            Tokens of each slot of one rank. A table is a mapping with the columns ``active_experts``,
+            Tokens of each slot of one rank. A table is a mapping or a data frame with the columns ``active_experts``,
             ``tokens_per_active_expert`` and ``microseconds``, each [samples].
         microseconds : array [samples], or None with a table
         source : str, default "fitted"

@@ -12,7 +12,10 @@ file                  idea
 ``documents.py``      from a decoded document to the noun; a new JSON or dict layout is one row
 ``numpy_files.py``    .npy and .npz
 ``text_files.py``     JSON, and tables in text
-``column_files.py``   Parquet and Arrow
+``headers.py``        headers of several lines, one name a column
+``records.py``        tables in JSON
+``numbers.py``        what number a cell is, decimals and thousands
+``column_files.py``   Parquet and Arrow, and other columns with names
 ``tables.py``         from a table to the noun: a row a count, or a row a layer
 ``columns.py``        what a column is, by its name
 ``torch_files.py``    .pt

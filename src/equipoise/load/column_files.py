@@ -1,8 +1,9 @@
-"""Loads in Parquet and Arrow files: tables with named columns, read as ``tables.py`` reads all."""
+"""Columns with names, of Parquet and Arrow files and of JSON: tables, read as ``tables.py`` reads all."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,22 @@ from equipoise.load.layouts import layout_of
 from equipoise.load.statistics import LoadStatistics
 from equipoise.load.tables import read_rows
 
-__all__ = ["read_columns"]
+__all__ = ["from_columns", "read_columns"]
 
 
 def read_columns(path: Path, key: str | None = None) -> LoadStatistics:
     """Return the load in a Parquet or Arrow file; pandas' own name for an index counts as none."""
-    columns = decode_columns(path)
+    return from_columns(decode_columns(path), path, key)
+
+
+def from_columns(columns: Mapping[str, Sequence[Any]], path: Path, key: str | None = None) -> LoadStatistics:
+    """Return the load in columns of numbers, all as long; keys may be texts with one in them.
+
+    Raises
+    ------
+    FileFormatError
+        If their names or numbers break a rule. The message names the column and the row, from 1 on.
+    """
     if not columns or not next(iter(columns.values())):
         raise FileFormatError(f"{path} holds no rows; it must hold a load.")
     names = list(columns)
@@ -39,8 +50,12 @@ def _number(value: Any, column: Column | None, path: Path, name: str, row: int) 
         number = key_in(str(value), column)
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise FileFormatError(f"{path}, row {row + 1}: column {shown(name)} holds {shown(value)}; it must be a number.")
+    try:
+        number = float(number)
+    except OverflowError:  # an int has no largest value, a float64 has
+        number = math.inf
     if not (math.isfinite(number) and number >= 0):
         raise FileFormatError(
             f"{path}, row {row + 1}: column {shown(name)} is {shown(value)}; loads must be finite and not negative."
         )
-    return float(number)
+    return number

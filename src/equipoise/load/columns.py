@@ -1,7 +1,8 @@
 """What the columns of a table are, by their names: layer, expert, count, step or rank, however engines spell them.
 
 A name is compared without case, blanks and signs, and the number at its end counts by itself: ``layer_id``, ``Layer
-ID`` and ``layerIdx`` are layers; ``expert_7``, ``E7`` and ``7`` are the column of expert 7.
+ID`` and ``layerIdx`` are layers; ``expert_7``, ``E7`` and ``7`` are the column of expert 7; ``L3_E7`` is that of
+expert 7 in layer 3.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ __all__ = [
     "RANK",
     "SLOT",
     "STEP",
+    "TOKEN",
     "Column",
     "columns_of",
     "key_in",
     "whole_in",
 ]
 
-LAYER, EXPERT, COUNT, STEP, RANK, SLOT, INDEX, DERIVED = (
-    "layer", "expert", "count", "step", "rank", "slot", "index", "derived",
+LAYER, EXPERT, COUNT, STEP, RANK, SLOT, INDEX, DERIVED, TOKEN = (
+    "layer", "expert", "count", "step", "rank", "slot", "index", "derived", "token",
 )  # fmt: skip
 
 _IDS = ("", "id", "ids", "idx", "index", "no", "nr", "num", "number", "name", "s")
@@ -53,6 +55,10 @@ _EXACT = {
     ),
     EXPERT: ("variable",),  # pandas.melt's
     INDEX: ("", "index", "id", "idx", "row", "rowid", "unnamed"),
+    TOKEN: (
+        "tokenid", "tokenidx", "tokenindex", "tokenno", "tokenpos", "tokenposition", "position", "positionid", "pos",
+        "requestid", "reqid", "sequenceid", "seqid", "sampleid", "promptid",
+    ),
     DERIVED: ("sum", "mean", "max", "min", "std", "average", "balancedness", "skew", "share", "percent", "ratio"),
 }  # fmt: skip
 _ROLES = {stem + end: role for role, stems in _STEMS.items() for stem in stems for end in _IDS}
@@ -65,15 +71,17 @@ _TIME = re.compile(
     r"(Z|(?P<hours>[+-]\d\d):?(?P<minutes>\d\d))?"
 )
 _NUMBERED = re.compile(r"(?P<stem>.*?)(?P<number>\d{1,9})(\.0*)?\W*", re.DOTALL)
+_CROSSED = re.compile(r"(\D*[^\W\d])[\W_]*(\d{1,9})([\W_]*[^\W\d]\D*?)[\W_]*(\d{1,9})(?P<rest>\D*)")
 
 
 @dataclass(frozen=True)
 class Column:
-    """A name, what it is called without case and signs, what it stands for, and the number at its end, None if none."""
+    """A name, what it stands for, the number at its end, None if none, and the layer of an expert of one layer."""
 
     name: str
     role: str | None
     number: int | None
+    layer: int | None = None
 
     @property
     def is_key(self) -> bool:
@@ -97,10 +105,34 @@ def _column(name: str) -> Column:
     bare = re.sub(r"[\W_]", "", name).lower()
     if _NO_NAME.fullmatch(name):
         return Column(name, INDEX, None)
-    if found is None or bare in _ROLES:
-        return Column(name, _ROLES.get(bare), None)
+    if bare in _ROLES:
+        return Column(name, _ROLES[bare], None)
+    crossed = _crossed(name)
+    if crossed is not None:
+        return crossed
+    if found is None:
+        return Column(name, None, None)
     stem = re.sub(r"[\W_]", "", found["stem"]).lower()
     return Column(name, _ROLES.get(stem), int(found["number"]))
+
+
+def _crossed(name: str) -> Column | None:
+    """Return the column of one expert of one layer, None if the name says no such thing.
+
+    >>> _crossed("model.layers.3.mlp.experts.7.count").layer
+    3
+    """
+    found = _CROSSED.fullmatch(name)
+    if found is None or _role_at_end(found["rest"]) not in (INDEX, COUNT):
+        return None
+    numbers = {_role_at_end(found[at]): int(found[at + 1]) for at in (1, 3)}
+    return Column(name, EXPERT, numbers[EXPERT], numbers[LAYER]) if {*numbers} == {LAYER, EXPERT} else None
+
+
+def _role_at_end(text: str) -> str | None:
+    """Return what the last two words of a text stand for, or the last of them."""
+    words = re.findall(r"[^\W\d_]+", text.lower())
+    return _ROLES.get("".join(words[-2:])) or _ROLES.get("".join(words[-1:]))
 
 
 def key_in(text: str, column: Column) -> float | None:

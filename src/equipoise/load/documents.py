@@ -95,8 +95,11 @@ def choose_key(keys: Sequence[Any], key: str | None, path: Path) -> str:
         )
     if known:
         raise FileFormatError(f"{path} holds {' and '.join(map(repr, known))}; name one of them as key.")
+    numbers = all(isinstance(each, str) and each.isdecimal() for each in keys)
+    others = f", or write layer_{keys[0]} if they are layers, expert_{keys[0]} if experts" if keys and numbers else ""
     raise FileFormatError(
-        f"{path} holds none of the keys {listed(COUNT_KEYS)}; its keys are {listed(keys)}. Name one of them as key."
+        f"{path} holds none of the keys {listed(COUNT_KEYS)}; its keys are {listed(keys)}. Name one of them as key"
+        f"{others}."
     )
 
 

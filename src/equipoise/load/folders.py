@@ -17,7 +17,7 @@ from equipoise.load.statistics import LoadStatistics
 
 __all__ = ["are_steps", "is_folder_of_files", "joined", "read_folder"]
 
-ENDINGS = (".npy", ".npz", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".pt", ".gz")
+ENDINGS = (".npy", ".npz", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".pt", ".gz")
 _RANK = re.compile(r"rank[_-]?(\d{1,6})", re.IGNORECASE)
 _LAYER = re.compile(r"layers?[._-]?(\d{1,6})", re.IGNORECASE)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from equipoise.errors import FileFormatError, listed, shown
-from equipoise.load.columns import COUNT, DERIVED, EXPERT, INDEX, LAYER, RANK, SLOT, STEP, Column, columns_of
+from equipoise.load.columns import COUNT, DERIVED, EXPERT, INDEX, LAYER, RANK, SLOT, STEP, TOKEN, Column, columns_of
 from equipoise.load.documents import no_keys
 
 __all__ = ["Layout", "is_header", "layout_of"]
@@ -15,12 +15,16 @@ __all__ = ["Layout", "is_header", "layout_of"]
 
 @dataclass(frozen=True)
 class Layout:
-    """What each column of a table is: ``keys`` say which counts a row holds, ``values`` are counts."""
+    """What each column of a table is: ``keys`` say which counts a row holds, ``values`` are counts.
+
+    ``is_long``: a row is one count; ``is_turned``: a row is an expert, a column a layer.
+    """
 
     columns: tuple[Column, ...]
     keys: tuple[int, ...]
     values: tuple[int, ...]
-    is_long: bool
+    is_long: bool = False
+    is_turned: bool = False
 
     def is_in_use(self, column: int) -> bool:
         """Whether the cells of a column must be numbers."""
@@ -59,8 +63,8 @@ def layout_of(names: Sequence[str], path: Path, key: str | None = None) -> Layou
         )
     if EXPERT in roles and len(numbered) < 2:
         return _long(columns, roles, path, key)
-    if EXPERT in roles and all(columns[i].role == LAYER for i in numbered):  # rows are experts, columns layers
-        return Layout(tuple(columns), tuple(roles[EXPERT]), tuple(numbered), False)
+    if EXPERT in roles:
+        return _turned(columns, roles, numbered, path)
     return _wide(columns, roles, numbered, path, key)
 
 
@@ -70,6 +74,11 @@ def _long(columns: list[Column], roles: dict[str | None, list[int]], path: Path,
             names = listed(columns[i].name for i in roles[role])
             raise FileFormatError(f"{path} has several columns for the {role}: {names}; keep one of them.")
     counts = roles.get(COUNT, [])
+    if TOKEN in roles and not counts and key is None:
+        raise FileFormatError(
+            f"{path} has a row for each token that was routed (column {shown(columns[roles[TOKEN][0]].name)}); a load "
+            "is their number: count the rows of each layer and expert."
+        )
     if key is not None:
         counts = [i for i, column in enumerate(columns) if column.name == key]
         if not counts:
@@ -85,7 +94,20 @@ def _long(columns: list[Column], roles: dict[str | None, list[int]], path: Path,
             f"{names}. {'Name one of them as key' if counts else 'Call one count'}."
         )
     keys = tuple(roles[role][0] for role in (LAYER, EXPERT, STEP, RANK) if role in roles)
-    return Layout(tuple(columns), keys, (counts[0],), True)
+    return Layout(tuple(columns), keys, (counts[0],), is_long=True)
+
+
+def _turned(columns: list[Column], roles: dict[str | None, list[int]], numbered: list[int], path: Path) -> Layout:
+    """Return the layout of a table whose rows are experts, and whose columns layers."""
+    keys = roles[EXPERT]
+    others = [i for role in (LAYER, STEP, RANK) for i in roles.get(role, ())]
+    if len(keys) > 1 or others or {columns[i].role for i in numbered} - {INDEX, LAYER}:
+        both = listed(columns[i].name for i in (*keys, *others, numbered[0]))
+        raise FileFormatError(
+            f"{path} names the expert both of a row and of a column: {both}. Keep one, and one count a row or a column "
+            "for each expert."
+        )
+    return Layout(tuple(columns), tuple(keys), tuple(numbered), is_turned=True)
 
 
 def _wide(
@@ -106,16 +128,26 @@ def _wide(
                 f"{path} has a column for each {others.pop()}; a load has a column for each expert, or a row for each "
                 "layer and expert."
             )
+        crossed = [i for i in numbered if columns[i].layer is not None]
+        if crossed and (len(crossed) < len(numbered) or LAYER in roles):
+            other = next((i for i in numbered if i not in crossed), roles.get(LAYER, numbered)[0])
+            raise FileFormatError(
+                f"{path} has columns for experts of one layer, as {shown(columns[crossed[0]].name)}, beside "
+                f"{shown(columns[other].name)}; keep one kind."
+            )
         odd = [i for i in roles.get(None, ()) if columns[i].name]
         if odd:
             raise FileFormatError(
                 f"{path}, line 1, column {odd[0] + 1} holds {shown(columns[odd[0]].name)} beside the numbers of "
                 "experts; name it layer or step, or remove it."
             )
-        return Layout(tuple(columns), tuple(keys), tuple(numbered), False)
+        turned = all(columns[i].role == LAYER for i in numbered)
+        return Layout(tuple(columns), tuple(keys), tuple(numbered), is_turned=turned)
     if COUNT in roles and (keys or len(bare) == 1):
         raise FileFormatError(
             f"{path} has a column {shown(columns[roles[COUNT][0]].name)} and none that names the expert; "
             f"its columns are {listed(c.name for c in columns)}. Add the expert of each row."
         )
-    return Layout(tuple(columns), tuple(keys), tuple(sorted(bare)), False)
+    if not bare:
+        raise FileFormatError(f"{path} has no column of counts; its columns are {listed(c.name for c in columns)}.")
+    return Layout(tuple(columns), tuple(keys), tuple(sorted(bare)))

@@ -63,8 +63,9 @@ def read_load(
     Parameters
     ----------
     path : path of a file, or of a folder that an engine wrote, or a list of such
-        A .npy or .npz array, JSON (a nested list, or an object with ``logical_count``), a torch file (a tensor, or a
-        dict with ``logical_count``): numbers of shape (layers, experts) or (steps, layers, experts), a step a window.
+        A .npy or .npz array, JSON or JSON Lines (a nested list, an object with ``logical_count``, or records; see
+        ``records.py``), a torch file (a tensor, or a dict with ``logical_count``): numbers of shape (layers, experts)
+        or (steps, layers, experts), a step a window.
         A table in text, with commas, semicolons, tabs or blanks, or in Parquet or Arrow where pyarrow is installed: a
         line a layer and a column an expert, or a line for each layer and expert, with names as in
         ``layer_id,expert_id,count`` and perhaps ``step``; see ``tables.py``. Of engines: what SGLang's recorder dumps,

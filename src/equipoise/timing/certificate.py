@@ -95,6 +95,17 @@ class TimeCertificate:
         return np.asarray(self.gap.mean(axis=1))
 
     @property
+    def mean_max_rank_time(self) -> Floats:
+        """Max rank time averaged over the layers that have tokens, for each batch size: dense layers take none."""
+        return np.asarray(self.max_rank_time[:, self._busy].mean(axis=1))
+
+    @property
+    def _busy(self) -> NDArray[np.bool_]:
+        """The layers that take more than what is fixed; all, if none does."""
+        busy = np.asarray((self.max_rank_time > self.latency.fixed).any(axis=0))
+        return busy if busy.any() else ~busy
+
+    @property
     def max_gap(self) -> float:
         """The largest gap of all batch sizes and layers."""
         return float(self.gap.max())
@@ -107,13 +118,16 @@ class TimeCertificate:
         return int(np.argmin([abs(math.log(size / asked)) for size in self.routed_per_step]))
 
     def describe(self) -> list[str]:
-        """Return a line for each batch size: what its busiest rank takes, the gap, and how many replicas sleep."""
-        lines = []
+        """Return a line for each batch size: what its busiest rank takes, the gap, and how many replicas sleep.
+
+        Means are over the layers that have tokens.
+        """
+        lines, times, gaps, busy = [], self.mean_max_rank_time, self.gap, self._busy
         for at, size in enumerate(self.routed_per_step):
-            dormant = float(self.shares[at].num_dormant.mean())
+            dormant = float(self.shares[at].num_dormant[busy].mean())
             lines.append(
-                f"{self.max_rank_time[at].mean():.1f} us a layer at {size:,.0f} routed tokens, gap to bound mean "
-                f"{self.mean_gap[at]:.2%}, worst {self.gap[at].max():.2%}; {dormant:.1f} replicas dormant"
+                f"{times[at]:.1f} us a layer at {size:,.0f} routed tokens, gap to bound mean "
+                f"{gaps[at, busy].mean():.2%}, worst {gaps[at].max():.2%}; {dormant:.1f} replicas dormant"
             )
         return lines
 
