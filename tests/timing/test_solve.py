@@ -60,6 +60,19 @@ def test_more_slots_a_rank_are_never_slower(routed: int) -> None:
         assert (more <= fewer * 1.001).all()
 
 
+@pytest.mark.parametrize(("ranks", "experts", "tokens_per_rank"), [(144, 160, 0.5), (96, 128, 0.5), (8, 9, 4.0)])
+def test_where_few_slots_are_spare_no_plan_is_slower_than_one_replica_each(
+    ranks: int, experts: int, tokens_per_rank: float
+) -> None:
+    problem = in_time(np.random.default_rng(3).gamma(1.0, 1.0, (4, experts)), ranks, 2, tokens_per_rank * ranks * 8)
+    for time, mean in zip(busiest(problem, eq.solve(problem))[0], problem.mean_tokens(problem.batch_sizes[0]), strict=True):
+        load, room = np.zeros(ranks), np.full(ranks, 2)
+        for cost in sorted(H200.expected_slot_time(mean), reverse=True):  # LPT, the longest processing time first
+            g = np.argmin(np.where(room > 0, load, np.inf))
+            load[g], room[g] = load[g] + cost, room[g] - 1
+        assert time <= (H200.fixed + load.max()) * 1.001
+
+
 def test_on_tiny_instances_plans_are_near_the_best_there_is() -> None:
     off = []
     for seed in range(6):

@@ -170,8 +170,9 @@ def _try_counts(ranks, curve, ordered, best, row, asked):
     before, part = 0, LARGEST[0]
     while part < 1.0 and not count_for(curve, ordered.tokens, num_ranks, num_ranks * slots, bound * part, ranks.count):
         part = min(1.0, part * 1.3)
-    for i in range(len(LARGEST)):
-        time = bound * (part if i == 0 else LARGEST[i]) * (1.0 + 2.5 * CLOSE)
+    # Where slots do not hold so small replicas, the fewest that the bound allows come first: one of each, mostly.
+    for largest in (part if part == LARGEST[0] else CLOSE_ENOUGH, part, LARGEST[1]):
+        time = bound * largest * (1.0 + 2.5 * CLOSE)
         if not count_for(curve, ordered.tokens, num_ranks, num_ranks * slots, time, ranks.count):
             break
         total = ranks.count.sum()

@@ -90,10 +90,10 @@ def plan_layer(
     part = LARGEST[0]
     while part < 1.0 and _counts(Layer(curve, tokens, shape), bound * part) is None:
         part = min(1.0, part * 1.3)
-    for i in range(2):
+    for largest in (*([1.005] if part != LARGEST[0] else []), part, LARGEST[1]):
         layer = Layer(curve, tokens, shape)
         target = int(enough * layer.scale)
-        counts = _counts(layer, bound * (part if i == 0 else LARGEST[i]) * (1.0 + 2.5 * 1e-4))
+        counts = _counts(layer, bound * largest * (1.0 + 2.5 * 1e-4))
         if counts is None:
             break
         if sum(counts) == before:
