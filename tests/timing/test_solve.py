@@ -65,7 +65,8 @@ def test_where_few_slots_are_spare_no_plan_is_slower_than_one_replica_each(
     ranks: int, experts: int, tokens_per_rank: float
 ) -> None:
     problem = in_time(np.random.default_rng(3).gamma(1.0, 1.0, (4, experts)), ranks, 2, tokens_per_rank * ranks * 8)
-    for time, mean in zip(busiest(problem, eq.solve(problem))[0], problem.mean_tokens(problem.batch_sizes[0]), strict=True):
+    times, tokens = busiest(problem, eq.solve(problem))[0], problem.mean_tokens(problem.batch_sizes[0])
+    for time, mean in zip(times, tokens, strict=True):
         load, room = np.zeros(ranks), np.full(ranks, 2)
         for cost in sorted(H200.expected_slot_time(mean), reverse=True):  # LPT, the longest processing time first
             g = np.argmin(np.where(room > 0, load, np.inf))
