@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from equipoise.kernels import compiler
 from equipoise.kernels.garbage import Pause
-from equipoise.kernels.native import native
+from equipoise.kernels.native import COMPILER, native
 
 numba = pytest.importorskip("numba")
 
@@ -50,11 +49,9 @@ def test_kernels_are_compiled_within_it(monkeypatch: pytest.MonkeyPatch) -> None
         return 1
 
     one._cache.disable()  # type: ignore[attr-defined]
-    seen = []
-    parts = compiler.KernelCompiler.define_pipelines
-    monkeypatch.setattr(
-        compiler.KernelCompiler, "define_pipelines", lambda self: seen.append(gc.isenabled()) or parts(self)
-    )
+    seen, used = [], COMPILER["pipeline_class"]
+    passes = used.define_pipelines
+    monkeypatch.setattr(used, "define_pipelines", lambda self: seen.append(gc.isenabled()) or passes(self))
     assert one() == 1
     assert seen == [False]
     assert gc.isenabled()
