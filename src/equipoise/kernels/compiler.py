@@ -31,12 +31,12 @@ OF_ONE_KERNEL = ("forceinline", "inline", "no_cfunc_wrapper", "no_cpython_wrappe
 try:
     from llvmlite import binding as llvm
     from numba.core import config
-    from numba.core.codegen import JITCodeLibrary, JITCPUCodegen, _parse_refprune_flags
+    from numba.core.codegen import JITCodeLibrary, _parse_refprune_flags
     from numba.core.compiler import CompilerBase, DefaultPassBuilder, Flags
     from numba.core.types import Function
     from numba.core.typing.context import Context
 except ImportError:  # another numba
-    llvm = JITCodeLibrary = JITCPUCodegen = CompilerBase = Flags = Context = object
+    llvm = JITCodeLibrary = CompilerBase = Flags = Context = object
 
 
 class KernelCompiler(CompilerBase):  # type: ignore[misc]
@@ -167,7 +167,7 @@ USED = (
     (Context, "resolve_function_type resolve_setitem"),
     (Flags, "copy discard nrt"),
 )
-"""All that is used of numba and not public."""
+"""All that is used of numba and not public, but for ``_tm``, the target machine, which only instances have."""
 
 if all(hasattr(owner, name) for owner, names in USED for name in names.split()):
     COMPILER["pipeline_class"] = KernelCompiler

@@ -15,7 +15,7 @@ from equipoise.plan import Plan
 from equipoise.problem import PlacementProblem
 from equipoise.replan.budget import Budget
 from equipoise.replan.in_force import InForce
-from equipoise.replan.stay import which_stay
+from equipoise.replan.stay import recounted, which_stay
 from equipoise.timed import Timed, even_among
 
 __all__ = ["keep_layers"]
@@ -31,7 +31,7 @@ def keep_layers(found: Timed, start: InForce, budget: Budget, current: Any) -> T
     a layer saves by moving is the mean over batch sizes of microseconds of its busiest rank.
     """
     problem, kept = start.problem, start.placement.physical_to_logical
-    flaws = _flaws(problem, kept), _flaws(problem, found.table)
+    flaws = recounted(problem, kept)[1], recounted(problem, found.table)[1]
     can_stay = flaws[0] & ~DOUBLED == 0
     stayed = dataclasses.replace(found, table=np.where(can_stay[:, None], kept, found.table))
     stayed = dataclasses.replace(stayed, active=_active(stayed, problem, current, can_stay))
@@ -67,12 +67,3 @@ def _times(found: Timed, problem: PlacementProblem) -> NDArray[np.float64]:
         for active, size in zip(found.active, problem.batch_sizes, strict=True)
     ]
     return np.asarray(np.mean(each, axis=0))
-
-
-def _flaws(problem: PlacementProblem, table: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return the flaws of each layer, as flags."""
-    from equipoise.kernels.recount.numba import recount
-
-    nodes, groups = (problem.cluster.num_nodes, problem.num_expert_groups) if problem.is_hierarchical else (1, 1)
-    assert groups is not None
-    return np.asarray(recount(table, problem.load, problem.cluster.num_ranks, nodes, groups)[1])

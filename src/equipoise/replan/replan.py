@@ -24,7 +24,7 @@ from equipoise.replan.in_force import InForce
 from equipoise.replan.keep_slots import in_their_slots
 from equipoise.replan.remainder import count_kept, count_transfers
 from equipoise.replan.settle import settle
-from equipoise.replan.stay import which_stay
+from equipoise.replan.stay import recounted, which_stay
 from equipoise.robust.back_test import Plans
 from equipoise.robust.scenarios import expected_busiest
 from equipoise.threads import part
@@ -191,15 +191,10 @@ def _tokens(start: InForce, table: Ints) -> float:
 @part
 def _which_stay(start: InForce, table: Ints, budget: Budget) -> Bools:
     """Return which layers keep the placement in force rather than ``table`` [layers, slots]; see ``Budget``."""
-    from equipoise.kernels.recount.numba import recount
-
-    problem = start.problem
-    nodes, groups = (problem.cluster.num_nodes, problem.num_expert_groups) if problem.is_hierarchical else (1, 1)
-    assert groups is not None
-    asked, kept = (problem.load, problem.cluster.num_ranks, nodes, groups), start.placement.physical_to_logical
-    rank_load, flaws = recount(kept, *asked)
+    problem, kept = start.problem, start.placement.physical_to_logical
+    rank_load, flaws = recounted(problem, kept)
     now = _busiest(problem, kept, rank_load)
-    rank_load, flaws_then = recount(table, *asked)
+    rank_load, flaws_then = recounted(problem, table)
     return which_stay(budget, now, now - _busiest(problem, table, rank_load), (flaws, flaws_then))
 
 

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.kernels.recount import DOUBLED
+from equipoise.problem import PlacementProblem
 from equipoise.replan.budget import Budget
 
-__all__ = ["which_stay"]
+__all__ = ["recounted", "which_stay"]
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -34,3 +35,13 @@ def which_stay(budget: Budget, now: Floats, saved: Floats, flaws: tuple[Int64s, 
         by_gain = free[np.argsort(-saved[free], kind="stable")]
         stays[by_gain[max(budget.max_layers - int((~can_stay).sum()), 0) :]] = True
     return stays
+
+
+def recounted(problem: PlacementProblem, table: NDArray[np.int32]) -> tuple[Floats, Int64s]:
+    """Return the rank loads of a placement [layers, slots], and the flaws of each layer, as flags."""
+    from equipoise.kernels.recount.numba import recount
+
+    nodes, groups = (problem.cluster.num_nodes, problem.num_expert_groups) if problem.is_hierarchical else (1, 1)
+    assert groups is not None
+    rank_load, flaws = recount(table, problem.load, problem.cluster.num_ranks, nodes, groups)
+    return rank_load, flaws

@@ -13,6 +13,7 @@ from equipoise.problem import PlacementProblem
 from equipoise.threads import blocks, for_each
 from equipoise.timing.fill import fill_rows
 from equipoise.timing.layer import Asked, Best, apart_rows, bound_rows, descend_rows, floor_rows, plan_rows, time_rows
+from equipoise.timing.nested import nest_rows
 from equipoise.timing.order import Ordered, order_rows
 from equipoise.timing.several import plan_several
 
@@ -164,6 +165,21 @@ class InTime:
         active = np.empty(held.shape, np.bool_)
         fill_rows(ordered, held, active, self.per_node)
         return active
+
+    def nest(self, held: Slots, level: Rows, limits: Floats, rows: Rows, search: tuple[int, int, bool]) -> Floats:
+        """Search from ``held`` and ``level``, and change them, for some layers; see ``nest_rows``, also for ``search``.
+
+        ``limits`` are of batches, [layers, batches]. Returns what the busiest ranks take, as many.
+        """
+        times, (per_node, steps, lower) = np.where(limits > 0, limits, 1.0), search
+        tokens = np.stack([each[rows] for each in self.tokens], axis=1)
+
+        def nest(some: slice) -> None:
+            asked = per_node, steps, np.bool_(lower)
+            nest_rows(self.curve, tokens[some], times[some], held[some], level[some], asked)
+
+        self.each(nest, len(times))
+        return times
 
     def apart(self, slots: int) -> tuple[Slots, Rows]:
         """Return a placement that is balanced in the largest batch, -1 in slots without a replica.

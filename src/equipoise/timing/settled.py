@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.kernels.assignment.numba import assign
-from equipoise.timing.nested import nest_rows
 from equipoise.timing.thin import thin_rows
 
 if TYPE_CHECKING:
@@ -82,15 +81,8 @@ def _asleep(held: Slots, tokens: Floats) -> NDArray[np.bool_]:
 
 def _lowered(in_time: InTime, held: Slots, level: Levels, most: Floats) -> Floats:
     """Put replicas to sleep in ``level``, in place; return what the busiest ranks take [layers, batches]."""
-    times = np.where(most > 0, most, 1.0)
-    tokens = np.stack(in_time.tokens, axis=1)
     there = held.copy()  # which stays as it is, but native code may write to it
-
-    def lower(some: slice) -> None:
-        nest_rows(in_time.curve, tokens[some], times[some], there[some], level[some], (ALONE, 0, np.bool_(True)))
-
-    in_time.each(lower, len(held))
-    return times
+    return in_time.nest(there, level, most, np.arange(len(held)), (ALONE, 0, True))
 
 
 def _parts(times: Floats, most: Floats) -> Floats:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.timing.nested import nest_rows
 from equipoise.timing.thin import thin_rows
 
 if TYPE_CHECKING:
@@ -163,12 +162,5 @@ def _apart(in_time: InTime, slots: int) -> list[Nested]:
 
 def _search(in_time: InTime, start: Nested, limits: Floats, rows: Rows, steps: int, lower: bool = False) -> Nested:
     """Return what so many steps of search come to from a start, which they change, for some layers."""
-    times = np.where(limits > 0, limits, 1.0)
-    tokens = np.stack([each[rows] for each in in_time.tokens], axis=1)
-
-    def nest(some: slice) -> None:
-        held, level = start.held[some], start.level[some]
-        nest_rows(in_time.curve, tokens[some], times[some], held, level, (in_time.per_node, steps, np.bool_(lower)))
-
-    in_time.each(nest, len(times))
+    times = in_time.nest(start.held, start.level, limits, rows, (in_time.per_node, steps, lower))
     return Nested(start.held, start.level, times)
